@@ -1,0 +1,125 @@
+"""Checkpoints: ours, which carry their architecture, and the authors', whose sizes are read off the tensors."""
+
+import io
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from drcr.files import DataError, write_atomically
+from drcr.model import DRCR
+
+# The authors' names (tests/data/released_state_dict.csv) -> ours. The quarter scale's own two kernels,
+# denosing.conv4_33 and conv4_11, are in every released checkpoint and used by none: they go nowhere.
+_RELEASED_NAMES = [
+    (r"input_conv2D\.conv2d", "stem.0"),
+    (r"input_prelu2D", "stem.1"),
+    (r"head_conv2D\.conv2d", "stem.2"),
+    (r"denosing\.conv0_(\d)\d", r"npm.kernels.0.conv\1x\1"),
+    (r"denosing\.conv2_(\d)\d", r"npm.kernels.1.conv\1x\1"),
+    (r"denosing\.conv4_(\d)\d", None),
+    (r"denosing\.conv_0_cat", "npm.merge.0"),
+    (r"denosing\.conv_2_cat", "npm.merge.1"),
+    (r"denosing\.conv_4_cat", "npm.merge.2"),
+    (r"denosing\.conv_cat", "npm.fuse"),
+    (r"backbone\.(\d+)\.conv(\d)\.conv2d", r"blocks.\1.conv\2"),
+    (r"backbone\.(\d+)\.se(\d)\.fc\.(\d)", r"blocks.\1.crm\2.gate.\3"),
+    (r"tail_conv2D\.conv2d", "tail.0"),
+    (r"output_prelu2D", "tail.1"),
+    (r"output_conv2D\.conv2d", "tail.2"),
+]
+
+
+def rename_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict of the authors' code, with or without `module.`, under this project's names.
+
+    Names that are not the authors' are kept as they are.
+    """
+    renamed = {}
+    for name, tensor in state.items():
+        name = name.removeprefix("module.")
+        for released, ours in _RELEASED_NAMES:
+            match = re.fullmatch(released + r"\.(weight|bias)", name)
+            if match:
+                name = None if ours is None else f"{match.expand(ours)}.{match.groups()[-1]}"
+                break
+        if name is not None:
+            renamed[name] = tensor
+    return renamed
+
+
+def _read_architecture(state: dict[str, Tensor]) -> dict[str, Any]:
+    """Return DRCR's arguments as the shapes of its tensors tell them."""
+    stem, tail = state["stem.0.weight"], state["tail.2.weight"]
+    return {
+        "in_channels": stem.shape[1],
+        "out_channels": tail.shape[0],
+        "channels": stem.shape[0],
+        "n_blocks": len({name.split(".")[1] for name in state if name.startswith("blocks.")}),
+        "npm": "paper" if "npm.kernels.2.conv3x3.weight" in state else "released",
+    }
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint file, ours or the authors', onto the CPU.
+
+    Returns the stored dict, its `state_dict` under this project's names, and with `architecture` (arguments of
+    `DRCR`). Raises DataError if the file is missing, truncated, no checkpoint of DRCR Net, or a pickle with code
+    in it (nothing is executed: `weights_only`).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; it must be a checkpoint (.pth) that train/main.py wrote")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{path}: refused: not a file of plain tensors (a checkpoint of something else, or a pickle with "
+            "code in it, which is never run)"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+        raise DataError(f"{path}: truncated or no checkpoint; copy or download it again") from error
+
+    other = DataError(f"{path}: a file of PyTorch, but no checkpoint of DRCR Net")
+    if not isinstance(checkpoint, dict):
+        raise other
+    state = checkpoint.get("state_dict", checkpoint)
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
+        raise other
+    state = rename_released(state)
+    if not {"stem.0.weight", "tail.2.weight"} <= state.keys():
+        raise other
+    checkpoint = {**checkpoint, "state_dict": state} if "state_dict" in checkpoint else {"state_dict": state}
+    checkpoint.setdefault("architecture", _read_architecture(state))
+    return checkpoint
+
+
+def build_model(checkpoint: dict[str, Any], path: str | Path) -> DRCR:
+    """Return the network of a checkpoint that `read_checkpoint` read from `path`, with its weights."""
+    try:
+        model = DRCR(**checkpoint["architecture"])
+        model.load_state_dict(checkpoint["state_dict"])
+    except (RuntimeError, TypeError, ValueError) as error:
+        detail = " ".join(str(error).split())
+        raise DataError(f"{path}: its tensors do not make a DRCR Net: {detail[:200]}") from error
+    return model
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> DRCR:
+    """Load a trained network from our checkpoint or the authors', ready to run on `device`.
+
+    Raises DataError (see `read_checkpoint`) with one line that names the file.
+    """
+    return build_model(read_checkpoint(path), path).to(device).eval()
+
+
+def save_checkpoint(path: str | Path, model: DRCR, **fields: Any) -> None:
+    """Write the network and `fields` (epoch, iter, optimizer, ...) as a checkpoint, whole or not at all."""
+    buffer = io.BytesIO()  # in memory first: torch.save does not recover from a disk that fills up
+    torch.save({"architecture": model.architecture, "state_dict": model.state_dict(), **fields}, buffer)
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()))

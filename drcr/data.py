@@ -1,0 +1,120 @@
+"""Prepared data as PyTorch data sets: `TrainPatches` for training, `ValidImages` for validation.
+
+Scenes are mapped into memory, not read: pages are shared between workers, and only those of the patches asked
+for are touched.
+"""
+
+import bisect
+import json
+from itertools import accumulate
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from drcr.files import DataError
+from drcr.images import normalise_rgb
+from drcr.prepare import INDEX, patch_grid
+
+
+class _Scene:
+    """A prepared scene, mapped into memory: `cube` (bands, H, W) float32, `rgb` (3, H, W), `peak` of the image."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with h5py.File(path) as file:
+                self._layout = {
+                    name: (file[name].id.get_offset(), file[name].dtype, file[name].shape) for name in ("cube", "rgb")
+                }
+                self.peak = float(file["rgb"].attrs["peak"])
+        except (OSError, KeyError) as error:
+            raise DataError(f"{path}: missing or damaged; run the preparation again") from error
+        self.path = path
+        self.size = self._layout["rgb"][2][1:]
+        self._bytes: np.ndarray | None = None
+
+    def array(self, name: str) -> np.ndarray:
+        """Return `cube` or `rgb` without reading it."""
+        if self._bytes is None:
+            # torch's map, unlike NumPy's, keeps no file open: a thousand scenes would reach the system's limit
+            size = self.path.stat().st_size
+            self._bytes = torch.from_file(str(self.path), shared=False, size=size, dtype=torch.uint8).numpy()
+        offset, dtype, shape = self._layout[name]
+        count = int(np.prod(shape)) * dtype.itemsize
+        return self._bytes[offset : offset + count].view(dtype).reshape(shape)
+
+    def crop(self, top: int, left: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Return a window as (rgb, cube): float32 (3, h, w), divided by the image's peak, and (bands, h, w)."""
+        window = np.s_[:, top : top + height, left : left + width]
+        rgb = normalise_rgb(self.array("rgb")[window], self.peak)
+        return torch.from_numpy(rgb), torch.from_numpy(self.array("cube")[window].copy())
+
+
+def _open_index(path: str | Path) -> tuple[dict, list[_Scene]]:
+    """Return a prepared folder's index and scenes."""
+    path = Path(path)
+    try:
+        index = json.loads((path / INDEX).read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: no prepared data, or not finished; run train_data_preprocess.py and valid_data_preprocess.py"
+        ) from error
+    return index, [_Scene(path / f"{name}.h5") for name in index["scenes"]]
+
+
+class TrainPatches(Dataset):
+    """The training patches of a folder that train_data_preprocess.py wrote.
+
+    Item i is (rgb, cube), float32: (3, p, p) in [0, 1], and (31, p, p) > 0; patches row by row, left to right,
+    scene by scene, as the released code numbers them. Raises DataError if the folder is not prepared.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open the prepared folder `path`."""
+        index, self._scenes = _open_index(path)
+        if index["patch_size"] is None:
+            raise DataError(f"{path}: prepared for validation; training needs train_data_preprocess.py")
+        self.patch_size, self.stride = index["patch_size"], index["stride"]
+        self._grids = [patch_grid(*scene.size, self.patch_size, self.stride) for scene in self._scenes]
+        self._ends = list(accumulate(rows * columns for rows, columns in self._grids))
+
+    def __len__(self) -> int:
+        """Return the number of patches."""
+        return self._ends[-1]
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        """Return patch i."""
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        scene = bisect.bisect_right(self._ends, i)
+        rows, columns = self._grids[scene]
+        row, column = divmod(i - (self._ends[scene] - rows * columns), columns)
+        size = self.patch_size
+        return self._scenes[scene].crop(row * self.stride, column * self.stride, size, size)
+
+
+class ValidImages(Dataset):
+    """The validation images of a folder that valid_data_preprocess.py wrote, whole.
+
+    Item i is (rgb, cube), float32: (3, H - drop_rows, W) in [0, 1] and (31, H - drop_rows, W) > 0. The released
+    loader drops the last two rows (480 of 482 is a multiple of 4); `drop_rows=0` keeps them.
+    """
+
+    def __init__(self, path: str | Path, drop_rows: int = 2) -> None:
+        """Open the prepared folder `path`."""
+        _, self._scenes = _open_index(path)
+        self.drop_rows = drop_rows
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self._scenes)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        """Return image i."""
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        height, width = self._scenes[i].size
+        return self._scenes[i].crop(0, 0, height - self.drop_rows, width)

@@ -1,0 +1,79 @@
+"""Files: atomic writing, listing folders, and the error for what is wrong with a user's file."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+
+class DataError(ValueError):
+    """Something about the user's input is wrong; the message names the file and says what to do."""
+
+
+def write_atomically(path: str | Path, write: Callable[[Any], None]) -> None:
+    """Write a file so that `path` is either the old file, complete, or the new one, complete.
+
+    `write` gets an open binary file with a temporary name in the same folder; it is flushed to the disk and
+    renamed. On any failure (a full disk, Ctrl-C) the temporary file is removed and the error goes on.
+    Raises OSError as the file system reports it.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        # the error names the file that the user knows, not the temporary one
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_hdf5(path: str | Path, fill: Callable[[h5py.File], None], header: bytes = b"") -> None:
+    """Write an HDF5 file atomically; `fill` gets the open file, `header` goes before it as a user block.
+
+    It is made in memory first: HDF5 does not recover from a disk that fills up, a plain write does.
+    """
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", userblock_size=512 if header else 0) as file:
+        fill(file)
+    if header:
+        buffer.seek(0)
+        buffer.write(header)
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+
+
+def list_files(folder: str | Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:
+    """Return the files of a folder with one of the suffixes (lower case), by name without suffix, sorted.
+
+    Raises DataError if the folder is missing or has none, or if two files differ only in their suffix.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; it must hold {what} ({' '.join(suffixes)})")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in suffixes or path.name.startswith(".") or not path.is_file():
+            continue
+        if path.stem in found:
+            raise DataError(f"{path}: {found[path.stem].name} has the same name; keep only one of the two")
+        found[path.stem] = path
+    if not found:
+        raise DataError(f"{folder}: no {what} in this folder ({' '.join(suffixes)})")
+    return found
+
+
+def check_cube(cube: np.ndarray, path: str | Path, bands: int | None = None) -> None:
+    """Raise DataError if a cube (H, W, bands) has another number of bands, or a value that is no number."""
+    if bands is not None and cube.shape[2] != bands:
+        raise DataError(f"{path}: {cube.shape[2]} bands, expected {bands}")
+    if not np.isfinite(cube).all():
+        count = np.count_nonzero(~np.isfinite(cube))
+        raise DataError(f"{path}: {count} values are NaN or infinite; mend or remove this file")

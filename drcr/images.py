@@ -1,0 +1,41 @@
+"""RGB images: decoding, and the released code's normalisation."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from drcr.files import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+
+cv2.utils.logging.setLogLevel(
+    cv2.utils.logging.LOG_LEVEL_SILENT
+)  # what does not decode is reported by read_rgb, in one line
+
+
+def read_rgb(path: str | Path) -> np.ndarray:
+    """Decode a JPEG, PNG, BMP or TIFF file as (H, W, 3), red first, uint8 or uint16 as the file has it.
+
+    OpenCV is the decoder because it was the released code's: another one differs in JPEG's last digits.
+    Raises DataError if the file is missing, truncated, or black all over.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    # not cv2.imread: it fills up a truncated JPEG with grey and says nothing
+    data = np.fromfile(path, np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data.size else None
+    if image is None:
+        raise DataError(f"{path}: does not decode as an image; copy or download it again")
+    if not image.max() > 0:
+        raise DataError(f"{path}: black all over; there is nothing to reconstruct")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def normalise_rgb(image: np.ndarray, peak: float | None = None) -> np.ndarray:
+    """Return an image as float32 divided by its largest value over all channels, so in [0, 1].
+
+    `peak` is that largest value where `image` is a patch of a larger one.
+    """
+    return np.float32(image) / np.float32(image.max() if peak is None else peak)

@@ -1,0 +1,92 @@
+"""Hyperspectral cubes in MATLAB's .mat files."""
+
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import scipy.io
+
+from drcr.files import DataError, write_hdf5
+
+CUBE_NAMES = ("cube", "rad")
+WAVELENGTHS = np.arange(400.0, 701.0, 10.0)
+"""The 31 bands of this field's data sets, in nanometres."""
+
+_BROKEN = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    NotImplementedError,
+    EOFError,
+    scipy.io.matlab.MatReadError,
+)
+
+
+def read_cube(path: str | Path) -> np.ndarray:
+    """Read the variable `cube` or `rad` of a .mat file (v5, v7 or v7.3).
+
+    Returns radiance as float32 (H, W, bands), values as stored; for v7.3 a view in MATLAB's memory order.
+    Raises DataError if the file is missing, truncated, or has no such variable with three dimensions.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    names = " or ".join(CUBE_NAMES)
+    try:
+        if h5py.is_hdf5(path):
+            with h5py.File(path, "r") as file:
+                name = next((name for name in CUBE_NAMES if name in file), None)
+                found = list(file)
+                # MATLAB stores columns first: its H x W x bands lies in the file as (bands, W, H)
+                cube = None if name is None else file[name][()].T
+        else:
+            found = [entry[0] for entry in scipy.io.whosmat(path)]
+            name = next((name for name in CUBE_NAMES if name in found), None)
+            cube = None if name is None else scipy.io.loadmat(path, variable_names=[name])[name]
+    except _BROKEN as error:
+        raise DataError(f"{path}: truncated or no .mat file; copy or download it again") from error
+    if cube is None:
+        raise DataError(f"{path}: no variable named {names}; it has {', '.join(sorted(found)) or 'none'}")
+    if cube.ndim != 3 or cube.dtype.kind not in "fiu":
+        raise DataError(f"{path}: {name} must be numbers, H x W x bands; it is {cube.dtype}, {cube.shape}")
+    return cube.astype(np.float32, copy=False)
+
+
+def _set_matlab_class(dataset: h5py.Dataset, name: str) -> None:
+    """Mark a data set as MATLAB's class `name`, in the one string type that MATLAB and matio both read.
+
+    MATLAB's is null-terminated with no room for the null; h5py's own is null-padded, and matio then loses the
+    last letter.
+    """
+    string = h5py.h5t.C_S1.copy()
+    string.set_size(len(name))
+    string.set_strpad(h5py.h5t.STR_NULLTERM)
+    attribute = h5py.h5a.create(dataset.id, b"MATLAB_class", string, h5py.h5s.create(h5py.h5s.SCALAR))
+    attribute.write(np.array(name.encode()), mtype=string)
+
+
+def write_cube(path: str | Path, cube: np.ndarray, wavelengths: np.ndarray | None = None, **variables: float) -> None:
+    """Write a cube (H, W, bands) as float32 variable `cube` of a MATLAB v7.3 .mat file, as ARAD_1K has it.
+
+    `wavelengths` (nm, one a band) are added as `bands`, further scalars under their names. The file appears
+    whole or not at all. Raises ValueError on another shape, OSError if it can't be written.
+    """
+    if cube.ndim != 3:
+        raise ValueError(f"a cube has three dimensions (H, W, bands), not {cube.ndim}")
+    if wavelengths is not None:
+        wavelengths = np.asarray(wavelengths, np.float64)
+        if wavelengths.shape != cube.shape[2:]:
+            raise ValueError(f"{cube.shape[2]} bands, but {wavelengths.size} wavelengths")
+        variables = {"bands": wavelengths, **variables}
+
+    def fill(file: h5py.File) -> None:
+        for name, value in variables.items():
+            dataset = file.create_dataset(name, data=np.ascontiguousarray(np.atleast_2d(value).T))
+            _set_matlab_class(dataset, {"float32": "single", "float64": "double"}[str(dataset.dtype)])
+
+    variables = {"cube": cube.astype(np.float32, copy=False), **variables}
+    header = f"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: {time.ctime()} HDF5 schema 1.00 ."
+    # text to byte 116, 8 bytes of subsystem offset, version 2.0, "IM" as a little-endian "MI"
+    write_hdf5(path, fill, header.encode().ljust(116) + bytes(8) + b"\x00\x02IM")

@@ -1,0 +1,63 @@
+"""Reconstruct hyperspectral cubes from RGB images with a trained network.
+
+Reads every JPEG, PNG, BMP or TIFF (8 or 16 bit) of a folder, or one file, divides each image by its largest
+value, runs the network and writes RESULT_DIR/NAME.mat: MATLAB v7.3, variable `cube`, H x W x 31, single,
+unclipped, and the wavelengths as `bands`. On CUDA if there is one, else on the CPU.
+"""
+
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from drcr import cli
+from drcr.checkpoint import load_model
+from drcr.files import DataError, list_files
+from drcr.images import IMAGE_SUFFIXES, normalise_rgb, read_rgb
+from drcr.matfile import WAVELENGTHS, write_cube
+from drcr.reconstruct import reconstruct
+
+
+def main() -> None:
+    """Read the options and reconstruct."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--RGB_dir", type=Path, default="../Dataset/Valid_RGB", help="folder of images, or one image")
+    parser.add_argument(
+        "--model_dir", type=Path, default="./model/model.pth", help="checkpoint, ours or the authors'"
+    )
+    parser.add_argument("--result_dir", type=Path, default="./test_results", help="folder for the .mat files")
+    parser.add_argument(
+        "--protocol",
+        choices=("padded", "released"),
+        default="padded",
+        help="padded: the whole image in one pass. released: as the authors' code, which accepts only multiples of "
+        "4 and so runs rows [0, H-2) and again [2, H), twice the work for two rows",
+    )
+    args = parser.parse_args()
+
+    model = load_model(args.model_dir, "cuda" if torch.cuda.is_available() else "cpu")
+    paths = (
+        [args.RGB_dir]
+        if args.RGB_dir.is_file()
+        else list(list_files(args.RGB_dir, IMAGE_SUFFIXES, "RGB images").values())
+    )
+    # all of them before the first is run: an image that does not decode shows now, not after hours
+    smallest = 6 if args.protocol == "released" else 4
+    for path in paths:
+        height, width = read_rgb(path).shape[:2]
+        if min(height, width) < smallest:
+            raise DataError(f"{path}: {height} x {width} pixels; at least {smallest} x {smallest} are needed")
+    if model.architecture["in_channels"] != 3:
+        raise DataError(f"{args.model_dir}: takes {model.architecture['in_channels']} channels, not RGB")
+    n_bands = model.architecture["out_channels"]
+    wavelengths = WAVELENGTHS if n_bands == len(WAVELENGTHS) else None
+
+    args.result_dir.mkdir(parents=True, exist_ok=True)
+    for path in tqdm(paths, desc="reconstructing", unit="image", dynamic_ncols=True):
+        cube = reconstruct(model, normalise_rgb(read_rgb(path)), args.protocol)
+        write_cube(args.result_dir / f"{path.stem}.mat", cube, wavelengths)
+    print(f"{len(paths)} cubes in {args.result_dir}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

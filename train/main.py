@@ -1,0 +1,214 @@
+"""Train DRCR Net on the data that train_data_preprocess.py and valid_data_preprocess.py prepared.
+
+The defaults are the released recipe: batches of 16 patches drawn from all, MRAE loss, Adam, learning rate
+1e-4 * (1 - i / 300000)^1.5 at iteration i, 130 epochs, fp32, no augmentation. Training ends after --end_epoch
+epochs or --max_iter iterations, whichever comes first. On CUDA if there is one, else on the CPU.
+
+Written to --outf after each epoch:
+  loss.csv             epoch, iteration, seconds, learning rate, training loss, validation loss
+  train.log            the same in words
+  net_<epoch>epoch.pth if the validation loss is a new best, or within 1e-4 of the best
+  best.pth, last.pth   the best epoch so far, and the last: what --resume takes
+
+The validation loss is the MRAE of each whole image less its last two rows, averaged over the images.
+"""
+
+import argparse
+import csv
+import io
+import math
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, RandomSampler
+from tqdm import tqdm
+
+from drcr import cli
+from drcr.checkpoint import build_model, read_checkpoint, save_checkpoint
+from drcr.data import TrainPatches, ValidImages
+from drcr.files import DataError, write_atomically
+from drcr.metrics import mrae
+from drcr.model import DRCR
+from drcr.schedule import poly_lr
+
+COLUMNS = ("epoch", "iteration", "seconds", "learning_rate", "train_loss", "valid_loss")
+KEEP_WITHIN = 1e-4  # of the best validation loss: such epochs keep their checkpoint
+
+
+@torch.inference_mode()
+def validate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> float:
+    """Return the MRAE averaged over (rgb, cube) batches; of one image each, as `main` makes them."""
+    model.eval()
+    losses = [mrae(model(rgb.to(device)), cube.to(device)) for rgb, cube in batches]
+    return torch.stack(losses).double().mean().item()
+
+
+def train(
+    model: DRCR,
+    train_batches: Iterable[tuple[Tensor, Tensor]],
+    valid_batches: Iterable[tuple[Tensor, Tensor]],
+    args: argparse.Namespace,
+    device: torch.device,
+    checkpoint: dict | None = None,
+) -> None:
+    """Train `model` on `device`, from the start or from where `checkpoint` stopped, and write `args.outf`.
+
+    Batches are (rgb, cube), float32 (N, 3, h, w) in [0, 1] and (N, 31, h, w) > 0; each pass over
+    `train_batches` is an epoch. Raises DataError when the loss is no longer finite.
+    """
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.init_lr, betas=(0.9, 0.999), eps=1e-8)
+    epoch, iteration, best, rows = 0, 0, math.inf, []
+    if checkpoint:
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        epoch, iteration, best = checkpoint["epoch"], checkpoint["iter"], checkpoint["best"]
+        rows = read_rows(args.outf / "loss.csv", last_epoch=epoch)
+
+    while epoch < args.end_epoch and iteration < args.max_iter:
+        epoch += 1
+        start = time.perf_counter()
+        # order of the patches: by seed and epoch alone, so that a resumed run draws the same
+        torch.manual_seed(1000 * args.seed + epoch)
+        model.train()
+        losses = []
+        progress = tqdm(train_batches, desc=f"epoch {epoch}/{args.end_epoch}", unit="batch", dynamic_ncols=True)
+        for rgb, cube in progress:
+            lr = poly_lr(args.init_lr, iteration, args.max_iter, args.decay_power)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+            loss = mrae(model(rgb.to(device, non_blocking=True)), cube.to(device, non_blocking=True))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+            iteration += 1
+            losses.append(loss.detach())
+            if len(losses) % 10 == 1:  # not every time: reading a loss makes the CPU wait for the GPU
+                progress.set_postfix(loss=f"{loss.item():.4f}", lr=f"{lr:.2e}")
+            if iteration == args.max_iter:
+                break
+        progress.close()
+
+        train_loss = torch.stack(losses).double().mean().item()
+        valid_loss = validate(model, valid_batches, device)
+        if not math.isfinite(train_loss) or not math.isfinite(valid_loss):
+            raise DataError(
+                f"{args.outf}: the loss of epoch {epoch} is not finite (training {train_loss}, validation "
+                f"{valid_loss}); a lower --init_lr may help; last.pth holds the epoch before"
+            )
+        seconds = time.perf_counter() - start
+        rows.append([epoch, iteration, f"{seconds:.1f}", lr, train_loss, valid_loss])
+        write_rows(args.outf / "loss.csv", rows)
+        log(
+            args.outf / "train.log",
+            f"epoch {epoch}, iteration {iteration}, {seconds:.1f} s, learning rate {lr:.9f}, "
+            f"training loss {train_loss:.6f}, validation loss {valid_loss:.6f}",
+        )
+
+        is_best, is_kept = valid_loss < best, valid_loss < best + KEEP_WITHIN
+        best = min(best, valid_loss)
+        names = ["best.pth"] * is_best + [f"net_{epoch}epoch.pth"] * is_kept + ["last.pth"]
+        for name in names:
+            save_checkpoint(
+                args.outf / name,
+                model,
+                epoch=epoch,
+                iter=iteration,
+                best=best,
+                valid_loss=valid_loss,
+                optimizer=optimizer.state_dict(),
+            )
+
+
+def read_rows(path: Path, last_epoch: int) -> list[list[str]]:
+    """Return the rows of loss.csv up to an epoch; none if there is no such file."""
+    if not path.is_file():
+        return []
+    with open(path, newline="") as file:
+        return [row for row in list(csv.reader(file))[1:] if int(row[0]) <= last_epoch]
+
+
+def write_rows(path: Path, rows: list[list]) -> None:
+    """Write loss.csv."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def log(path: Path, line: str) -> None:
+    """Print a line and append it, with the time, to train.log."""
+    tqdm.write(line)
+    with open(path, "a") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+
+def main() -> None:
+    """Read the options, open data and network, train."""
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("--batchSize", type=cli.positive_int, default=16, help="patches a batch")
+    add("--end_epoch", type=cli.positive_int, default=130, help="epochs to train")
+    add("--init_lr", type=float, default=1e-4, help="learning rate at iteration 0")
+    add("--decay_power", type=float, default=1.5, help="power of the learning rate's polynomial decay")
+    add("--max_iter", type=cli.positive_int, default=300000, help="iteration at which the learning rate is 0")
+    add("--outf", type=Path, default="RealWorldResults", help="folder for checkpoints and logs")
+    add("--train_data_path", type=Path, default="./dataset/Train", help="prepared training data")
+    add("--valid_data_path", type=Path, default="./dataset/Valid", help="prepared validation data")
+    add("--channels", type=int, default=100, help="feature channels C, at least 8")
+    add("--n_blocks", type=int, default=10, help="number of DRCR blocks")
+    add(
+        "--npm",
+        choices=("released", "paper"),
+        default="released",
+        help="non-local purification as the authors' code computes it (the quarter scale shares the half scale's "
+        "kernels), or as the paper's figure draws it (kernels of its own)",
+    )
+    add("--resume", type=Path, metavar="FILE", help="go on from a checkpoint, usually OUTF/last.pth")
+    add("--seed", type=int, default=0, help="seed of the starting weights and of the patches' order")
+    workers = 4 if torch.cuda.is_available() else 0
+    add("--num_workers", type=int, default=workers, help="processes that cut patches beside this one")
+    args = parser.parse_args()
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    train_set, valid_set = TrainPatches(args.train_data_path), ValidImages(args.valid_data_path)
+    checkpoint = read_checkpoint(args.resume) if args.resume else None
+    if checkpoint is None:
+        if (args.outf / "last.pth").exists():
+            raise DataError(
+                f"{args.outf / 'last.pth'}: a run is here already; go on with it (--resume), or choose another --outf"
+            )
+        torch.manual_seed(args.seed)
+        try:
+            model = DRCR(channels=args.channels, n_blocks=args.n_blocks, npm=args.npm)
+        except ValueError as error:
+            parser.error(str(error))
+    else:
+        if not {"optimizer", "epoch", "iter", "best"} <= checkpoint.keys():
+            raise DataError(f"{args.resume}: no training state of this program in it; --resume takes OUTF/last.pth")
+        for option in ("channels", "n_blocks", "npm"):
+            if checkpoint["architecture"][option] != getattr(args, option):
+                raise DataError(f"{args.resume}: was trained with --{option} {checkpoint['architecture'][option]}")
+        model = build_model(checkpoint, args.resume)
+    model.to(device)
+    args.outf.mkdir(parents=True, exist_ok=True)
+
+    loading = {"num_workers": args.num_workers, "pin_memory": device.type == "cuda"}
+    train_batches = DataLoader(train_set, args.batchSize, sampler=RandomSampler(train_set), **loading)
+    valid_batches = DataLoader(valid_set, batch_size=1, **loading)
+    log(
+        args.outf / "train.log",
+        f"{len(train_set)} patches of {train_set.patch_size} x {train_set.patch_size}, {len(valid_set)} validation "
+        f"images, {sum(p.numel() for p in model.parameters()):,} parameters, on {device}",
+    )
+    train(model, train_batches, valid_batches, args, device, checkpoint)
+
+    best = read_checkpoint(args.outf / "best.pth")
+    print(f"best: epoch {best['epoch']}, validation loss {best['best']:.6f}, {args.outf / 'best.pth'}")
+    print(f"next: cd ../test && python test.py --model_dir {(args.outf / 'best.pth').resolve()}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,41 @@
+"""Prepare the training data: cubes and RGB images become HDF5, from which main.py cuts its patches.
+
+Reads DATA_PATH/Train_spectral/NAME.mat and DATA_PATH/Train_RGB/NAME.jpg (also .png .bmp .tif), paired by name.
+A scene whose cube has any value <= 0 is left out and named, as in the released code: the loss divides by the
+truth. The cube is kept as it is, the image is divided by its own largest value when it is read.
+
+Patches are all full windows with their corner at multiples of the stride; they overlap, but no pixel is stored
+twice: one file a scene, as large as its cube and image. Interrupted and started again, it goes on where it
+stopped; another --patch_size or --stride later costs nothing.
+"""
+
+from pathlib import Path
+
+from drcr import cli
+from drcr.prepare import prepare, report
+
+
+def main() -> None:
+    """Read the options and prepare the folder."""
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--data_path", type=Path, default="../Dataset", help="folder with Train_spectral and Train_RGB"
+    )
+    parser.add_argument("--patch_size", type=cli.positive_int, default=128, help="side of a patch in pixels")
+    parser.add_argument("--stride", type=cli.positive_int, default=64, help="pixels from one patch to the next")
+    parser.add_argument("--train_data_path", type=Path, default="./dataset/Train", help="folder to write")
+    args = parser.parse_args()
+
+    result = prepare(
+        args.data_path / "Train_spectral",
+        args.data_path / "Train_RGB",
+        args.train_data_path,
+        args.patch_size,
+        args.stride,
+    )
+    report(result, args.train_data_path)
+    print(f"{result.n_patches} patches of {args.patch_size} x {args.patch_size} pixels, stride {args.stride}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,28 @@
+"""Prepare the validation data: cubes and RGB images become HDF5, which main.py reads whole.
+
+Reads DATA_PATH/Valid_spectral/NAME.mat and DATA_PATH/Valid_RGB/NAME.jpg (also .png .bmp .tif), paired by name.
+A scene whose cube has any value <= 0 is left out and named, as in the released code. Interrupted and started
+again, it goes on where it stopped.
+"""
+
+from pathlib import Path
+
+from drcr import cli
+from drcr.prepare import prepare, report
+
+
+def main() -> None:
+    """Read the options and prepare the folder."""
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--data_path", type=Path, default="../Dataset", help="folder with Valid_spectral and Valid_RGB"
+    )
+    parser.add_argument("--valid_data_path", type=Path, default="./dataset/Valid", help="folder to write")
+    args = parser.parse_args()
+
+    result = prepare(args.data_path / "Valid_spectral", args.data_path / "Valid_RGB", args.valid_data_path)
+    report(result, args.valid_data_path)
+
+
+if __name__ == "__main__":
+    cli.run(main)
