@@ -1,0 +1,109 @@
+"""Simulate hyperspectral scenes and their RGB images, in ARAD_1K's folders, names and file formats.
+
+Each scene is a random arrangement of overlapping shapes (dead leaves), with measured reflectances (the 99 CIE 2017
+colour samples and the ColorChecker), shading, texture and a mixture of two CIE illuminants. Its RGB image is made
+as the NTIRE 2022 challenge made its own: a measured camera, photon noise, exposure, 8 bits, JPEG.
+
+Writes OUT/Train_spectral/ARAD_1K_0001.mat ..., OUT/Train_RGB/ARAD_1K_0001.jpg ..., and the same for Valid from
+0901 on. A scene depends on --seed and its number alone, so a longer run only adds scenes. Files that are there
+already are never overwritten.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from drcr import cli
+from drcr.camera import Camera, Imaging
+from drcr.files import DataError, write_atomically
+from drcr.matfile import WAVELENGTHS, write_cube
+from drcr.simulation import SceneModel, illuminant
+
+
+def main() -> None:
+    """Read the options and write the scenes."""
+    scene, imaging = SceneModel(), Imaging()
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("--out", type=Path, default="./simulated", help="folder to write")
+    add("--n_train", type=int, default=20, help="number of training scenes")
+    add("--n_valid", type=int, default=5, help="number of validation scenes")
+    add("--seed", type=int, default=0, help="seed of everything random")
+    group = parser.add_argument_group("scenes")
+    add = group.add_argument
+    add("--size", type=int, nargs=2, metavar=("H", "W"), default=scene.size, help="height and width in pixels")
+    add(
+        "--radii", type=float, nargs=2, metavar=("MIN", "MAX"), default=scene.radii, help="smallest and largest shape"
+    )
+    add(
+        "--exponent", type=float, default=scene.exponent, help="shapes of radius r are drawn with density r^-EXPONENT"
+    )
+    add("--texture", type=float, default=scene.texture, help="strength of the patterns inside shapes, 0: none")
+    add("--shading", type=float, default=scene.shading, help="strength of light and shadow, 0: none")
+    add(
+        "--illuminants", nargs="+", metavar="NAME", default=scene.illuminants, help="CIE illuminants to mix, two each"
+    )
+    add("--blur", type=float, default=scene.blur, help="sigma of the lens in pixels")
+    add(
+        "--flare", type=float, default=scene.flare, help="stray light, part of the scene's mean; keeps values above 0"
+    )
+    group = parser.add_argument_group("RGB images")
+    add = group.add_argument
+    add("--camera", default="Nikon 5100 (NPL)", help="camera of colour-science, or a CSV file: wavelength, R, G, B")
+    add(
+        "--gains",
+        type=float,
+        nargs=3,
+        metavar=("R", "G", "B"),
+        help="analogue gains; without them, light of equal energy is neutral. The challenge's camera has "
+        "2.2933984 1 1.62308182",
+    )
+    add("--electrons", type=float, default=imaging.electrons, help="photo-electrons at value 1, 0: no noise")
+    add("--mean", type=float, default=imaging.mean, help="exposure: the image's mean as a part of full scale")
+    add("--quality", type=int, default=imaging.quality, help="quality of the JPEG, 1 to 100")
+    args = parser.parse_args()
+    if min(args.size) < 8 or not 0 < args.radii[0] < args.radii[1] or args.exponent <= 1 or args.flare <= 0:
+        parser.error("sizes of 8 or more, 0 < MIN < MAX, an exponent above 1 and a flare above 0 are needed")
+    if args.electrons < 0 or not 0 < args.mean < 1 or not 1 <= args.quality <= 100:
+        parser.error("--electrons 0 or more, --mean between 0 and 1, --quality from 1 to 100")
+    if not 0 <= args.n_train <= 900 or args.n_valid < 0:
+        parser.error("--n_train from 0 to 900 (validation scenes are numbered from 901 on), --n_valid 0 or more")
+
+    scene = SceneModel(
+        size=tuple(args.size),
+        radii=tuple(args.radii),
+        exponent=args.exponent,
+        texture=args.texture,
+        shading=args.shading,
+        illuminants=tuple(args.illuminants),
+        blur=args.blur,
+        flare=args.flare,
+    )
+    imaging = Imaging(args.electrons, args.mean, args.quality)
+    camera = Camera(args.camera, args.gains)
+    for name in scene.illuminants:
+        illuminant(name)  # an unknown one shows before the work
+
+    numbers = [("Train", 1 + i) for i in range(args.n_train)] + [("Valid", 901 + i) for i in range(args.n_valid)]
+    targets = [
+        (args.out / f"{split}_spectral" / f"ARAD_1K_{i:04}.mat", args.out / f"{split}_RGB" / f"ARAD_1K_{i:04}.jpg")
+        for split, i in numbers
+    ]
+    for path in (path for pair in targets for path in pair):
+        if path.exists():
+            raise DataError(f"{path}: is there already; choose another --out, or remove it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    for (_, i), (cube_path, rgb_path) in zip(
+        tqdm(numbers, desc="simulating", unit="scene", dynamic_ncols=True), targets, strict=True
+    ):
+        rng = np.random.default_rng([args.seed, i])
+        cube = scene.render(rng)
+        write_cube(cube_path, cube, WAVELENGTHS, norm_factor=1.0)
+        jpeg = imaging.encode(imaging.develop(camera(cube), rng))
+        write_atomically(rgb_path, lambda file, jpeg=jpeg: file.write(jpeg))
+    print(f"{args.n_train} training and {args.n_valid} validation scenes in {args.out}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,106 @@
+"""Cameras: from a spectral cube to an RGB image, as the NTIRE 2022 challenge made its images.
+
+`Camera` projects radiance through the quantum efficiency of a real camera; `Imaging` adds what happens after
+the lens: photon noise, exposure, 8 bits, JPEG. The two compose::
+
+    linear = Camera("Nikon 5100 (NPL)")(cube)
+    image = Imaging().develop(linear, rng)
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from drcr.files import DataError
+from drcr.matfile import WAVELENGTHS
+
+class Camera:
+    """A camera's quantum efficiency curves and analogue gains.
+
+    Attributes: `wavelengths` (n,) in nm, `sensitivities` (n, 3) for R, G, B, relative, `gains` (3,).
+    """
+
+    def __init__(
+        self, source: str | Path = "Nikon 5100 (NPL)", gains: tuple[float, float, float] = (1, 1, 1)
+    ) -> None:
+        """`source`: a measured camera of colour-science by name, or a CSV file (wavelength, R, G, B).
+
+        The CSV's columns are found by name: the first is the wavelength in nm, then R, G (or G1) and B, also
+        written out; further ones are passed over. Raises DataError if there is no such camera or file, or if
+        the file is no such table.
+        """
+        self.gains = None if gains is None else np.asarray(gains, np.float64)
+        if str(source).lower().endswith(".csv"):
+            self.wavelengths, self.sensitivities = _read_csv(Path(source))
+        else:
+            # takes a second to import, so only here; chosen for its measured cameras, illuminants and samples
+            from colour import MSDS_CAMERA_SENSITIVITIES
+
+            if source not in MSDS_CAMERA_SENSITIVITIES:
+                known = ", ".join(sorted(MSDS_CAMERA_SENSITIVITIES))
+                raise DataError(f"{source}: no such camera; known are {known}, or give a .csv file")
+            curves = MSDS_CAMERA_SENSITIVITIES[source]
+            self.wavelengths, self.sensitivities = curves.wavelengths, curves.values
+
+    def __call__(self, cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS) -> np.ndarray:
+        """Project a cube (H, W, bands) with bands at `wavelengths` (nm) to linear RGB (H, W, 3), float64, >= 0.
+
+        On a scale where a cube of ones gives 1 in green (before its gain, if there are gains). Raises ValueError if the camera was
+        not measured at all bands.
+        """
+        low, high = self.wavelengths[[0, -1]]
+        if wavelengths.min() < low or wavelengths.max() > high:
+            raise ValueError(f"the camera was measured from {low:g} to {high:g} nm, the cube reaches further")
+        curves = np.stack([np.interp(wavelengths, self.wavelengths, curve) for curve in self.sensitivities.T], 1)
+        if self.gains is None:
+            curves /= curves.sum(0)
+        else:
+            curves *= self.gains / curves[:, 1].sum()
+        return np.maximum(cube @ curves, 0)
+
+
+def _read_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return wavelengths (n,) and R, G, B sensitivities (n, 3) of a camera's CSV file."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            header, *rows = list(csv.reader(file))
+        names = [name.strip().lower() for name in header]
+        columns = [
+            next(names.index(name) for name in choice if name in names)
+            for choice in (("r", "red"), ("g", "g1", "green"), ("b", "blue"))
+        ]
+        table = np.array([[float(row[i]) for i in (0, *columns)] for row in rows if row])
+    except (ValueError, IndexError, StopIteration, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a table of wavelength, R, G (or G1), B with a header line") from error
+    if len(table) < 2 or not (np.diff(table[:, 0]) > 0).all() or not np.isfinite(table).all():
+        raise DataError(f"{path}: needs two rows or more, wavelengths rising, all of them numbers")
+    return table[:, 0], table[:, 1:]
+
+
+@dataclass(frozen=True)
+class Imaging:
+    """What makes an image of linear RGB: photon noise, exposure, 8 bits, JPEG. The defaults are NTIRE 2022's.
+
+    `electrons`: photo-electrons at value 1 (0: no noise). `mean`: the mean that the exposure brings the image
+    to, as a part of full scale. `quality`: of the JPEG, 1 to 100.
+    """
+
+    electrons: float = 750
+    mean: float = 0.18
+    quality: int = 65
+
+    def develop(self, linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return linear RGB (H, W, 3), >= 0, as an exposed 8-bit image (H, W, 3), before JPEG."""
+        if self.electrons:
+            linear = rng.poisson(linear * self.electrons) / self.electrons
+        return np.clip(np.round(linear * (self.mean * 255 / linear.mean())), 0, 255).astype(np.uint8)
+
+    def encode(self, image: np.ndarray) -> bytes:
+        """Return an 8-bit image (H, W, 3), red first, as a JPEG file's bytes."""
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self.quality])[1].tobytes()

@@ -1,0 +1,122 @@
+"""Simulated hyperspectral scenes: dead leaves of measured reflectances under measured light.
+
+The dead leaves model (Lee, Mumford & Huang, "Occlusion models for natural images", 2001) covers the image with
+random shapes that hide one another, their sizes power-law distributed; its images have the scale invariance and
+the edges of natural ones.
+"""
+
+from dataclasses import dataclass
+
+import colour  # chosen for its measured data: CIE 2017 samples, ColorChecker, illuminants
+import numpy as np
+from colour.quality.cfi2017 import load_TCS_CIE2017
+from scipy.ndimage import gaussian_filter
+
+from drcr.files import DataError
+from drcr.matfile import WAVELENGTHS
+
+
+def reflectances() -> np.ndarray:
+    """Return the 99 CIE 2017 colour samples and the 24 ColorChecker patches: (123, 31), 400-700 nm, in [0, 1]."""
+    samples = load_TCS_CIE2017(colour.SpectralShape(380, 780, 5))
+    checker = colour.SDS_COLOURCHECKERS["ColorChecker N Ohta"].values()
+    curves = [np.interp(WAVELENGTHS, samples.wavelengths, curve) for curve in samples.values.T]
+    curves += [np.interp(WAVELENGTHS, patch.wavelengths, patch.values) for patch in checker]
+    return np.stack(curves)
+
+
+def illuminant(name: str) -> np.ndarray:
+    """Return a CIE illuminant's relative power (31,) at 400-700 nm, its mean 1. Raises DataError if unknown."""
+    if name not in colour.SDS_ILLUMINANTS:
+        raise DataError(f"{name}: no such illuminant; known are {', '.join(colour.SDS_ILLUMINANTS)}")
+    light = colour.SDS_ILLUMINANTS[name]
+    power = np.interp(WAVELENGTHS, light.wavelengths, light.values)
+    return power / power.mean()
+
+
+def fractal_noise(rng: np.random.Generator, shape: tuple[int, int], exponent: float) -> np.ndarray:
+    """Return noise (H, W) with a power spectrum 1/f^exponent, mean 0, standard deviation 1."""
+    frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None])
+    frequency[0, 0] = np.inf
+    noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal(shape)) * frequency ** (-exponent / 2), shape)
+    return (noise - noise.mean()) / noise.std()
+
+
+@dataclass(frozen=True)
+class SceneModel:
+    """The parameters of simulated scenes.
+
+    `size`: (H, W) in pixels. `radii`: smallest and largest shape in pixels, drawn with density r^-`exponent`.
+    `texture`: strength of the patterns inside shapes. `shading`: strength of the light's fall-off over a shape
+    and over the scene. `illuminants`: CIE names; each scene's light is a mixture of two of them. `blur`: sigma of
+    the lens in pixels. `flare`: stray light as a part of the scene's mean, which also keeps every value above 0.
+    """
+
+    size: tuple[int, int] = (482, 512)
+    radii: tuple[float, float] = (8, 240)
+    exponent: float = 3
+    texture: float = 1
+    shading: float = 1
+    illuminants: tuple[str, ...] = ("A", "D50", "D65", "D75", "LED-B3")
+    blur: float = 0.7
+    flare: float = 0.01
+
+    def leaves(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scene's geometry: which shape each pixel (H, W) shows, and its shading in (0, 1.5]."""
+        height, width = self.size
+        label, shade = np.full(self.size, -1), np.ones(self.size)
+        low, high = (radius ** (1 - self.exponent) for radius in self.radii)
+        # From front to back, so that each pixel is set once; the last gaps show one shape behind all others.
+        count, gaps = 0, height * width
+        while gaps > 0.002 * height * width:
+            # inverse of the power law's cumulative distribution
+            radius = (low + rng.random() * (high - low)) ** (1 / (1 - self.exponent))
+            y, x = rng.uniform(-radius, height + radius), rng.uniform(-radius, width + radius)
+            aspect, angle, power = rng.uniform(0.5, 1), rng.uniform(0, np.pi), rng.choice([2, 2, 2, 1.3, 6])
+            slope, curvature = rng.normal(0, 0.15 * self.shading, 2), rng.uniform(0, 0.5 * self.shading)
+            reach = radius * 1.42  # corners of a square
+            window = np.s_[
+                max(0, int(y - reach)) : max(0, int(y + reach) + 2),
+                max(0, int(x - reach)) : max(0, int(x + reach) + 2),
+            ]
+            seen = label[window]
+            if seen.size == 0:
+                continue
+            rows = (np.arange(seen.shape[0]) + window[0].start - y)[:, None] / radius
+            columns = (np.arange(seen.shape[1]) + window[1].start - x)[None] / radius
+            u = rows * np.cos(angle) + columns * np.sin(angle)
+            v = (columns * np.cos(angle) - rows * np.sin(angle)) / aspect
+            inside = (seen < 0) & (np.abs(u) ** power + np.abs(v) ** power <= 1)
+            seen[inside] = count
+            light = 1 + slope[0] * u + slope[1] * v - curvature * np.minimum(u**2 + v**2, 1)
+            shade[window][inside] = np.clip(light, 0.2, 1.5)[inside]
+            gaps -= np.count_nonzero(inside)
+            count += 1
+        label[label < 0] = count
+        return label, shade
+
+    def render(self, rng: np.random.Generator) -> np.ndarray:
+        """Return a scene: radiance (H, W, 31), float32, in (0, 1], its largest value 1."""
+        label, shade = self.leaves(rng)
+        n = label.max() + 1
+        library = reflectances()
+        # each shape: a pattern of two measured reflectances, darker or lighter as a whole
+        first, second = library[rng.integers(len(library), size=(2, n))]
+        albedo = np.exp(rng.uniform(np.log(0.3), 0, n))
+        patterns = np.stack([fractal_noise(rng, self.size, exponent) for exponent in (1, 1.5, 2, 2.5, 3, 3)])
+        rows, columns = np.indices(self.size)
+        spectral, tonal = patterns[rng.integers(len(patterns), size=(2, n))[:, label], rows, columns]
+        mix = rng.uniform(0, 0.5, n)[label] + rng.exponential(0.1 * self.texture, n)[label] * spectral
+        tone = np.exp(rng.exponential(0.06 * self.texture, n)[label] * np.clip(tonal, -3, 3))
+        # light that changes slowly over the scene, between a half and one and a half
+        light = np.exp(0.25 * self.shading * np.clip(fractal_noise(rng, self.size, 4), -2, 2))
+        amount = (albedo[label] * tone * shade * light)[..., None]
+        mix = np.clip(mix, 0, 1)[..., None]
+
+        lamps = [illuminant(name) for name in rng.choice(self.illuminants, 2)]
+        lamp = lamps[0] + rng.random() * (lamps[1] - lamps[0])
+        cube = (first[label] * (1 - mix) + second[label] * mix) * amount * lamp
+        if self.blur:
+            cube = gaussian_filter(cube, (self.blur, self.blur, 0))
+        cube += self.flare * cube.mean((0, 1))
+        return np.float32(cube / cube.max())
