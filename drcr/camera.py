@@ -17,6 +17,7 @@ import numpy as np
 from drcr.files import DataError
 from drcr.matfile import WAVELENGTHS
 
+
 class Camera:
     """A camera's quantum efficiency curves and analogue gains.
 
@@ -48,8 +49,8 @@ class Camera:
     def __call__(self, cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS) -> np.ndarray:
         """Project a cube (H, W, bands) with bands at `wavelengths` (nm) to linear RGB (H, W, 3), float64, >= 0.
 
-        On a scale where a cube of ones gives 1 in green (before its gain, if there are gains). Raises ValueError if the camera was
-        not measured at all bands.
+        On a scale where a cube of ones gives 1 in green (before its gain, if there are gains). Raises ValueError
+        if the camera was not measured at all bands.
         """
         low, high = self.wavelengths[[0, -1]]
         if wavelengths.min() < low or wavelengths.max() > high:

@@ -1,22 +1,28 @@
 """What the scripts share: manual-page help, and one line for what a user can cause."""
 
 import argparse
-import signal
+import errno
+import os
 import sys
 from collections.abc import Callable
 
 from drcr.files import DataError
 
 
-class ManualFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Help that keeps the description's paragraphs and shows each option's default."""
+class ManualFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help that keeps the description's paragraphs and shows each option's default, where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        default = action.default
+        if not action.option_strings or default is None or default in (argparse.SUPPRESS, False):
+            return action.help
+        words = default if isinstance(default, tuple) else [default]
+        return f"{action.help} (default: {' '.join(map(str, words))})".replace("%", "%%")
 
 
-def parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
-    """Return an argument parser for a script; `description` is usually its docstring."""
-    return argparse.ArgumentParser(
-        description=description, epilog=epilog, formatter_class=ManualFormatter, allow_abbrev=False
-    )
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return an argument parser for a script; `description` is its docstring."""
+    return argparse.ArgumentParser(description=description, formatter_class=ManualFormatter, allow_abbrev=False)
 
 
 def positive_int(text: str) -> int:
@@ -29,15 +35,17 @@ def positive_int(text: str) -> int:
 
 def run(main: Callable[[], None]) -> None:
     """Run a script's main function; what a user can cause ends in one line on stderr and exit status 1."""
-    # as other command-line tools have it: `python compute_mrae.py ... | head` ends in silence
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         main()
     except DataError as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:  # as with `python compute_mrae.py | head`: end in silence
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise  # not about a user's file: a fault of ours, with its trace
-        sys.exit(f"error: {error.filename}: {error.strerror}")
+        name = "" if error.filename is None else f"{error.filename}: "
+        sys.exit(f"error: {name}{error.strerror}; make room or choose another place, and run the same again")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 
 class DataError(ValueError):
@@ -68,12 +67,3 @@ def list_files(folder: str | Path, suffixes: tuple[str, ...], what: str) -> dict
     if not found:
         raise DataError(f"{folder}: no {what} in this folder ({' '.join(suffixes)})")
     return found
-
-
-def check_cube(cube: np.ndarray, path: str | Path, bands: int | None = None) -> None:
-    """Raise DataError if a cube (H, W, bands) has another number of bands, or a value that is no number."""
-    if bands is not None and cube.shape[2] != bands:
-        raise DataError(f"{path}: {cube.shape[2]} bands, expected {bands}")
-    if not np.isfinite(cube).all():
-        count = np.count_nonzero(~np.isfinite(cube))
-        raise DataError(f"{path}: {count} values are NaN or infinite; mend or remove this file")

@@ -54,6 +54,15 @@ def read_cube(path: str | Path) -> np.ndarray:
     return cube.astype(np.float32, copy=False)
 
 
+def check_cube(cube: np.ndarray, path: str | Path, bands: int | None = None) -> None:
+    """Raise DataError if a cube (H, W, bands) has another number of bands, or a value that is no number."""
+    if bands is not None and cube.shape[2] != bands:
+        raise DataError(f"{path}: {cube.shape[2]} bands, expected {bands}")
+    if not np.isfinite(cube).all():
+        count = np.count_nonzero(~np.isfinite(cube))
+        raise DataError(f"{path}: {count} values are NaN or infinite; mend or remove this file")
+
+
 def _set_matlab_class(dataset: h5py.Dataset, name: str) -> None:
     """Mark a data set as MATLAB's class `name`, in the one string type that MATLAB and matio both read.
 

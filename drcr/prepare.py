@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from drcr.files import DataError, check_cube, list_files, write_atomically, write_hdf5
+from drcr.files import DataError, list_files, write_atomically, write_hdf5
 from drcr.images import IMAGE_SUFFIXES, read_rgb
-from drcr.matfile import WAVELENGTHS, read_cube
+from drcr.matfile import WAVELENGTHS, check_cube, read_cube
 
 INDEX = "index.json"
 
@@ -83,9 +83,6 @@ def prepare(
     out = Path(out)
     pairs = pair_by_name(Path(spectral_dir), Path(rgb_dir))
     out.mkdir(parents=True, exist_ok=True)
-    # Until the new index is there the folder counts as unfinished.
-    (out / INDEX).unlink(missing_ok=True)
-
     scenes, left_out, n_patches = [], [], 0
     progress = tqdm(pairs, desc="preparing", unit="scene", dynamic_ncols=True)
     for name, cube_path, rgb_path in progress:
@@ -107,14 +104,12 @@ def prepare(
             if dark:
                 progress.write(f"left out {name}: {dark} values <= 0, the lowest {cube.min():g}")
                 left_out.append(name)
-                path.unlink(missing_ok=True)
                 continue
+            _check_patch(rgb_path, height, width, patch_size)
+            # from here to the new index the folder counts as unfinished
+            (out / INDEX).unlink(missing_ok=True)
             _write_scene(path, cube, rgb, source)
-        if patch_size is not None and min(height, width) < patch_size:
-            raise DataError(
-                f"{rgb_path}: {height} x {width} pixels, smaller than a patch of {patch_size} x {patch_size}; "
-                "choose a smaller --patch_size"
-            )
+        _check_patch(rgb_path, height, width, patch_size)
         scenes.append(name)
         if patch_size is not None:
             rows, columns = patch_grid(height, width, patch_size, stride)
@@ -122,11 +117,20 @@ def prepare(
     if not scenes:
         raise DataError(f"{spectral_dir}: every scene has values <= 0; none is left")
 
-    for stale in set(out.glob("*.h5")) - {out / f"{name}.h5" for name in scenes}:
-        stale.unlink()
     index = {"patch_size": patch_size, "stride": stride, "scenes": scenes, "left_out": left_out}
     write_atomically(out / INDEX, lambda file: file.write(json.dumps(index, indent=1).encode()))
+    for stale in set(out.glob("*.h5")) - {out / f"{name}.h5" for name in scenes}:
+        stale.unlink()
     return Prepared(scenes, left_out, n_patches)
+
+
+def _check_patch(path: Path, height: int, width: int, patch_size: int | None) -> None:
+    """Raise DataError if a patch is larger than the image."""
+    if patch_size is not None and min(height, width) < patch_size:
+        raise DataError(
+            f"{path}: {height} x {width} pixels, smaller than a patch of {patch_size} x {patch_size}; "
+            "choose a smaller --patch_size"
+        )
 
 
 def _write_scene(path: Path, cube: np.ndarray, rgb: np.ndarray, source: str) -> None:

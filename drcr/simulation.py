@@ -57,9 +57,9 @@ class SceneModel:
     exponent: float = 3
     texture: float = 1
     shading: float = 1
-    illuminants: tuple[str, ...] = ("A", "D50", "D65", "D75", "LED-B3")
+    illuminants: tuple[str, ...] = ("A", "D50", "D55", "D65", "D75")
     blur: float = 0.7
-    flare: float = 0.01
+    flare: float = 0.03
 
     def leaves(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Return the scene's geometry: which shape each pixel (H, W) shows, and its shading in (0, 1.5]."""

@@ -15,8 +15,8 @@ import torch
 from tqdm import tqdm
 
 from drcr import cli, metrics
-from drcr.files import DataError, check_cube, list_files, write_atomically
-from drcr.matfile import read_cube
+from drcr.files import DataError, list_files, write_atomically
+from drcr.matfile import check_cube, read_cube
 
 SCORES = ("mrae", "rmse", "psnr", "sam", "ssim")
 
