@@ -1,8 +1,8 @@
 """Show the whole way on simulated scenes: the README's five commands, a table of scores, two pictures.
 
-Everything goes to the folder demo/ beside this file, which a new run empties first; `make demo` calls it. A small network (24 channels,
-2 blocks) trains for a few minutes on 2 CPU cores; a linear map RGB -> 31 bands, fitted by least squares to the
-same training pixels, is scored beside it on validation scenes that neither saw.
+Everything goes to the folder demo/ beside this file, which a new run empties first. A small network (24
+channels, 2 blocks) trains for a few minutes on 2 CPU cores; a linear map RGB -> 31 bands, fitted by least
+squares to the same training pixels, is scored beside it on validation scenes that neither saw.
 """
 
 import csv

@@ -5,8 +5,8 @@ colour samples and the ColorChecker), shading, texture and a mixture of two CIE 
 as the NTIRE 2022 challenge made its own: a measured camera, photon noise, exposure, 8 bits, JPEG.
 
 Writes OUT/Train_spectral/ARAD_1K_0001.mat ..., OUT/Train_RGB/ARAD_1K_0001.jpg ..., and the same for Valid from
-0901 on. A scene depends on --seed and its number alone, so a longer run only adds scenes. Files that are there
-already are never overwritten.
+0901 on. Each scene depends on the options, --seed and its number alone. Files that are there already are
+never overwritten.
 """
 
 from pathlib import Path

@@ -12,9 +12,13 @@ from drcr.files import DataError
 class ManualFormatter(argparse.RawDescriptionHelpFormatter):
     """Help that keeps the description's paragraphs and shows each option's default, where there is one."""
 
+    def __init__(self, prog: str) -> None:
+        """`prog` is the script's name."""
+        super().__init__(prog, max_help_position=34, width=116)
+
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
-        if not action.option_strings or default is None or default in (argparse.SUPPRESS, False):
+        if default is None or default is False or default is argparse.SUPPRESS:
             return action.help
         words = default if isinstance(default, tuple) else [default]
         return f"{action.help} (default: {' '.join(map(str, words))})".replace("%", "%%")

@@ -1,0 +1,47 @@
+"""What the tests share: the golden numbers, a small prepared data set, and a way to run the scripts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "tests" / "data"
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture
+def golden():
+    """Return a golden .npz file by name, as a dict."""
+
+    def load(name):
+        with np.load(DATA / f"{name}.npz") as file:
+            return dict(file)
+
+    return load
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Run one of the project's scripts as a user does; returns the finished process, after a check of its status."""
+
+    def run(name, *options, ok=True, **kwargs):
+        process = subprocess.run(
+            [sys.executable, ROOT / name, *map(str, options)], cwd=tmp_path, capture_output=True, text=True, **kwargs
+        )
+        assert (process.returncode == 0) == ok, process.stdout + process.stderr
+        return process
+
+    return run
+
+
+@pytest.fixture
+def prepared(script, tmp_path):
+    """Return the folders of the golden data set, prepared by the scripts for training and for validation."""
+    train, valid = tmp_path / "prepared/Train", tmp_path / "prepared/Valid"
+    size = ("--patch_size", 16, "--stride", 8)
+    script("train/train_data_preprocess.py", "--data_path", DATA / "Dataset", "--train_data_path", train, *size)
+    script("train/valid_data_preprocess.py", "--data_path", DATA / "Dataset", "--valid_data_path", valid)
+    return train, valid

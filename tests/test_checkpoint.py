@@ -1,0 +1,105 @@
+import csv
+import pickle
+
+import pytest
+import torch
+from conftest import DATA
+
+from drcr.checkpoint import load_model, read_checkpoint, save_checkpoint
+from drcr.files import DataError
+from drcr.model import DRCR
+
+AUTHORS = DATA / "model_c16_b2.pth"
+
+
+@torch.inference_mode()
+def test_authors_checkpoint_and_its_dataparallel_twin_give_the_same_cube():
+    one, several = load_model(AUTHORS), load_model(DATA / "model_c16_b2_dataparallel.pth")
+    assert one.architecture == {
+        "in_channels": 3,
+        "out_channels": 31,
+        "channels": 16,
+        "n_blocks": 2,
+        "npm": "released",
+    }
+    x = torch.rand(1, 3, 12, 16)
+    assert torch.equal(one(x), several(x))
+
+
+def test_all_206_released_tensors_find_their_place(tmp_path):
+    """Each of the full-size checkpoint's tensors, known by its value, arrives where it belongs; four are unused."""
+    with open(DATA / "released_state_dict.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 206
+    state = {
+        f"module.{row['name']}": torch.full([int(n) for n in row["shape"].split("x")], float(row["position"]))
+        for row in rows
+    }
+    torch.save({"epoch": 1, "iter": 1, "state_dict": state, "optimizer": {}}, tmp_path / "net.pth")
+    model = load_model(tmp_path / "net.pth")
+    assert sum(p.numel() for p in model.parameters()) == 9_378_282
+    # the order of ours is the authors', less the quarter scale's unused kernels
+    placed = sorted(p.flatten()[0].item() for p in model.parameters())
+    assert placed == [
+        float(row["position"]) for row in rows if "conv4_33" not in row["name"] and "conv4_11" not in row["name"]
+    ]
+    by_name = {row["name"]: float(row["position"]) for row in rows}
+    assert model.npm.merge[2].weight.flatten()[0] == by_name["denosing.conv_4_cat.weight"]
+    assert model.npm.kernels[1].conv1x1.bias[0] == by_name["denosing.conv2_11.bias"]
+    assert model.blocks[7].crm2.gate[4].weight[0, 0] == by_name["backbone.7.se2.fc.4.weight"]
+
+
+@pytest.mark.parametrize("npm", ["released", "paper"])
+@torch.inference_mode()
+def test_ours_carry_their_architecture(tmp_path, npm):
+    model = DRCR(in_channels=3, out_channels=7, channels=9, n_blocks=3, npm=npm)
+    save_checkpoint(tmp_path / "a.pth", model, epoch=5)
+    assert read_checkpoint(tmp_path / "a.pth")["epoch"] == 5
+    torch.save(model.state_dict(), tmp_path / "bare.pth")
+    x = torch.rand(1, 3, 8, 8)
+    for name in ("a.pth", "bare.pth"):
+        loaded = load_model(tmp_path / name)
+        assert loaded.architecture == model.architecture
+        assert not loaded.training
+        assert torch.equal(loaded(x), model(x))
+
+
+class Bomb:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def bad_files(folder):
+    (folder / "text.pth").write_text("not a checkpoint")
+    (folder / "empty.pth").write_bytes(b"")
+    (folder / "truncated.pth").write_bytes(AUTHORS.read_bytes()[:100_000])
+    (folder / "folder.pth").mkdir()
+    torch.save({"state_dict": Bomb(folder / "exploded")}, folder / "code.pth")
+    with open(folder / "pickle.pth", "wb") as file:
+        pickle.dump(Bomb(folder / "exploded"), file)
+    torch.save({"state_dict": {"conv1.weight": torch.zeros(64, 3, 7, 7)}}, folder / "resnet.pth")
+    torch.save([1, 2], folder / "list.pth")
+    torch.save(torch.zeros(3), folder / "tensor.pth")
+    state = torch.load(AUTHORS, weights_only=True)
+    state["state_dict"].pop("backbone.1.conv3.conv2d.bias")
+    torch.save(state, folder / "incomplete.pth")
+    return [*sorted(folder.glob("*.pth")), folder / "missing.pth"]
+
+
+def test_everything_else_is_refused_in_one_line_and_no_code_runs(tmp_path):
+    files = bad_files(tmp_path)
+    assert len(files) == 11
+    for path in files:
+        with pytest.raises(DataError) as error:
+            load_model(path)
+        assert str(error.value).startswith(f"{path}: ")
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "exploded").exists()
+    # the bomb is real: plain pickle sets it off
+    pickle.loads((tmp_path / "pickle.pth").read_bytes()).close()
+    assert (tmp_path / "exploded").exists()

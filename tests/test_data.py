@@ -1,0 +1,158 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+from conftest import DATA, ROOT
+from torch.utils.data import DataLoader
+
+from drcr.data import TrainPatches, ValidImages
+from drcr.files import DataError
+from drcr.matfile import read_cube, write_cube
+from drcr.prepare import prepare
+
+DATASET = DATA / "Dataset"
+
+
+def make_scenes(folder, count, size=(20, 24)):
+    """Write `count` scenes into folder/s and folder/r; return both."""
+    rng = np.random.default_rng(0)
+    (folder / "s").mkdir(parents=True)
+    (folder / "r").mkdir()
+    for i in range(count):
+        write_cube(folder / f"s/scene{i:03}.mat", rng.random((*size, 31)) + 0.1)
+        cv2.imwrite(str(folder / f"r/scene{i:03}.png"), rng.integers(0, 256, (*size, 3), np.uint8))
+    return folder / "s", folder / "r"
+
+
+def test_patches_equal_the_released_ones_in_value_and_order(golden, prepared):
+    numbers, patches = golden("pipeline"), TrainPatches(prepared[0])
+    assert len(patches) == len(numbers["train_rgb"]) == 30
+    for (rgb, cube), golden_rgb, golden_cube in zip(patches, numbers["train_rgb"], numbers["train_rad"], strict=True):
+        assert np.array_equal(rgb, golden_rgb)
+        assert np.array_equal(cube, golden_cube)
+
+
+def test_validation_images_equal_the_released_ones(golden, prepared):
+    numbers = golden("pipeline")
+    whole, loaded = ValidImages(prepared[1], drop_rows=0), ValidImages(prepared[1])
+    assert len(whole) == 2
+    for i in range(2):
+        for ours, cut, name in zip(whole[i], loaded[i], ("valid_rgb", "valid_rad"), strict=True):
+            assert np.array_equal(ours, numbers[name][i])
+            assert np.array_equal(cut, numbers[name][i][:, :-2])  # the released loader drops two rows
+
+
+def test_left_out_scenes_are_named_and_counted(script, tmp_path):
+    printed = script("train/train_data_preprocess.py", "--data_path", DATASET, "--patch_size", 16).stdout
+    assert "left out ARAD_1K_0002" in printed
+    assert "2 of 3 scenes prepared, 1 left out" in printed
+
+
+def test_no_pixel_is_stored_twice(prepared):
+    """Bytes on disk: what the float32 cubes and 8-bit images take, plus 2 %; all patches would be 3.2 times that."""
+    stored = sum(path.stat().st_size for path in prepared[0].iterdir())
+    raw = 2 * 38 * 48 * (31 * 4 + 3)
+    assert raw < stored <= 1.02 * raw
+
+
+def test_other_patches_cost_nothing_and_changed_sources_are_done_again(tmp_path):
+    spectral, rgb = make_scenes(tmp_path, 3)
+    out = tmp_path / "out"
+    prepare(spectral, rgb, out, 8, 4)
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*.h5")}
+    assert prepare(spectral, rgb, out, 16, 8).n_patches == 3 * 1 * 2
+    assert TrainPatches(out)[0][0].shape == (3, 16, 16)
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.h5")} == times
+
+    write_cube(spectral / "scene001.mat", np.full((20, 24, 31), 0.5))
+    (spectral / "scene002.mat").unlink()
+    (rgb / "scene002.png").unlink()
+    prepare(spectral, rgb, out, 16, 8)
+    patches = TrainPatches(out)
+    assert len(patches) == 4
+    assert (patches[2][1] == 0.5).all()
+    assert not (out / "scene002.h5").exists()
+
+
+def test_wrong_options_leave_finished_work_alone(tmp_path):
+    spectral, rgb = make_scenes(tmp_path, 2)
+    prepare(spectral, rgb, tmp_path / "out", 8, 4)
+    with pytest.raises(DataError, match="patch_size"):
+        prepare(spectral, rgb, tmp_path / "out", 80, 4)
+    assert len(TrainPatches(tmp_path / "out")) == 2 * 4 * 5
+
+
+def test_killed_and_run_again_it_finishes(tmp_path):
+    spectral, rgb = make_scenes(tmp_path, 60, size=(64, 64))
+    out = tmp_path / "prepared"
+    code = f"from drcr.prepare import prepare; prepare({str(spectral)!r}, {str(rgb)!r}, {str(out)!r}, 16, 8)"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while len(list(out.glob("*.h5"))) < 5:
+        time.sleep(0.001)
+        assert process.poll() is None, "it finished before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 5 <= len(list(out.glob("*.h5"))) < 60
+    with pytest.raises(DataError, match="not finished"):
+        TrainPatches(out)
+    prepare(spectral, rgb, out, 16, 8)
+    assert len(TrainPatches(out)) == 60 * 49
+    assert sorted(path.suffix for path in out.iterdir()) == [".h5"] * 60 + [".json"]
+    assert np.array_equal(
+        TrainPatches(out)[49 * 7][1], read_cube(spectral / "scene007.mat")[:16, :16].transpose(2, 0, 1)
+    )
+
+
+def test_pairs_by_name_not_by_position(tmp_path):
+    spectral, rgb = make_scenes(tmp_path, 3)
+    (spectral / "scene000.mat").unlink()
+    (rgb / "scene002.png").unlink()
+    with pytest.raises(DataError, match=r"scene002\.mat without RGB image"):
+        prepare(spectral, rgb, tmp_path / "out")
+    (spectral / "scene002.mat").unlink()
+    with pytest.raises(DataError, match=r"scene000\.png without cube"):
+        prepare(spectral, rgb, tmp_path / "out")
+    (rgb / "scene000.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="same name"):
+        prepare(spectral, rgb, tmp_path / "out")
+
+
+def test_sixteen_bit_images_keep_their_bits(tmp_path):
+    spectral, rgb = make_scenes(tmp_path, 1)
+    image = np.random.default_rng(2).integers(0, 50000, (20, 24, 3)).astype(np.uint16)
+    cv2.imwrite(str(rgb / "scene000.png"), image)
+    prepare(spectral, rgb, tmp_path / "out")
+    expected = (image[..., ::-1].astype(np.float32) / np.float32(image.max())).transpose(2, 0, 1)
+    assert np.array_equal(ValidImages(tmp_path / "out", drop_rows=0)[0][0], expected)
+
+
+def test_worker_processes_read_the_same(prepared):
+    patches = TrainPatches(prepared[0])
+    alone = list(DataLoader(patches, 4))
+    for (rgb, cube), (rgb2, cube2) in zip(alone, DataLoader(patches, 4, num_workers=2), strict=True):
+        assert np.array_equal(rgb, rgb2)
+        assert np.array_equal(cube, cube2)
+
+
+def test_indices_past_the_end(prepared):
+    for data in (TrainPatches(prepared[0]), ValidImages(prepared[1])):
+        with pytest.raises(IndexError):
+            data[len(data)]
+
+
+def test_damaged_prepared_data_is_named(prepared):
+    name = json.loads((prepared[0] / "index.json").read_text())["scenes"][0]
+    path = prepared[0] / f"{name}.h5"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(DataError, match=f"{name}.h5: missing or damaged"):
+        TrainPatches(prepared[0])
+    with pytest.raises(DataError, match="prepared for validation"):
+        TrainPatches(prepared[1])
+    with pytest.raises(DataError, match="no prepared data"):
+        ValidImages(prepared[0] / "nowhere")

@@ -1,0 +1,89 @@
+import csv
+
+import numpy as np
+import pytest
+import torch
+from conftest import DATA
+
+from drcr import metrics
+from drcr.matfile import read_cube, write_cube
+
+RNG = np.random.default_rng(1)
+
+
+@pytest.fixture
+def reconstructed(golden, tmp_path):
+    """Return a folder with the cubes that the released test script wrote."""
+    numbers = golden("pipeline")
+    for name in ("ARAD_1K_0901", "ARAD_1K_0902"):
+        (tmp_path / "rec").mkdir(exist_ok=True)
+        write_cube(tmp_path / "rec" / f"{name}.mat", numbers[f"rec/{name}"])
+    return tmp_path / "rec"
+
+
+def test_score_lines_equal_the_released_ones_in_every_digit(script, golden, reconstructed, tmp_path):
+    options = ("--path_rec", reconstructed, "--path_gt", DATA / "Dataset/Valid_spectral", "--csv", tmp_path / "s.csv")
+    printed = script("test/compute_mrae.py", *options).stdout
+    released = str(golden("pipeline")["score"])
+    assert printed.startswith(released)
+    assert [line.split()[2] for line in printed.splitlines()[4:]] == ["psnr", "sam", "ssim"]
+    with open(tmp_path / "s.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["ARAD_1K_0901", "ARAD_1K_0902", "average"]
+    assert rows[0]["mrae"] == "0.7168593"
+    assert rows[2]["mrae"] == "0.7233371138572693"
+
+
+def test_scenes_with_values_not_above_zero_are_passed_over(script, reconstructed, tmp_path):
+    (tmp_path / "gt").mkdir()
+    for i, name in enumerate(("ARAD_1K_0901.mat", "ARAD_1K_0902.mat")):
+        truth = read_cube(DATA / "Dataset/Valid_spectral" / name).copy()
+        truth[3, 4, 5] *= i
+        write_cube(tmp_path / "gt" / name, truth)
+    printed = script("test/compute_mrae.py", "--path_rec", reconstructed, "--path_gt", tmp_path / "gt").stdout
+    assert "ARAD_1K_0901.mat" not in printed
+    assert "passed over 1 scenes" in printed.splitlines()[-1]
+    assert "ARAD_1K_0901" in printed.splitlines()[-1]
+    assert "The average mrae is: 0.7298149" in printed
+
+
+def test_definitions():
+    """Against the formulas, written out in float64."""
+    rec, truth = RNG.random((2, 24, 20, 31), np.float32) * 0.8 + 0.1
+    r, t = rec.astype(np.float64), truth.astype(np.float64)
+    assert metrics.mrae(rec, truth) == pytest.approx(np.mean(np.abs(r - t) / t), rel=1e-6)
+    assert metrics.rmse(rec, truth) == pytest.approx(np.sqrt(np.mean((r - t) ** 2)), rel=1e-6)
+    assert metrics.psnr(rec, truth) == pytest.approx(10 * np.log10(1 / np.mean((r - t) ** 2)), rel=1e-6)
+    angles = [
+        np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+        for a, b in zip(r.reshape(-1, 31), t.reshape(-1, 31), strict=True)
+    ]
+    assert metrics.sam(rec, truth) == pytest.approx(np.degrees(np.mean(angles)), rel=1e-5)
+    assert metrics.mrae(torch.from_numpy(rec), torch.from_numpy(truth)).item() == metrics.mrae(rec, truth)
+
+
+def test_reconstruction_is_first_truth_second():
+    rec, truth = np.full((2, 8, 8, 31), 0.5, np.float32)
+    truth = truth / 2
+    assert metrics.mrae(rec, truth) == 1
+    assert metrics.mrae(truth, rec) == 0.5
+
+
+def test_perfect_reconstruction():
+    cube = RNG.random((16, 16, 31), np.float32) + 0.1
+    assert metrics.mrae(cube, cube) == metrics.rmse(cube, cube) == 0
+    assert metrics.psnr(cube, cube) == np.inf
+    assert metrics.sam(cube, cube) == pytest.approx(0, abs=0.05)  # arccos near 1 magnifies float32's rounding
+    assert metrics.sam(2 * cube, cube) == pytest.approx(0, abs=0.05)
+    assert metrics.ssim(cube, cube) == pytest.approx(1)
+
+
+def test_ssim_is_the_mean_over_bands():
+    rec, truth = RNG.random((2, 32, 32, 3), np.float32)
+    single = [metrics.ssim(rec[..., [i]], truth[..., [i]]) for i in range(3)]
+    assert metrics.ssim(rec, truth) == pytest.approx(np.mean(single), rel=1e-5)
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match="shape"):
+        metrics.mrae(np.ones((2, 2, 3)), np.ones((2, 3, 3)))

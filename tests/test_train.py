@@ -1,0 +1,169 @@
+import argparse
+import csv
+import importlib.util
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from drcr.checkpoint import load_model, read_checkpoint, rename_released
+from drcr.files import DataError
+from drcr.model import DRCR
+
+spec = importlib.util.spec_from_file_location("train_main", ROOT / "train/main.py")
+train_main = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(train_main)
+
+TINY = ("--channels", 8, "--n_blocks", 1, "--batchSize", 8, "--init_lr", "1e-3")
+
+
+def weights(numbers, prefix):
+    state = {name[3:]: torch.from_numpy(value) for name, value in numbers.items() if name.startswith(prefix)}
+    return rename_released(state)
+
+
+def rows(folder):
+    with open(folder / "loss.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_losses_and_final_weights_equal_the_released_run(golden, tmp_path, monkeypatch):
+    numbers = golden("training_c8_b1")
+    model = DRCR(channels=8, n_blocks=1)
+    model.load_state_dict(weights(numbers, "w0"))
+    batches = list(zip(torch.from_numpy(numbers["rgb"]), torch.from_numpy(numbers["hyper"]), strict=True))
+    losses, mrae = [], train_main.mrae
+
+    def recorded(rec, truth):
+        loss = mrae(rec, truth)
+        if loss.requires_grad:
+            losses.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(train_main, "mrae", recorded)
+    args = argparse.Namespace(
+        init_lr=float(numbers["init_lr"]),
+        max_iter=int(numbers["max_iter"]),
+        decay_power=float(numbers["power"]),
+        end_epoch=int(numbers["epochs"]),
+        seed=0,
+        outf=tmp_path,
+    )
+    train_main.train(model, batches, batches[:2], args, torch.device("cpu"))
+
+    assert len(losses) == 12
+    np.testing.assert_allclose(losses, numbers["losses"], rtol=1e-4)
+    final = model.state_dict()
+    for name, golden_weight in weights(numbers, "w1").items():
+        np.testing.assert_allclose(final[name], golden_weight, rtol=0, atol=1e-4 * golden_weight.abs().max().item())
+    table = rows(tmp_path)
+    assert float(table[-1]["learning_rate"]) == pytest.approx(numbers["lrs"][-1], rel=1e-12)
+    assert float(table[-1]["train_loss"]) == pytest.approx(numbers["losses"][6:].mean(), rel=1e-4)
+    assert float(table[-1]["valid_loss"]) == pytest.approx(float(numbers["val"]), rel=1e-4)
+
+
+@pytest.fixture
+def run(script, prepared, tmp_path):
+    """Train on the golden data set."""
+
+    def run(out, *options, ok=True):
+        paths = ("--train_data_path", prepared[0], "--valid_data_path", prepared[1], "--outf", tmp_path / out)
+        return script("train/main.py", *TINY, *paths, *options, ok=ok)
+
+    return run
+
+
+def test_files_of_a_run(run, tmp_path):
+    printed = run("a", "--end_epoch", 3).stdout
+    table = rows(tmp_path / "a")
+    assert list(table[0]) == ["epoch", "iteration", "seconds", "learning_rate", "train_loss", "valid_loss"]
+    assert [row["epoch"] for row in table] == ["1", "2", "3"]
+    assert [row["iteration"] for row in table] == ["4", "8", "12"]  # 30 patches, the last batch has 6
+    log = (tmp_path / "a/train.log").read_text().splitlines()
+    assert len(log) == 4
+    assert "30 patches of 16 x 16, 2 validation images" in log[0]
+    losses = [float(row["valid_loss"]) for row in table]
+    kept = {f"net_{i + 1}epoch.pth" for i in range(3) if losses[i] < min([math.inf, *losses[:i]]) + 1e-4}
+    assert {path.name for path in (tmp_path / "a").glob("net_*")} == kept
+    best = read_checkpoint(tmp_path / "a/best.pth")
+    assert best["epoch"] == 1 + int(np.argmin(losses))
+    assert best["architecture"]["channels"] == 8
+    assert f"best: epoch {best['epoch']}" in printed
+    assert read_checkpoint(tmp_path / "a/last.pth")["iter"] == 12
+
+
+def test_epochs_within_a_hair_of_the_best_are_kept(tmp_path, monkeypatch):
+    """Validation losses 0.5, 0.50005, 0.6, 0.4: the second is kept without being best, the third is not."""
+    losses = iter([0.5, 0.50005, 0.6, 0.4])
+    monkeypatch.setattr(train_main, "validate", lambda *_: next(losses))
+    args = argparse.Namespace(init_lr=1e-3, max_iter=40, decay_power=1.5, end_epoch=4, seed=0, outf=tmp_path)
+    batch = torch.rand(1, 3, 8, 8), torch.rand(1, 31, 8, 8) + 0.1
+    train_main.train(DRCR(channels=8, n_blocks=0), [batch], [], args, torch.device("cpu"))
+    assert {path.name for path in tmp_path.glob("*.pth")} == {
+        "best.pth",
+        "last.pth",
+        "net_1epoch.pth",
+        "net_2epoch.pth",
+        "net_4epoch.pth",
+    }
+    assert read_checkpoint(tmp_path / "best.pth")["epoch"] == 4
+
+
+def test_resumed_run_ends_like_one_that_never_stopped(run, tmp_path):
+    run("whole", "--end_epoch", 4)
+    run("parts", "--end_epoch", 2)
+    run("parts", "--end_epoch", 4, "--resume", tmp_path / "parts/last.pth")
+    whole, parts = (read_checkpoint(tmp_path / name / "last.pth") for name in ("whole", "parts"))
+    for name, weight in whole["state_dict"].items():
+        assert torch.equal(weight, parts["state_dict"][name])
+    tables = [[{**row, "seconds": ""} for row in rows(tmp_path / name)] for name in ("whole", "parts")]
+    assert tables[0] == tables[1]
+
+
+def test_ends_at_max_iter_without_a_crash(run, tmp_path):
+    """Past the last iteration of the schedule the released code fails at the end of the epoch."""
+    run("a", "--end_epoch", 5, "--max_iter", 6)
+    assert [row["iteration"] for row in rows(tmp_path / "a")] == ["4", "6"]
+    run("a", "--end_epoch", 5, "--max_iter", 6, "--resume", tmp_path / "a/last.pth")
+    assert len(rows(tmp_path / "a")) == 2
+
+
+def test_seed_repeats_a_run(run, tmp_path):
+    for out, seed in (("a", 3), ("b", 3), ("c", 4)):
+        run(out, "--end_epoch", 1, "--seed", seed)
+    losses = [rows(tmp_path / out)[0]["train_loss"] for out in "abc"]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_it_learns(run, tmp_path):
+    run("a", "--end_epoch", 25)
+    table = rows(tmp_path / "a")
+    assert float(table[-1]["valid_loss"]) < 0.8 * float(table[0]["valid_loss"])
+    assert load_model(tmp_path / "a/best.pth").architecture["n_blocks"] == 1
+
+
+def test_a_run_is_never_overwritten(run, tmp_path):
+    run("a", "--end_epoch", 1)
+    before = (tmp_path / "a/last.pth").read_bytes()
+    assert "a run is here already" in run("a", "--end_epoch", 1, ok=False).stderr
+    assert (tmp_path / "a/last.pth").read_bytes() == before
+    error = run("a", "--channels", 9, "--resume", tmp_path / "a/last.pth", ok=False).stderr
+    assert "was trained with --channels 8" in error
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+    args = argparse.Namespace(init_lr=1e-3, max_iter=40, decay_power=1.5, end_epoch=2, seed=0, outf=tmp_path)
+    model, device = DRCR(channels=8, n_blocks=0), torch.device("cpu")
+    good = torch.rand(1, 3, 8, 8), torch.rand(1, 31, 8, 8) + 0.1
+    args.end_epoch = 1
+    train_main.train(model, [good], [good], args, device)
+    before = (tmp_path / "last.pth").read_bytes()
+    args.end_epoch = 2
+    with pytest.raises(DataError, match="epoch 2 is not finite"):
+        train_main.train(
+            model, [(good[0], good[1] * 0)], [good], args, device, read_checkpoint(tmp_path / "last.pth")
+        )
+    assert (tmp_path / "last.pth").read_bytes() == before
+    assert len(rows(tmp_path)) == 1
