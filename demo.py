@@ -6,6 +6,7 @@ squares to the same training pixels, is scored beside it on validation scenes th
 """
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
@@ -117,7 +118,8 @@ def main() -> None:
         },
     )
     plot_curves(DEMO / "curves.png", DEMO / "RealWorldResults/loss.csv")
-    print(f"\npictures: {DEMO / 'reconstruction.png'} (scene {name})\n          {DEMO / 'curves.png'}")
+    print(f"\npictures: {os.path.relpath(DEMO / 'reconstruction.png')} (scene {name})")
+    print(f"          {os.path.relpath(DEMO / 'curves.png')}")
     print(f"{time.perf_counter() - start:.0f} seconds in all")
 
 

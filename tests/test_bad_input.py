@@ -60,8 +60,8 @@ def spoil_sizes(folder):
     write_cube(folder / CUBE, read_cube(folder / CUBE)[:-2])
 
 
-def truncate(name):
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-400])
+def truncate(name, missing):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-missing])
 
 
 SPOILED = {
@@ -74,13 +74,13 @@ SPOILED = {
     "cube without image": (lambda folder: (folder / RGB).unlink(), "ARAD_1K_0001.mat", "without RGB image"),
     "image without cube": (lambda folder: (folder / CUBE).unlink(), "ARAD_1K_0001.jpg", "without cube"),
     "sizes differ": (spoil_sizes, RGB, "38 x 48 pixels, but its cube"),
-    "truncated cube": (truncate(CUBE), CUBE, "truncated"),
+    "truncated cube": (truncate(CUBE, 400), CUBE, "truncated"),
     "no such variable": (
         lambda folder: scipy.io.savemat(folder / CUBE, {"dog": np.ones((3, 3))}),
         CUBE,
         "no variable named cube or rad; it has dog",
     ),
-    "truncated image": (truncate(RGB), RGB, "does not decode"),
+    "truncated image": (truncate(RGB, 40), RGB, "does not decode"),
     "no image": (lambda folder: (folder / RGB).write_text("hello"), RGB, "does not decode"),
     "black image": (lambda folder: cv2.imwrite(str(folder / RGB), np.zeros((38, 48, 3))), RGB, "black"),
     "wrong number of bands": (spoil_wrong_bands, CUBE, "28 bands, expected 31"),
@@ -119,7 +119,7 @@ def test_reconstruction(fails, dataset, tmp_path, case):
     elif case == "empty folder":
         [path.unlink() for path in images.iterdir()]
     elif case == "bad image":
-        truncate("ARAD_1K_0902.jpg")(images)
+        truncate("ARAD_1K_0902.jpg", 40)(images)
         names = "ARAD_1K_0902.jpg"
     elif case == "bad checkpoint":
         model = names = tmp_path / "other.pth"
