@@ -52,7 +52,7 @@ def read_scores(path: Path) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Run the demo."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--epochs", type=cli.positive_int, default=16, help="epochs to train, of 200 iterations each")
+    parser.add_argument("--epochs", type=cli.positive_int, default=12, help="epochs to train, of 200 iterations each")
     epochs = parser.parse_args().epochs
     start = time.perf_counter()
     shutil.rmtree(DEMO, ignore_errors=True)
