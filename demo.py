@@ -102,8 +102,8 @@ def main() -> None:
     ours, theirs = ({name: row["mrae"] for name, row in table.items()} for table in tables.values())
     mean, other_mean = ours.pop("average"), theirs.pop("average")
     print(
-        f"The network's MRAE, which it is trained and ranked by, is {1 - mean / other_mean:.0%} lower. It is lower "
-        f"on {sum(ours[name] < theirs[name] for name in ours)} of {len(ours)} scenes; in the median scene "
+        f"The network's MRAE, which it is trained and ranked by, is {1 - mean / other_mean:.0%} lower.\n"
+        f"It is lower on {sum(ours[name] < theirs[name] for name in ours)} of {len(ours)} scenes; in the median scene "
         f"{np.median(list(ours.values())):.3f} against {np.median(list(theirs.values())):.3f}."
     )
 

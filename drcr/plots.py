@@ -43,20 +43,15 @@ def pick_points(cube: np.ndarray, count: int = 4, seed: int = 0) -> list[tuple[i
     rows = rng.integers(margin, height - margin, 400)
     columns = rng.integers(margin, width - margin, 400)
     spectra = cube[rows, columns]
-    # what a spectrum's shape is like, and where it lies: farthest-point sampling over both, from the brightest
-    features = np.concatenate(
-        [
-            3 * spectra / np.linalg.norm(spectra, axis=1, keepdims=True),
-            spectra,
-            np.stack([rows / height, columns / width], 1),
-        ],
-        1,
-    )
+    # farthest-point sampling over the spectra's shapes, from the brightest; dark pixels make no readable spectrum
+    shapes = spectra / np.linalg.norm(spectra, axis=1, keepdims=True)
+    places = np.stack([rows, columns], 1)
+    bright = spectra.mean(1) > np.median(spectra.mean(1))
     chosen = [int(spectra.mean(1).argmax())]
     while len(chosen) < count:
-        distance = np.linalg.norm(features[:, None] - features[chosen], axis=2).min(1)
-        # dark pixels make no readable spectrum
-        chosen.append(int(np.argmax(distance * (spectra.mean(1) > np.median(spectra.mean(1))))))
+        unlike = np.linalg.norm(shapes[:, None] - shapes[chosen], axis=2).min(1)
+        apart = np.linalg.norm(places[:, None] - places[chosen], axis=2).min(1) > min(height, width) / 5
+        chosen.append(int(np.argmax(unlike * bright * apart)))
     return [(int(rows[i]), int(columns[i])) for i in chosen]
 
 
