@@ -52,7 +52,7 @@ def read_scores(path: Path) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Run the demo."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--epochs", type=cli.positive_int, default=12, help="epochs to train, of 200 iterations each")
+    parser.add_argument("--epochs", type=cli.at_least(1), default=12, help="epochs to train, of 200 iterations each")
     epochs = parser.parse_args().epochs
     start = time.perf_counter()
     shutil.rmtree(DEMO, ignore_errors=True)
@@ -103,8 +103,8 @@ def main() -> None:
     mean, other_mean = ours.pop("average"), theirs.pop("average")
     print(
         f"The network's MRAE, which it is trained and ranked by, is {1 - mean / other_mean:.0%} lower.\n"
-        f"It is lower on {sum(ours[name] < theirs[name] for name in ours)} of {len(ours)} scenes; in the median scene "
-        f"{np.median(list(ours.values())):.3f} against {np.median(list(theirs.values())):.3f}."
+        f"It is lower on {sum(ours[name] < theirs[name] for name in ours)} of {len(ours)} scenes; "
+        f"in the median scene {np.median(list(ours.values())):.3f} against {np.median(list(theirs.values())):.3f}."
     )
 
     name = sorted(ours, key=ours.get)[len(ours) // 2]  # the picture shows a scene of middling quality, not the best

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -29,11 +30,23 @@ def parser(description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=description, formatter_class=ManualFormatter, allow_abbrev=False)
 
 
-def positive_int(text: str) -> int:
-    """Read an option that counts something: 1 or more."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
+def at_least(minimum: int) -> Callable[[str], int]:
+    """Return a reader for an option that is a whole number from `minimum` up."""
+
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"must be {minimum} or more, not {value}")
+        return value
+
+    return whole_number
+
+
+def positive(text: str) -> float:
+    """Read an option that is a finite number above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
     return value
 
 
@@ -47,9 +60,10 @@ def run(main: Callable[[], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if error.filename is None and not full:
             raise  # not about a user's file: a fault of ours, with its trace
         name = "" if error.filename is None else f"{error.filename}: "
-        sys.exit(f"error: {name}{error.strerror}; make room or choose another place, and run the same again")
+        sys.exit(f"error: {name}{error.strerror}" + "; make room, and run the same again" * full)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -52,6 +52,8 @@ def main() -> None:
             if name not in others:
                 raise DataError(f"{path}: no {what} of the same name; add it, or take this file away")
 
+    if args.csv:
+        args.csv.parent.mkdir(parents=True, exist_ok=True)
     rows, passed_over = {}, []
     progress = tqdm(recs, desc="scoring", unit="image", dynamic_ncols=True, leave=False)
     for name in progress:

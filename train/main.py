@@ -149,16 +149,16 @@ def main() -> None:
     """Read the options, open data and network, train."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
-    add("--batchSize", type=cli.positive_int, default=16, help="patches a batch")
-    add("--end_epoch", type=cli.positive_int, default=130, help="epochs to train")
-    add("--init_lr", type=float, default=1e-4, help="learning rate at iteration 0")
+    add("--batchSize", type=cli.at_least(1), default=16, help="patches a batch")
+    add("--end_epoch", type=cli.at_least(1), default=130, help="epochs to train")
+    add("--init_lr", type=cli.positive, default=1e-4, help="learning rate at iteration 0")
     add("--decay_power", type=float, default=1.5, help="power of the learning rate's polynomial decay")
-    add("--max_iter", type=cli.positive_int, default=300000, help="iteration at which the learning rate is 0")
+    add("--max_iter", type=cli.at_least(1), default=300000, help="iteration at which the learning rate is 0")
     add("--outf", type=Path, default="RealWorldResults", help="folder for checkpoints and logs")
     add("--train_data_path", type=Path, default="./dataset/Train", help="prepared training data")
     add("--valid_data_path", type=Path, default="./dataset/Valid", help="prepared validation data")
-    add("--channels", type=int, default=100, help="feature channels C, at least 8")
-    add("--n_blocks", type=int, default=10, help="number of DRCR blocks")
+    add("--channels", type=cli.at_least(8), default=100, help="feature channels C, at least 8")
+    add("--n_blocks", type=cli.at_least(0), default=10, help="number of DRCR blocks")
     add(
         "--npm",
         choices=("released", "paper"),
@@ -169,7 +169,7 @@ def main() -> None:
     add("--resume", type=Path, metavar="FILE", help="go on from a checkpoint, usually OUTF/last.pth")
     add("--seed", type=int, default=0, help="seed of the starting weights and of the patches' order")
     workers = 4 if torch.cuda.is_available() else 0
-    add("--num_workers", type=int, default=workers, help="processes that cut patches beside this one")
+    add("--num_workers", type=cli.at_least(0), default=workers, help="processes that cut patches beside this one")
     args = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -181,10 +181,7 @@ def main() -> None:
                 f"{args.outf / 'last.pth'}: a run is here already; go on with it (--resume), or choose another --outf"
             )
         torch.manual_seed(args.seed)
-        try:
-            model = DRCR(channels=args.channels, n_blocks=args.n_blocks, npm=args.npm)
-        except ValueError as error:
-            parser.error(str(error))
+        model = DRCR(channels=args.channels, n_blocks=args.n_blocks, npm=args.npm)
     else:
         if not {"optimizer", "epoch", "iter", "best"} <= checkpoint.keys():
             raise DataError(f"{args.resume}: no training state of this program in it; --resume takes OUTF/last.pth")
