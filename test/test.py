@@ -7,11 +7,11 @@ unclipped, and the wavelengths as `bands`. On CUDA if there is one, else on the 
 
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from drcr import cli
 from drcr.checkpoint import load_model
+from drcr.device import choose_device
 from drcr.files import DataError, list_files
 from drcr.images import IMAGE_SUFFIXES, normalise_rgb, read_rgb
 from drcr.matfile import WAVELENGTHS, write_cube
@@ -37,7 +37,7 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    model = load_model(args.model_dir, "cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(args.model_dir, choose_device())
     paths = (
         [args.RGB_dir]
         if args.RGB_dir.is_file()

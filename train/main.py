@@ -29,6 +29,7 @@ from tqdm import tqdm
 from drcr import cli
 from drcr.checkpoint import build_model, read_checkpoint, save_checkpoint
 from drcr.data import TrainPatches, ValidImages
+from drcr.device import choose_device
 from drcr.files import DataError, write_atomically
 from drcr.metrics import mrae
 from drcr.model import DRCR
@@ -172,7 +173,7 @@ def main() -> None:
     add("--num_workers", type=cli.at_least(0), default=workers, help="processes that cut patches beside this one")
     args = parser.parse_args()
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     train_set, valid_set = TrainPatches(args.train_data_path), ValidImages(args.valid_data_path)
     checkpoint = read_checkpoint(args.resume) if args.resume else None
     if checkpoint is None:
