@@ -2,7 +2,8 @@
 
 Everything goes to the folder demo/ beside this file, which a new run empties first. A small network (24
 channels, 2 blocks) trains for a few minutes on 2 CPU cores; a linear map RGB -> 31 bands, fitted by least
-squares to the same training pixels, is scored beside it on validation scenes that neither saw.
+squares to the same training pixels, is scored beside it on validation scenes that neither saw. (The network is
+last.pth: best.pth would be the one chosen by these very scenes.)
 """
 
 import csv
@@ -58,7 +59,7 @@ def main() -> None:
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()
 
-    step("Dataset", "simulate.py --out ../demo/Dataset --n_train 100 --n_valid 10 --size 128 128 --radii 8 96")
+    step("Dataset", "simulate.py --out ../demo/Dataset --n_train 100 --n_valid 10 --size 128 128 --radii 2 96")
     step(
         "train",
         "train_data_preprocess.py --data_path ../demo/Dataset --patch_size 32 --stride 32 "
@@ -74,7 +75,7 @@ def main() -> None:
     )
     step(
         "test",
-        "test.py --RGB_dir ../demo/Dataset/Valid_RGB --model_dir ../demo/RealWorldResults/best.pth "
+        "test.py --RGB_dir ../demo/Dataset/Valid_RGB --model_dir ../demo/RealWorldResults/last.pth "
         "--result_dir ../demo/test_results",
     )
     score = "compute_mrae.py --path_gt ../demo/Dataset/Valid_spectral --path_rec"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from drcr.device import exact_fp32
 from drcr.files import DataError, write_atomically
 from drcr.model import DRCR
 
@@ -72,7 +73,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"{path}: no such file; it must be a checkpoint (.pth) that train/main.py wrote")
+        problem = "a folder" if path.exists() else "no such file"
+        raise DataError(f"{path}: {problem}; a checkpoint (.pth) is needed, train/main.py's or the authors'")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -80,7 +82,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path}: refused: not a file of plain tensors (a checkpoint of something else, or a pickle with "
             "code in it, which is never run)"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+    except PermissionError:
+        raise
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
         raise DataError(f"{path}: truncated or no checkpoint; copy or download it again") from error
 
     other = DataError(f"{path}: a file of PyTorch, but no checkpoint of DRCR Net")
@@ -95,8 +99,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not {"stem.0.weight", "tail.2.weight"} <= state.keys():
         raise other
     checkpoint = {**checkpoint, "state_dict": state} if "state_dict" in checkpoint else {"state_dict": state}
-    checkpoint.setdefault("architecture", _read_architecture(state))
-    return checkpoint
+    try:
+        return {"architecture": _read_architecture(state)} | checkpoint
+    except (IndexError, AttributeError) as error:
+        raise other from error
 
 
 def build_model(checkpoint: dict[str, Any], path: str | Path) -> DRCR:
@@ -111,10 +117,11 @@ def build_model(checkpoint: dict[str, Any], path: str | Path) -> DRCR:
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> DRCR:
-    """Load a trained network from our checkpoint or the authors', ready to run on `device`.
+    """Load a trained network from our checkpoint or the authors', ready to run on `device`, in exact fp32.
 
     Raises DataError (see `read_checkpoint`) with one line that names the file.
     """
+    exact_fp32()
     return build_model(read_checkpoint(path), path).to(device).eval()
 
 

@@ -4,6 +4,7 @@ import argparse
 import errno
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -35,8 +36,8 @@ def at_least(minimum: int) -> Callable[[str], int]:
 
     def whole_number(text: str) -> int:
         value = int(text)
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"must be {minimum} or more, not {value}")
+        if not minimum <= value < 2**31:
+            raise argparse.ArgumentTypeError(f"must be {minimum} or more (below 2^31), not {value}")
         return value
 
     return whole_number
@@ -50,8 +51,15 @@ def positive(text: str) -> float:
     return value
 
 
+def non_negative(text: str) -> float:
+    """Read an option that is a finite number, 0 or more."""
+    return 0.0 if float(text) == 0 else positive(text)
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a script's main function; what a user can cause ends in one line on stderr and exit status 1."""
+    # a scheduler's SIGTERM unwinds like Ctrl-C, so that temporary files are removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main()
     except DataError as error:

@@ -5,7 +5,6 @@ for are touched.
 """
 
 import bisect
-import json
 from itertools import accumulate
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torch.utils.data import Dataset
 
 from drcr.files import DataError
 from drcr.images import normalise_rgb
-from drcr.prepare import INDEX, patch_grid
+from drcr.prepare import patch_grid, read_index
 
 
 class _Scene:
@@ -56,12 +55,12 @@ class _Scene:
 def _open_index(path: str | Path) -> tuple[dict, list[_Scene]]:
     """Return a prepared folder's index and scenes."""
     path = Path(path)
-    try:
-        index = json.loads((path / INDEX).read_text())
-    except (OSError, ValueError) as error:
+    index = read_index(path)
+    if index is None:
         raise DataError(
-            f"{path}: no prepared data, or not finished; run train_data_preprocess.py and valid_data_preprocess.py"
-        ) from error
+            f"{path.resolve()}: no prepared data, or not finished; run train_data_preprocess.py and "
+            "valid_data_preprocess.py"
+        )
     return index, [_Scene(path / f"{name}.h5") for name in index["scenes"]]
 
 

@@ -21,7 +21,8 @@ def write_atomically(path: str | Path, write: Callable[[Any], None]) -> None:
     Raises OSError as the file system reports it.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # the same name each time: what a killed process leaves is replaced by the next run
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
             write(file)
@@ -56,7 +57,8 @@ def list_files(folder: str | Path, suffixes: tuple[str, ...], what: str) -> dict
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; it must hold {what} ({' '.join(suffixes)})")
+        problem = "a file" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {problem}; a folder of {what} ({' '.join(suffixes)}) is needed")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in suffixes or path.name.startswith(".") or not path.is_file():

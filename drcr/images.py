@@ -17,18 +17,24 @@ cv2.utils.logging.setLogLevel(
 def read_rgb(path: str | Path) -> np.ndarray:
     """Decode a JPEG, PNG, BMP or TIFF file as (H, W, 3), red first, uint8 or uint16 as the file has it.
 
-    OpenCV is the decoder because it was the released code's: another one differs in JPEG's last digits.
-    Raises DataError if the file is missing, truncated, or black all over.
+    OpenCV is the decoder because it was the released code's: another one differs in JPEG's last digits. As
+    there, EXIF rotation is applied, transparency dropped, grey made of three equal channels. Raises DataError
+    if the file is missing, truncated, of other than 8 or 16 bits, or black all over.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     # not cv2.imread: it fills up a truncated JPEG with grey and says nothing
     data = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data.size else None
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data.size else None
+    except cv2.error:  # too large, or of a depth that it knows nothing of
+        image = None
     if image is None:
         raise DataError(f"{path}: does not decode as an image; copy or download it again")
-    if not image.max() > 0:
+    if image.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{path}: its values are {image.dtype}; images of 8 or 16 bits are needed")
+    if image.max() == 0:
         raise DataError(f"{path}: black all over; there is nothing to reconstruct")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 

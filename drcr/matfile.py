@@ -1,6 +1,7 @@
 """Hyperspectral cubes in MATLAB's .mat files."""
 
 import time
+import zlib
 from pathlib import Path
 
 import h5py
@@ -13,13 +14,17 @@ CUBE_NAMES = ("cube", "rad")
 WAVELENGTHS = np.arange(400.0, 701.0, 10.0)
 """The 31 bands of this field's data sets, in nanometres."""
 
+# what h5py and SciPy raise on files that are cut off or garbled
 _BROKEN = (
     OSError,
     ValueError,
     TypeError,
-    KeyError,
-    NotImplementedError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
     EOFError,
+    zlib.error,
     scipy.io.matlab.MatReadError,
 )
 
@@ -40,7 +45,7 @@ def read_cube(path: str | Path) -> np.ndarray:
                 name = next((name for name in CUBE_NAMES if name in file), None)
                 found = list(file)
                 # MATLAB stores columns first: its H x W x bands lies in the file as (bands, W, H)
-                cube = None if name is None else file[name][()].T
+                cube = None if name is None else np.asarray(file[name]).T
         else:
             found = [entry[0] for entry in scipy.io.whosmat(path)]
             name = next((name for name in CUBE_NAMES if name in found), None)
@@ -76,10 +81,17 @@ def _set_matlab_class(dataset: h5py.Dataset, name: str) -> None:
     attribute.write(np.array(name.encode()), mtype=string)
 
 
-def write_cube(path: str | Path, cube: np.ndarray, wavelengths: np.ndarray | None = None, **variables: float) -> None:
+def write_cube(
+    path: str | Path,
+    cube: np.ndarray,
+    wavelengths: np.ndarray | None = None,
+    origin: str | None = None,
+    **variables: float,
+) -> None:
     """Write a cube (H, W, bands) as float32 variable `cube` of a MATLAB v7.3 .mat file, as ARAD_1K has it.
 
-    `wavelengths` (nm, one a band) are added as `bands`, further scalars under their names. The file appears
+    `wavelengths` (nm, one a band) are added as `bands`, further scalars under their names; `origin`, a line on
+    where a reconstruction comes from, as an attribute that `read_origin` gives back. The file appears
     whole or not at all. Raises ValueError on another shape, OSError if it can't be written.
     """
     if cube.ndim != 3:
@@ -91,11 +103,24 @@ def write_cube(path: str | Path, cube: np.ndarray, wavelengths: np.ndarray | Non
         variables = {"bands": wavelengths, **variables}
 
     def fill(file: h5py.File) -> None:
+        if origin is not None:
+            file.attrs["origin"] = np.bytes_(origin.encode())
         for name, value in variables.items():
             dataset = file.create_dataset(name, data=np.ascontiguousarray(np.atleast_2d(value).T))
             _set_matlab_class(dataset, {"float32": "single", "float64": "double"}[str(dataset.dtype)])
 
-    variables = {"cube": cube.astype(np.float32, copy=False), **variables}
+    variables = {"cube": cube.astype(np.float32, copy=False)} | {
+        name: np.asarray(value, np.float64) for name, value in variables.items()
+    }
     header = f"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: {time.ctime()} HDF5 schema 1.00 ."
     # text to byte 116, 8 bytes of subsystem offset, version 2.0, "IM" as a little-endian "MI"
     write_hdf5(path, fill, header.encode().ljust(116) + bytes(8) + b"\x00\x02IM")
+
+
+def read_origin(path: str | Path) -> str | None:
+    """Return the line that `write_cube` was given as `origin`; None for any other file."""
+    try:
+        with h5py.File(path, "r") as file:
+            return file.attrs["origin"].decode()
+    except (OSError, KeyError, AttributeError):
+        return None

@@ -1,7 +1,7 @@
 """Scores of a reconstruction: MRAE and RMSE as in the NTIRE challenges, PSNR, SAM and SSIM.
 
-All take the reconstruction first and the truth second, cubes (H, W, bands) of radiance in [0, 1], and return one
-number. None clips; the challenge's scoring clips the reconstruction to [0, 1] beforehand.
+All take the reconstruction first and the truth second, cubes (H, W, bands) of radiance in [0, 1] (the MRAE arrays of
+any shape), and return one number. None clips; the challenge's scoring clips the reconstruction to [0, 1] beforehand.
 """
 
 import numpy as np
@@ -44,16 +44,25 @@ def psnr(rec: np.ndarray, truth: np.ndarray) -> float:
 def sam(rec: np.ndarray, truth: np.ndarray) -> float:
     """Spectral angle mapper (Kruse et al. 1993): mean angle between spectra, in degrees.
 
-    Pixels where either spectrum is zero in all bands have no angle and are left out.
+    Pixels where either spectrum is zero in all bands have no angle and are left out; NaN if that is all of them.
     """
+    # float32 would leave 0.003 degrees between equal cubes
+    rec, truth = rec.astype(np.float64), truth.astype(np.float64)
     dot, rec2, truth2 = (np.einsum("hwb,hwb->hw", a, b) for a, b in ((rec, truth), (rec, rec), (truth, truth)))
     valid = (rec2 > 0) & (truth2 > 0)
+    if not valid.any():
+        return float("nan")
     cosine = dot[valid] / np.sqrt(rec2[valid] * truth2[valid])
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1)).mean()))
 
 
 def ssim(rec: np.ndarray, truth: np.ndarray) -> float:
-    """Structural similarity (Wang et al. 2004: Gaussian window, sigma 1.5, for a range of 1), mean over bands."""
+    """Structural similarity (Wang et al. 2004: Gaussian window, sigma 1.5, for a range of 1), mean over bands.
+
+    NaN for images smaller than its window, 11 x 11.
+    """
+    if min(truth.shape[:2]) < 11:
+        return float("nan")
     return float(
         structural_similarity(
             rec,

@@ -151,7 +151,9 @@ class DRCR(nn.Module):
         if npm not in ("released", "paper"):
             raise ValueError(f'npm must be "released" or "paper", not {npm!r}')
         if channels < 8 or n_blocks < 0 or in_channels < 1 or out_channels < 1:
-            raise ValueError("channels must be at least 8 (the CRM divides them by 8), the other sizes positive")
+            raise ValueError(
+                "channels must be at least 8 (the CRM divides them by 8), n_blocks 0 or more, the others 1"
+            )
         self.architecture = {
             "in_channels": in_channels,
             "out_channels": out_channels,

@@ -47,6 +47,14 @@ def _source(cube_path: Path, rgb_path: Path) -> np.bytes_:
     return np.bytes_(json.dumps(stats))  # of fixed length: HDF5 spends 4 kB on one of variable length
 
 
+def read_index(out: Path) -> dict | None:
+    """Return the index of a folder that an earlier run finished, None if there is none."""
+    try:
+        return json.loads((out / INDEX).read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def _is_prepared(path: Path, source: np.bytes_) -> bool:
     """Tell whether a scene's file is there and was made from the same source files."""
     if not path.is_file():
@@ -83,11 +91,17 @@ def prepare(
     out = Path(out)
     pairs = pair_by_name(Path(spectral_dir), Path(rgb_dir))
     out.mkdir(parents=True, exist_ok=True)
+    before = read_index(out)
+    if before and (before["patch_size"] is None) != (patch_size is None):
+        other = "training" if patch_size is None else "validation"
+        raise DataError(f"{out}: holds data prepared for {other}; choose another folder")
+
     scenes, left_out, n_patches = [], [], 0
     progress = tqdm(pairs, desc="preparing", unit="scene", dynamic_ncols=True)
     for name, cube_path, rgb_path in progress:
         path, source = out / f"{name}.h5", _source(cube_path, rgb_path)
-        if _is_prepared(path, source):
+        done = _is_prepared(path, source)
+        if done:
             with h5py.File(path) as file:
                 height, width = file["rgb"].shape[1:]
         else:
@@ -105,11 +119,11 @@ def prepare(
                 progress.write(f"left out {name}: {dark} values <= 0, the lowest {cube.min():g}")
                 left_out.append(name)
                 continue
-            _check_patch(rgb_path, height, width, patch_size)
+        _check_size(rgb_path, height, width, patch_size)
+        if not done:
             # from here to the new index the folder counts as unfinished
             (out / INDEX).unlink(missing_ok=True)
             _write_scene(path, cube, rgb, source)
-        _check_patch(rgb_path, height, width, patch_size)
         scenes.append(name)
         if patch_size is not None:
             rows, columns = patch_grid(height, width, patch_size, stride)
@@ -119,13 +133,15 @@ def prepare(
 
     index = {"patch_size": patch_size, "stride": stride, "scenes": scenes, "left_out": left_out}
     write_atomically(out / INDEX, lambda file: file.write(json.dumps(index, indent=1).encode()))
-    for stale in set(out.glob("*.h5")) - {out / f"{name}.h5" for name in scenes}:
-        stale.unlink()
+    for name in set(before["scenes"] if before else ()) - set(scenes):
+        (out / f"{name}.h5").unlink(missing_ok=True)
     return Prepared(scenes, left_out, n_patches)
 
 
-def _check_patch(path: Path, height: int, width: int, patch_size: int | None) -> None:
-    """Raise DataError if a patch is larger than the image."""
+def _check_size(path: Path, height: int, width: int, patch_size: int | None) -> None:
+    """Raise DataError if a patch is larger than the image, or the image too small to validate with."""
+    if patch_size is None and (height < 6 or width < 4):  # the network takes 4 x 4, the loader drops two rows
+        raise DataError(f"{path}: {height} x {width} pixels; validation needs at least 6 x 4")
     if patch_size is not None and min(height, width) < patch_size:
         raise DataError(
             f"{path}: {height} x {width} pixels, smaller than a patch of {patch_size} x {patch_size}; "
@@ -133,7 +149,7 @@ def _check_patch(path: Path, height: int, width: int, patch_size: int | None) ->
         )
 
 
-def _write_scene(path: Path, cube: np.ndarray, rgb: np.ndarray, source: str) -> None:
+def _write_scene(path: Path, cube: np.ndarray, rgb: np.ndarray, source: np.bytes_) -> None:
     """Write a scene's file: cube (H, W, bands) and image (H, W, 3), both channel first."""
 
     def fill(file: h5py.File) -> None:

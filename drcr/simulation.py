@@ -46,14 +46,16 @@ def fractal_noise(rng: np.random.Generator, shape: tuple[int, int], exponent: fl
 class SceneModel:
     """The parameters of simulated scenes.
 
-    `size`: (H, W) in pixels. `radii`: smallest and largest shape in pixels, drawn with density r^-`exponent`.
-    `texture`: strength of the patterns inside shapes. `shading`: strength of the light's fall-off over a shape
-    and over the scene. `illuminants`: CIE names; each scene's light is a mixture of two of them. `blur`: sigma of
-    the lens in pixels. `flare`: stray light as a part of the scene's mean, which also keeps every value above 0.
+        `size`: (H, W) in pixels. `radii`: smallest and largest shape in pixels, drawn with density r^-`exponent`.
+        `texture`: strength of the patterns inside shapes. `shading`: strength of the light's fall-off over a shape
+        and over the scene. `illuminants`: CIE names; each scene's light is a mixture of two of them. `blur`: sigma of
+        the lens in pixels. `flare`: stray light as a part of the scene's mean, which also
+    keeps every value above 0. Fixed are the shapes' kinds (ellipses, diamonds, rounded rectangles, up to twice
+    as long as wide) and the range of their albedos (0.3 to 1).
     """
 
     size: tuple[int, int] = (482, 512)
-    radii: tuple[float, float] = (8, 240)
+    radii: tuple[float, float] = (2, 240)
     exponent: float = 3
     texture: float = 1
     shading: float = 1

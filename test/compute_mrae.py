@@ -3,7 +3,7 @@
 Pairs PATH_REC/NAME.mat with PATH_GT/NAME.mat. The reconstruction is clipped to [0, 1] first. Scenes whose truth
 has any value <= 0 are passed over, and named: a relative error has no meaning there. Each score is taken over
 all pixels and bands of an image, then averaged over the images. PSNR is for a peak of 1, SAM in degrees, SSIM
-the mean over bands.
+the mean over bands (nan below 11 x 11 pixels).
 """
 
 import csv
@@ -45,6 +45,8 @@ def main() -> None:
 
     # The last printed digit depends on the order of summing, and so on the threads; the released lines are for one.
     torch.set_num_threads(1)
+    if args.path_rec.exists() and args.path_gt.exists() and args.path_rec.samefile(args.path_gt):
+        raise DataError(f"{args.path_rec}: is both --path_rec and --path_gt")
     recs = list_files(args.path_rec, (".mat",), "reconstructed cubes")
     truths = list_files(args.path_gt, (".mat",), "true cubes")
     for files, others, what in ((recs, truths, "true cube"), (truths, recs, "reconstruction")):

@@ -2,11 +2,13 @@
 
 Reads every JPEG, PNG, BMP or TIFF (8 or 16 bit) of a folder, or one file, divides each image by its largest
 value, runs the network and writes RESULT_DIR/NAME.mat: MATLAB v7.3, variable `cube`, H x W x 31, single,
-unclipped, and the wavelengths as `bands`. On CUDA if there is one, else on the CPU.
+unclipped, and the wavelengths as `bands`. Reconstructions of an earlier run are replaced, other files never.
+On CUDA if there is one, else on the CPU.
 """
 
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from drcr import cli
@@ -14,7 +16,7 @@ from drcr.checkpoint import load_model
 from drcr.device import choose_device
 from drcr.files import DataError, list_files
 from drcr.images import IMAGE_SUFFIXES, normalise_rgb, read_rgb
-from drcr.matfile import WAVELENGTHS, write_cube
+from drcr.matfile import WAVELENGTHS, read_origin, write_cube
 from drcr.reconstruct import reconstruct
 
 
@@ -44,21 +46,32 @@ def main() -> None:
         else list(list_files(args.RGB_dir, IMAGE_SUFFIXES, "RGB images").values())
     )
     # all of them before the first is run: an image that does not decode shows now, not after hours
-    smallest = 6 if args.protocol == "released" else 4
+    lowest = 6 if args.protocol == "released" else 4
     for path in paths:
         height, width = read_rgb(path).shape[:2]
-        if min(height, width) < smallest:
-            raise DataError(f"{path}: {height} x {width} pixels; at least {smallest} x {smallest} are needed")
+        if height < lowest or width < 4:
+            raise DataError(f"{path}: {height} x {width} pixels; at least {lowest} x 4 are needed")
+        target = args.result_dir / f"{path.stem}.mat"
+        if target.exists() and read_origin(target) is None:
+            raise DataError(f"{target}: is there already, and no reconstruction; choose another --result_dir")
     if model.architecture["in_channels"] != 3:
         raise DataError(f"{args.model_dir}: takes {model.architecture['in_channels']} channels, not RGB")
     n_bands = model.architecture["out_channels"]
     wavelengths = WAVELENGTHS if n_bands == len(WAVELENGTHS) else None
 
+    origin = f"DRCR Net, {args.model_dir}, --protocol {args.protocol}"
     args.result_dir.mkdir(parents=True, exist_ok=True)
     for path in tqdm(paths, desc="reconstructing", unit="image", dynamic_ncols=True):
-        cube = reconstruct(model, normalise_rgb(read_rgb(path)), args.protocol)
-        write_cube(args.result_dir / f"{path.stem}.mat", cube, wavelengths)
-    print(f"{len(paths)} cubes in {args.result_dir}")
+        try:
+            cube = reconstruct(model, normalise_rgb(read_rgb(path)), args.protocol)
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+            raise DataError(f"{path}: too large for the memory of this machine; crop it or scale it down") from error
+        if not np.isfinite(cube).all():
+            raise DataError(f"{args.model_dir}: gives NaN or infinite values for {path}; its training went wrong")
+        write_cube(args.result_dir / f"{path.stem}.mat", cube, wavelengths, origin)
+    print(f"{len(paths)} {'cube' if len(paths) == 1 else 'cubes'} in {args.result_dir}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from drcr.matfile import read_cube, write_cube
 
 PREPARE = "train/train_data_preprocess.py"
 MODEL = DATA / "model_c16_b2.pth"
-CUBE, RGB = "Train_spectral/ARAD_1K_0001.mat", "Train_RGB/ARAD_1K_0001.jpg"
+# the last scene: the first is written, the second left out, before the fault is met
+CUBE, RGB = "Train_spectral/ARAD_1K_0003.mat", "Train_RGB/ARAD_1K_0003.jpg"
 
 
 @pytest.fixture
@@ -71,8 +72,8 @@ SPOILED = {
         "Train_RGB",
         "no RGB images",
     ),
-    "cube without image": (lambda folder: (folder / RGB).unlink(), "ARAD_1K_0001.mat", "without RGB image"),
-    "image without cube": (lambda folder: (folder / CUBE).unlink(), "ARAD_1K_0001.jpg", "without cube"),
+    "cube without image": (lambda folder: (folder / RGB).unlink(), "ARAD_1K_0003.mat", "without RGB image"),
+    "image without cube": (lambda folder: (folder / CUBE).unlink(), "ARAD_1K_0003.jpg", "without cube"),
     "sizes differ": (spoil_sizes, RGB, "38 x 48 pixels, but its cube"),
     "truncated cube": (truncate(CUBE, 400), CUBE, "truncated"),
     "no such variable": (
@@ -82,6 +83,14 @@ SPOILED = {
     ),
     "truncated image": (truncate(RGB, 40), RGB, "does not decode"),
     "no image": (lambda folder: (folder / RGB).write_text("hello"), RGB, "does not decode"),
+    "float image": (
+        lambda folder: (
+            cv2.imwrite(str(folder / RGB).replace("jpg", "tiff"), np.ones((38, 48, 3), np.float32)),
+            (folder / RGB).unlink(),
+        ),
+        "ARAD_1K_0003.tiff",
+        "8 or 16 bits",
+    ),
     "black image": (lambda folder: cv2.imwrite(str(folder / RGB), np.zeros((38, 48, 3))), RGB, "black"),
     "wrong number of bands": (spoil_wrong_bands, CUBE, "28 bands, expected 31"),
     "NaN": (spoil_nan, CUBE, "1 values are NaN"),
@@ -149,6 +158,35 @@ def test_scoring(fails, dataset, tmp_path, case):
         one = "Valid_spectral"
     fails("test/compute_mrae.py", "--path_rec", rec, "--path_gt", gt, "--csv", tmp_path / "s.csv", names=one)
     assert not (tmp_path / "s.csv").exists()
+
+
+def test_reconstructions_replace_only_reconstructions(fails, script, dataset, tmp_path):
+    options = ("--RGB_dir", dataset / "Valid_RGB", "--model_dir", MODEL, "--result_dir")
+    truth = dataset / "Valid_spectral/ARAD_1K_0901.mat"
+    before = truth.read_bytes()
+    assert "no reconstruction" in fails("test/test.py", *options, dataset / "Valid_spectral", names=truth)
+    assert truth.read_bytes() == before
+    script("test/test.py", *options, tmp_path / "out")
+    script("test/test.py", *options, tmp_path / "out")
+    fails(
+        "test/compute_mrae.py", "--path_rec", tmp_path / "out", "--path_gt", tmp_path / "out", names=tmp_path / "out"
+    )
+
+
+def test_a_network_of_nan_writes_nothing(fails, dataset, tmp_path):
+    checkpoint = torch.load(MODEL, weights_only=True)
+    checkpoint["state_dict"]["tail_conv2D.conv2d.weight"] *= np.nan
+    torch.save(checkpoint, tmp_path / "nan.pth")
+    options = (
+        "--RGB_dir",
+        dataset / "Valid_RGB",
+        "--model_dir",
+        tmp_path / "nan.pth",
+        "--result_dir",
+        tmp_path / "out",
+    )
+    fails("test/test.py", *options, names="nan.pth")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def limit(size):

@@ -38,14 +38,27 @@ def test_all_206_released_tensors_find_their_place(tmp_path):
     torch.save({"epoch": 1, "iter": 1, "state_dict": state, "optimizer": {}}, tmp_path / "net.pth")
     model = load_model(tmp_path / "net.pth")
     assert sum(p.numel() for p in model.parameters()) == 9_378_282
-    # the order of ours is the authors', less the quarter scale's unused kernels
+    assert all((p == p.flatten()[0]).all() for p in model.parameters())
     placed = sorted(p.flatten()[0].item() for p in model.parameters())
     assert placed == [
         float(row["position"]) for row in rows if "conv4_33" not in row["name"] and "conv4_11" not in row["name"]
     ]
+    # outside the NPM the order of ours is the authors'
+    ours = [p.flatten()[0].item() for name, p in model.named_parameters() if not name.startswith("npm.")]
+    assert ours == [float(row["position"]) for row in rows if not row["name"].startswith("denosing.")]
     by_name = {row["name"]: float(row["position"]) for row in rows}
-    assert model.npm.merge[2].weight.flatten()[0] == by_name["denosing.conv_4_cat.weight"]
-    assert model.npm.kernels[1].conv1x1.bias[0] == by_name["denosing.conv2_11.bias"]
+    for ours, theirs in {
+        model.npm.kernels[0].conv3x3: "conv0_33",
+        model.npm.kernels[0].conv1x1: "conv0_11",
+        model.npm.kernels[1].conv3x3: "conv2_33",
+        model.npm.kernels[1].conv1x1: "conv2_11",
+        model.npm.merge[0]: "conv_0_cat",
+        model.npm.merge[1]: "conv_2_cat",
+        model.npm.merge[2]: "conv_4_cat",
+        model.npm.fuse: "conv_cat",
+    }.items():
+        assert ours.weight.flatten()[0] == by_name[f"denosing.{theirs}.weight"]
+        assert ours.bias[0] == by_name[f"denosing.{theirs}.bias"]
     assert model.blocks[7].crm2.gate[4].weight[0, 0] == by_name["backbone.7.se2.fc.4.weight"]
 
 
@@ -77,7 +90,8 @@ class Bomb:
 def bad_files(folder):
     (folder / "text.pth").write_text("not a checkpoint")
     (folder / "empty.pth").write_bytes(b"")
-    (folder / "truncated.pth").write_bytes(AUTHORS.read_bytes()[:100_000])
+    for size in (100, 20_000, 60_000, 100_000, 300_000):
+        (folder / f"truncated{size}.pth").write_bytes(AUTHORS.read_bytes()[:size])
     (folder / "folder.pth").mkdir()
     torch.save({"state_dict": Bomb(folder / "exploded")}, folder / "code.pth")
     with open(folder / "pickle.pth", "wb") as file:
@@ -85,6 +99,7 @@ def bad_files(folder):
     torch.save({"state_dict": {"conv1.weight": torch.zeros(64, 3, 7, 7)}}, folder / "resnet.pth")
     torch.save([1, 2], folder / "list.pth")
     torch.save(torch.zeros(3), folder / "tensor.pth")
+    torch.save({"stem.0.weight": torch.tensor(1.0), "tail.2.weight": torch.tensor(1.0)}, folder / "scalars.pth")
     state = torch.load(AUTHORS, weights_only=True)
     state["state_dict"].pop("backbone.1.conv3.conv2d.bias")
     torch.save(state, folder / "incomplete.pth")
@@ -93,7 +108,7 @@ def bad_files(folder):
 
 def test_everything_else_is_refused_in_one_line_and_no_code_runs(tmp_path):
     files = bad_files(tmp_path)
-    assert len(files) == 11
+    assert len(files) == 16
     for path in files:
         with pytest.raises(DataError) as error:
             load_model(path)

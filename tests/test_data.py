@@ -88,6 +88,23 @@ def test_wrong_options_leave_finished_work_alone(tmp_path):
     assert len(TrainPatches(tmp_path / "out")) == 2 * 4 * 5
 
 
+def test_only_its_own_files_are_removed(tmp_path):
+    spectral, rgb = make_scenes(tmp_path, 2)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious.h5").write_bytes(b"not ours")
+    prepare(spectral, rgb, out, 8, 4)
+    assert (out / "precious.h5").exists()
+    with pytest.raises(DataError, match="prepared for training"):
+        prepare(spectral, rgb, out)
+    assert len(TrainPatches(out)) == 2 * 4 * 5
+
+
+def test_images_too_small_to_validate_with(tmp_path):
+    with pytest.raises(DataError, match="at least 6 x 4"):
+        prepare(*make_scenes(tmp_path, 1, size=(5, 24)), tmp_path / "out")
+
+
 def test_killed_and_run_again_it_finishes(tmp_path):
     spectral, rgb = make_scenes(tmp_path, 60, size=(64, 64))
     out = tmp_path / "prepared"
@@ -99,6 +116,9 @@ def test_killed_and_run_again_it_finishes(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert 5 <= len(list(out.glob("*.h5"))) < 60
+    # what a kill in the middle of a write leaves: the next scene's temporary file
+    unfinished = min({f"scene{i:03}.h5" for i in range(60)} - {path.name for path in out.glob("*.h5")})
+    (out / f".{unfinished}.tmp").write_bytes(b"half")
     with pytest.raises(DataError, match="not finished"):
         TrainPatches(out)
     prepare(spectral, rgb, out, 16, 8)

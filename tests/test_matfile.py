@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 
 from drcr.files import DataError
-from drcr.matfile import WAVELENGTHS, read_cube, write_cube
+from drcr.matfile import WAVELENGTHS, read_cube, read_origin, write_cube
 
 RNG = np.random.default_rng(0)
 
@@ -92,10 +92,38 @@ def test_bad_files_are_named(cube, written, tmp_path):
     scipy.io.savemat(tmp_path / "words.mat", {"cube": "hello"})
     with h5py.File(tmp_path / "group.mat", "w") as file:
         file.create_group("cube")
-    for name in ("truncated", "text", "empty", "truncated_v5", "other", "flat", "words", "group", "missing"):
+    with h5py.File(tmp_path / "string.mat", "w") as file:
+        file["cube"] = "hello"
+    scipy.io.savemat(tmp_path / "garbled.mat", {"cube": cube}, do_compression=True)
+    content = bytearray((tmp_path / "garbled.mat").read_bytes())
+    content[300:400] = bytes(100)
+    (tmp_path / "garbled.mat").write_bytes(content)
+    (tmp_path / "stump.mat").write_bytes(content[:100])
+    for name in (
+        "string",
+        "garbled",
+        "stump",
+        "truncated",
+        "text",
+        "empty",
+        "truncated_v5",
+        "other",
+        "flat",
+        "words",
+        "group",
+        "missing",
+    ):
         with pytest.raises(DataError, match=rf"/{name}\.mat: ") as error:
             read_cube(tmp_path / f"{name}.mat")
         assert "\n" not in str(error.value)
+
+
+def test_origin_comes_back_and_scalars_may_be_whole(cube, written, tmp_path):
+    write_cube(tmp_path / "rec.mat", cube, origin="DRCR Net, ä.pth", norm_factor=1)
+    assert read_origin(tmp_path / "rec.mat") == "DRCR Net, ä.pth"
+    assert read_origin(written) is None
+    assert read_origin(tmp_path / "none.mat") is None
+    assert mat73.loadmat(tmp_path / "rec.mat")["norm_factor"] == 1
 
 
 def test_wrong_shapes_are_not_written(tmp_path):

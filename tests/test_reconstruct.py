@@ -3,10 +3,11 @@
 import cv2
 import numpy as np
 import pytest
-from conftest import DATA, SHARED
+import torch
+from conftest import DATA
 
 from drcr.checkpoint import load_model
-from drcr.images import normalise_rgb, read_rgb
+from drcr.images import normalise_rgb
 from drcr.matfile import WAVELENGTHS, read_cube
 from drcr.reconstruct import reconstruct
 
@@ -38,8 +39,6 @@ def test_padded_protocol_differs_only_near_the_lower_edge():
 def test_on_multiples_of_four_padded_is_the_plain_forward_pass():
     model = load_model(MODEL)
     rgb = np.random.default_rng(0).random((24, 32, 3), np.float32)
-    import torch
-
     with torch.inference_mode():
         plain = model(torch.from_numpy(rgb.transpose(2, 0, 1)[None]))[0].numpy().transpose(1, 2, 0)
     np.testing.assert_allclose(reconstruct(model, rgb), plain, rtol=0, atol=1e-6 * np.abs(plain).max())
@@ -82,14 +81,3 @@ def test_orientation_survives(script, tmp_path):
     row, column = np.unravel_index(change[2:-2, 2:-2].argmax(), change[2:-2, 2:-2].shape)
     assert row + 2 < 10
     assert column + 2 > 28
-
-
-def test_a_real_photograph(script, tmp_path):
-    photo = SHARED / "data/arad/ARAD_1K_0912.jpg"
-    if not photo.is_file():
-        pytest.skip("../shared/data/arad/ARAD_1K_0912.jpg, a real photograph, is not here")
-    assert read_rgb(photo).shape == (482, 512, 3)
-    script("test/test.py", "--RGB_dir", photo, "--model_dir", MODEL, "--result_dir", tmp_path)
-    cube = read_cube(tmp_path / "ARAD_1K_0912.mat")
-    assert cube.shape == (482, 512, 31)
-    assert np.isfinite(cube).all()

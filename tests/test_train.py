@@ -49,6 +49,7 @@ def test_losses_and_final_weights_equal_the_released_run(golden, tmp_path, monke
         decay_power=float(numbers["power"]),
         end_epoch=int(numbers["epochs"]),
         seed=0,
+        batchSize=2,
         outf=tmp_path,
     )
     train_main.train(model, batches, batches[:2], args, torch.device("cpu"))
@@ -98,7 +99,9 @@ def test_epochs_within_a_hair_of_the_best_are_kept(tmp_path, monkeypatch):
     """Validation losses 0.5, 0.50005, 0.6, 0.4: the second is kept without being best, the third is not."""
     losses = iter([0.5, 0.50005, 0.6, 0.4])
     monkeypatch.setattr(train_main, "validate", lambda *_: next(losses))
-    args = argparse.Namespace(init_lr=1e-3, max_iter=40, decay_power=1.5, end_epoch=4, seed=0, outf=tmp_path)
+    args = argparse.Namespace(
+        init_lr=1e-3, max_iter=40, decay_power=1.5, end_epoch=4, seed=0, batchSize=1, outf=tmp_path
+    )
     batch = torch.rand(1, 3, 8, 8), torch.rand(1, 31, 8, 8) + 0.1
     train_main.train(DRCR(channels=8, n_blocks=0), [batch], [], args, torch.device("cpu"))
     assert {path.name for path in tmp_path.glob("*.pth")} == {
@@ -126,7 +129,8 @@ def test_ends_at_max_iter_without_a_crash(run, tmp_path):
     """Past the last iteration of the schedule the released code fails at the end of the epoch."""
     run("a", "--end_epoch", 5, "--max_iter", 6)
     assert [row["iteration"] for row in rows(tmp_path / "a")] == ["4", "6"]
-    run("a", "--end_epoch", 5, "--max_iter", 6, "--resume", tmp_path / "a/last.pth")
+    again = run("a", "--end_epoch", 5, "--max_iter", 6, "--resume", tmp_path / "a/last.pth")
+    assert "has come to the end" in again.stdout
     assert len(rows(tmp_path / "a")) == 2
 
 
@@ -149,12 +153,35 @@ def test_a_run_is_never_overwritten(run, tmp_path):
     before = (tmp_path / "a/last.pth").read_bytes()
     assert "a run is here already" in run("a", "--end_epoch", 1, ok=False).stderr
     assert (tmp_path / "a/last.pth").read_bytes() == before
-    error = run("a", "--channels", 9, "--resume", tmp_path / "a/last.pth", ok=False).stderr
-    assert "was trained with --channels 8" in error
+    (tmp_path / "a/last.pth").unlink()
+    assert "a run is here already" in run("a", "--end_epoch", 1, ok=False).stderr
+
+
+def test_resume_refuses_another_recipe_and_an_older_epoch(run, tmp_path):
+    run("a", "--end_epoch", 2)
+    last = tmp_path / "a/last.pth"
+    for option, value, was in (
+        ("--channels", 9, 8),
+        ("--seed", 1, 0),
+        ("--batchSize", 4, 8),
+        ("--init_lr", 1e-4, 0.001),
+    ):
+        error = run("a", "--end_epoch", 3, "--resume", last, option, value, ok=False).stderr
+        assert f"was trained with {option} {was}; give the same" in error
+    before = {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    error = run("a", "--end_epoch", 3, "--resume", tmp_path / "a/net_1epoch.pth", ok=False).stderr
+    assert "is of epoch 1, but" in error
+    assert {path: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+    # into another folder it goes on, with a best of its own
+    run("b", "--end_epoch", 3, "--resume", tmp_path / "a/net_1epoch.pth")
+    assert [row["epoch"] for row in rows(tmp_path / "b")] == ["2", "3"]
+    assert (tmp_path / "b/best.pth").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
-    args = argparse.Namespace(init_lr=1e-3, max_iter=40, decay_power=1.5, end_epoch=2, seed=0, outf=tmp_path)
+    args = argparse.Namespace(
+        init_lr=1e-3, max_iter=40, decay_power=1.5, end_epoch=2, seed=0, batchSize=1, outf=tmp_path
+    )
     model, device = DRCR(channels=8, n_blocks=0), torch.device("cpu")
     good = torch.rand(1, 3, 8, 8), torch.rand(1, 31, 8, 8) + 0.1
     args.end_epoch = 1

@@ -8,7 +8,8 @@ Written to --outf after each epoch:
   loss.csv             epoch, iteration, seconds, learning rate, training loss, validation loss
   train.log            the same in words
   net_<epoch>epoch.pth if the validation loss is a new best, or within 1e-4 of the best
-  best.pth, last.pth   the best epoch so far, and the last: what --resume takes
+  best.pth             the epoch with the lowest validation loss so far
+  last.pth             the last epoch: what --resume takes
 
 The validation loss is the MRAE of each whole image less its last two rows, averaged over the images.
 """
@@ -36,6 +37,7 @@ from drcr.model import DRCR
 from drcr.schedule import poly_lr
 
 COLUMNS = ("epoch", "iteration", "seconds", "learning_rate", "train_loss", "valid_loss")
+RECIPE = ("batchSize", "init_lr", "decay_power", "max_iter", "seed")  # what a resumed run must share
 KEEP_WITHIN = 1e-4  # of the best validation loss: such epochs keep their checkpoint
 
 
@@ -66,6 +68,8 @@ def train(
         optimizer.load_state_dict(checkpoint["optimizer"])
         epoch, iteration, best = checkpoint["epoch"], checkpoint["iter"], checkpoint["best"]
         rows = read_rows(args.outf / "loss.csv", last_epoch=epoch)
+        if not (args.outf / "best.pth").exists():
+            best = math.inf  # resumed into a folder of its own
 
     while epoch < args.end_epoch and iteration < args.max_iter:
         epoch += 1
@@ -89,6 +93,8 @@ def train(
             losses.append(loss.detach())
             if len(losses) % 10 == 1:  # not every time: reading a loss makes the CPU wait for the GPU
                 progress.set_postfix(loss=f"{loss.item():.4f}", lr=f"{lr:.2e}")
+                if not math.isfinite(loss.item()):
+                    break
             if iteration == args.max_iter:
                 break
         progress.close()
@@ -98,7 +104,7 @@ def train(
         if not math.isfinite(train_loss) or not math.isfinite(valid_loss):
             raise DataError(
                 f"{args.outf}: the loss of epoch {epoch} is not finite (training {train_loss}, validation "
-                f"{valid_loss}); a lower --init_lr may help; last.pth holds the epoch before"
+                f"{valid_loss}); a lower --init_lr may help" + "; last.pth holds the epoch before" * (epoch > 1)
             )
         seconds = time.perf_counter() - start
         rows.append([epoch, iteration, f"{seconds:.1f}", lr, train_loss, valid_loss])
@@ -120,6 +126,7 @@ def train(
                 iter=iteration,
                 best=best,
                 valid_loss=valid_loss,
+                recipe={option: getattr(args, option) for option in RECIPE},
                 optimizer=optimizer.state_dict(),
             )
 
@@ -129,7 +136,7 @@ def read_rows(path: Path, last_epoch: int) -> list[list[str]]:
     if not path.is_file():
         return []
     with open(path, newline="") as file:
-        return [row for row in list(csv.reader(file))[1:] if int(row[0]) <= last_epoch]
+        return [row for row in list(csv.reader(file))[1:] if row and int(row[0]) <= last_epoch]
 
 
 def write_rows(path: Path, rows: list[list]) -> None:
@@ -142,8 +149,11 @@ def write_rows(path: Path, rows: list[list]) -> None:
 def log(path: Path, line: str) -> None:
     """Print a line and append it, with the time, to train.log."""
     tqdm.write(line)
-    with open(path, "a") as file:
-        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+    try:
+        with open(path, "a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
 
 
 def main() -> None:
@@ -153,7 +163,7 @@ def main() -> None:
     add("--batchSize", type=cli.at_least(1), default=16, help="patches a batch")
     add("--end_epoch", type=cli.at_least(1), default=130, help="epochs to train")
     add("--init_lr", type=cli.positive, default=1e-4, help="learning rate at iteration 0")
-    add("--decay_power", type=float, default=1.5, help="power of the learning rate's polynomial decay")
+    add("--decay_power", type=cli.non_negative, default=1.5, help="power of the learning rate's polynomial decay")
     add("--max_iter", type=cli.at_least(1), default=300000, help="iteration at which the learning rate is 0")
     add("--outf", type=Path, default="RealWorldResults", help="folder for checkpoints and logs")
     add("--train_data_path", type=Path, default="./dataset/Train", help="prepared training data")
@@ -168,7 +178,7 @@ def main() -> None:
         "kernels), or as the paper's figure draws it (kernels of its own)",
     )
     add("--resume", type=Path, metavar="FILE", help="go on from a checkpoint, usually OUTF/last.pth")
-    add("--seed", type=int, default=0, help="seed of the starting weights and of the patches' order")
+    add("--seed", type=cli.at_least(0), default=0, help="seed of the starting weights and of the patches' order")
     workers = 4 if torch.cuda.is_available() else 0
     add("--num_workers", type=cli.at_least(0), default=workers, help="processes that cut patches beside this one")
     args = parser.parse_args()
@@ -177,19 +187,33 @@ def main() -> None:
     train_set, valid_set = TrainPatches(args.train_data_path), ValidImages(args.valid_data_path)
     checkpoint = read_checkpoint(args.resume) if args.resume else None
     if checkpoint is None:
-        if (args.outf / "last.pth").exists():
-            raise DataError(
-                f"{args.outf / 'last.pth'}: a run is here already; go on with it (--resume), or choose another --outf"
-            )
+        for path in (args.outf / "last.pth", *args.outf.glob("net_*epoch.pth")):
+            if path.exists():
+                raise DataError(f"{path}: a run is here already; go on with it (--resume), or choose another --outf")
         torch.manual_seed(args.seed)
         model = DRCR(channels=args.channels, n_blocks=args.n_blocks, npm=args.npm)
     else:
-        if not {"optimizer", "epoch", "iter", "best"} <= checkpoint.keys():
+        if not {"optimizer", "epoch", "iter", "best", "recipe"} <= checkpoint.keys():
             raise DataError(f"{args.resume}: no training state of this program in it; --resume takes OUTF/last.pth")
-        for option in ("channels", "n_blocks", "npm"):
-            if checkpoint["architecture"][option] != getattr(args, option):
-                raise DataError(f"{args.resume}: was trained with --{option} {checkpoint['architecture'][option]}")
         model = build_model(checkpoint, args.resume)
+        trained_with = {name: model.architecture[name] for name in ("channels", "n_blocks", "npm")}
+        different = [
+            f"--{option} {value}"
+            for option, value in (trained_with | checkpoint["recipe"]).items()
+            if value != getattr(args, option)
+        ]
+        if different:
+            raise DataError(f"{args.resume}: was trained with {' '.join(different)}; give the same to go on")
+        if (args.outf / "last.pth").exists():
+            newest = read_checkpoint(args.outf / "last.pth")["epoch"]
+            if newest > checkpoint["epoch"]:
+                raise DataError(
+                    f"{args.resume}: is of epoch {checkpoint['epoch']}, but {args.outf / 'last.pth'} is of epoch "
+                    f"{newest}; go on with that one, or choose another --outf"
+                )
+        if checkpoint["epoch"] >= args.end_epoch or checkpoint["iter"] >= args.max_iter:
+            print(f"{args.resume}: has come to the end, epoch {checkpoint['epoch']}, iteration {checkpoint['iter']}")
+            return
     model.to(device)
     args.outf.mkdir(parents=True, exist_ok=True)
 

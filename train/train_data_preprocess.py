@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument(
         "--data_path", type=Path, default="../Dataset", help="folder with Train_spectral and Train_RGB"
     )
-    parser.add_argument("--patch_size", type=cli.at_least(1), default=128, help="side of a patch in pixels")
+    parser.add_argument("--patch_size", type=cli.at_least(4), default=128, help="side of a patch in pixels")
     parser.add_argument("--stride", type=cli.at_least(1), default=64, help="pixels from one patch to the next")
     parser.add_argument("--train_data_path", type=Path, default="./dataset/Train", help="folder to write")
     args = parser.parse_args()
