@@ -59,7 +59,7 @@ def main() -> None:
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()
 
-    step("Dataset", "simulate.py --out ../demo/Dataset --n_train 100 --n_valid 10 --size 128 128 --radii 2 96")
+    step("Dataset", "simulate.py --out ../demo/Dataset --n_train 100 --n_valid 10 --size 128 128 --radii 8 96")
     step(
         "train",
         "train_data_preprocess.py --data_path ../demo/Dataset --patch_size 32 --stride 32 "
