@@ -1,7 +1,8 @@
 """Measure how far test.py's default protocol, padded, is from the released one, row by row.
 
 For each image: the largest absolute difference above the last 16 rows and in them, and with the true cubes given
-the MRAE of both. Simulated scenes of the released size: python ../Dataset/simulate.py --n_train 0 --n_valid 5 --out five
+the MRAE of both. Simulated scenes of the released size:
+python ../Dataset/simulate.py --n_train 0 --n_valid 5 --out five
 """
 
 from pathlib import Path
