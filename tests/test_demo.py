@@ -83,6 +83,6 @@ def test_pictures_of_the_network_are_what_the_script_draws(tmp_path):
     for name in ("network.png", "CRM.png"):
         drawn, kept = (cv2.imread(str(folder / name)) for folder in (tmp_path, ROOT / "figure"))
         assert drawn.shape == kept.shape
-        # a word changed makes one block differ; a font rendered a little otherwise makes none
-        blocks = cv2.resize(cv2.absdiff(drawn, kept), None, fx=1 / 16, fy=1 / 16, interpolation=cv2.INTER_AREA)
-        assert blocks.max() < 40
+        # a letter changed makes a block of 8 x 8 differ; a font rendered a little otherwise makes none
+        blocks = cv2.resize(cv2.absdiff(drawn, kept), None, fx=1 / 8, fy=1 / 8, interpolation=cv2.INTER_AREA)
+        assert blocks.max() < 60

@@ -172,8 +172,10 @@ def test_resume_refuses_another_recipe_and_an_older_epoch(run, tmp_path):
     error = run("a", "--end_epoch", 3, "--resume", tmp_path / "a/net_1epoch.pth", ok=False).stderr
     assert "is of epoch 1, but" in error
     assert {path: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
-    # into another folder it goes on, with a best of its own
-    run("b", "--end_epoch", 3, "--resume", tmp_path / "a/net_1epoch.pth")
+    # into another folder it goes on, with a best of its own, even if it never comes near the old one
+    checkpoint = torch.load(tmp_path / "a/net_1epoch.pth", weights_only=True)
+    torch.save({**checkpoint, "best": 0.0}, tmp_path / "other.pth")
+    run("b", "--end_epoch", 3, "--resume", tmp_path / "other.pth")
     assert [row["epoch"] for row in rows(tmp_path / "b")] == ["2", "3"]
     assert (tmp_path / "b/best.pth").exists()
 
