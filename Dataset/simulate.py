@@ -15,15 +15,14 @@ import numpy as np
 from tqdm import tqdm
 
 from drcr import cli
-from drcr.camera import Camera, Imaging
-from drcr.files import DataError, write_atomically
-from drcr.matfile import WAVELENGTHS, write_cube
+from drcr.matfile import WAVELENGTHS
+from drcr.render import DataFolder, add_image_options, image_options
 from drcr.simulation import SceneModel, illuminant
 
 
 def main() -> None:
     """Read the options and write the scenes."""
-    scene, imaging = SceneModel(), Imaging()
+    scene = SceneModel()
     parser = cli.parser(__doc__)
     add = parser.add_argument
     add("--out", type=Path, default="./simulated", help="folder to write")
@@ -71,30 +70,10 @@ def main() -> None:
         default=scene.flare,
         help="stray light, part of the scene's mean; keeps values above 0",
     )
-    group = parser.add_argument_group("RGB images")
-    add = group.add_argument
-    add("--camera", default="Nikon 5100 (NPL)", help="camera of colour-science, or a CSV file: wavelength, R, G, B")
-    add(
-        "--gains",
-        type=cli.positive,
-        nargs=3,
-        metavar=("R", "G", "B"),
-        help="analogue gains; without them, light of equal energy is neutral. The challenge's camera has "
-        "2.2933984 1 1.62308182",
-    )
-    add(
-        "--electrons",
-        type=cli.non_negative,
-        default=imaging.electrons,
-        help="photo-electrons at value 1, 0: no noise",
-    )
-    add("--mean", type=cli.positive, default=imaging.mean, help="exposure: the image's mean as a part of full scale")
-    add("--quality", type=cli.at_least(1), default=imaging.quality, help="quality of the JPEG, 1 to 100")
+    add_image_options(parser)
     args = parser.parse_args()
     if not args.radii[0] < args.radii[1] or args.exponent <= 1 or max(args.texture, args.shading) > 10:
         parser.error("MIN below MAX, an exponent above 1, texture and shading of 10 at most are needed")
-    if args.mean >= 1 or args.quality > 100 or 0 < args.electrons < 1 or args.electrons > 1e9:
-        parser.error("--mean below 1, --quality of 100 at most, --electrons 0 or from 1 to 1e9 are needed")
     if args.n_train > 900:
         parser.error("--n_train of 900 at most: validation scenes are numbered from 901 on")
 
@@ -108,29 +87,16 @@ def main() -> None:
         blur=args.blur,
         flare=args.flare,
     )
-    imaging = Imaging(args.electrons, args.mean, args.quality)
-    camera = Camera(args.camera, args.gains)
+    camera, imaging = image_options(parser, args)
     for name in scene.illuminants:
         illuminant(name)  # an unknown one shows before the work
 
     numbers = [("Train", 1 + i) for i in range(args.n_train)] + [("Valid", 901 + i) for i in range(args.n_valid)]
-    targets = [
-        (args.out / f"{split}_spectral" / f"ARAD_1K_{i:04}.mat", args.out / f"{split}_RGB" / f"ARAD_1K_{i:04}.jpg")
-        for split, i in numbers
-    ]
-    for path in (path for pair in targets for path in pair):
-        if path.exists():
-            raise DataError(f"{path}: is there already; choose another --out, or remove it")
-    for path in (path for pair in targets for path in pair):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    for (_, i), (cube_path, rgb_path) in zip(
-        tqdm(numbers, desc="simulating", unit="scene", dynamic_ncols=True), targets, strict=True
-    ):
+    folder = DataFolder(args.out, camera, imaging)
+    folder.check_free({f"ARAD_1K_{i:04}": part for part, i in numbers})
+    for part, i in tqdm(numbers, desc="simulating", unit="scene", dynamic_ncols=True):
         rng = np.random.default_rng([args.seed, i])
-        cube = scene.render(rng)
-        jpeg = imaging.encode(imaging.develop(camera(cube), rng))
-        write_cube(cube_path, cube, WAVELENGTHS, norm_factor=1.0)
-        write_atomically(rgb_path, lambda file, jpeg=jpeg: file.write(jpeg))
+        folder.write(part, f"ARAD_1K_{i:04}", scene.render(rng), WAVELENGTHS, rng, norm_factor=1.0)
     print(f"{args.n_train} training and {args.n_valid} validation scenes in {args.out}")
 
 

@@ -95,10 +95,11 @@ def _read_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Imaging:
-    """What makes an image of linear RGB: photon noise, exposure, 8 bits, JPEG. The defaults are NTIRE 2022's.
+    """What makes an image of linear RGB: photon noise, exposure, 8 bits, file. The defaults are NTIRE 2022's.
 
     `electrons`: photo-electrons at value 1 (0: no noise). `mean`: the mean that the exposure brings the image
-    to, as a part of full scale. `quality`: of the JPEG, 1 to 100.
+    to, as a part of full scale; what is brighter than that is clipped (0: its largest value comes to full scale,
+    nothing is clipped). `quality`: of the JPEG, 1 to 100 (0: PNG, without loss).
     """
 
     electrons: float = 750
@@ -109,9 +110,20 @@ class Imaging:
         """Return linear RGB (H, W, 3), >= 0, as an exposed 8-bit image (H, W, 3), before JPEG."""
         if self.electrons:
             linear = rng.poisson(linear * self.electrons) / self.electrons
-        return np.clip(np.round(linear * (self.mean * 255 / linear.mean())), 0, 255).astype(np.uint8)
+        full_scale = linear.mean() / self.mean if self.mean else linear.max()
+        return np.clip(np.round(linear * (255 / full_scale)), 0, 255).astype(np.uint8)
+
+    @property
+    def suffix(self) -> str:
+        """The file's suffix, .jpg or .png."""
+        return ".jpg" if self.quality else ".png"
 
     def encode(self, image: np.ndarray) -> bytes:
-        """Return an 8-bit image (H, W, 3), red first, as a JPEG file's bytes."""
+        """Return an 8-bit image (H, W, 3), red first, as a file's bytes."""
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self.quality])[1].tobytes()
+        options = [cv2.IMWRITE_JPEG_QUALITY, self.quality] if self.quality else []
+        return cv2.imencode(self.suffix, bgr, options)[1].tobytes()
+
+
+PRESETS = {"real-world": Imaging(), "clean": Imaging(electrons=0, mean=0, quality=0)}
+"""The two tracks of the NTIRE challenges."""

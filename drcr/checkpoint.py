@@ -11,6 +11,7 @@ from torch import Tensor
 
 from drcr.device import exact_fp32
 from drcr.files import DataError, write_atomically
+from drcr.matfile import WAVELENGTHS
 from drcr.model import DRCR
 
 # The authors' names (tests/data/released_state_dict.csv) -> ours. The quarter scale's own two kernels,
@@ -68,8 +69,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint file, ours or the authors', onto the CPU.
 
     Returns the stored dict, its `state_dict` under this project's names, and with `architecture` (arguments of
-    `DRCR`). Raises DataError if the file is missing, truncated, no checkpoint of DRCR Net, or a pickle with code
-    in it (nothing is executed: `weights_only`).
+    `DRCR`) and `wavelengths` (of the bands, in nm; None if they are not known). Raises DataError if the file is
+    missing, truncated, no checkpoint of DRCR Net, or a pickle with code in it (nothing is executed:
+    `weights_only`).
     """
     path = Path(path)
     if not path.is_file():
@@ -100,9 +102,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise other
     checkpoint = {**checkpoint, "state_dict": state} if "state_dict" in checkpoint else {"state_dict": state}
     try:
-        return {"architecture": _read_architecture(state)} | checkpoint
+        defaults = {"architecture": _read_architecture(state), "wavelengths": None}
     except (IndexError, AttributeError) as error:
         raise other from error
+    if defaults["architecture"]["out_channels"] == len(WAVELENGTHS):
+        defaults["wavelengths"] = WAVELENGTHS.tolist()  # the authors' checkpoints say nothing of them
+    return defaults | checkpoint
 
 
 def build_model(checkpoint: dict[str, Any], path: str | Path) -> DRCR:
@@ -110,6 +115,9 @@ def build_model(checkpoint: dict[str, Any], path: str | Path) -> DRCR:
     try:
         model = DRCR(**checkpoint["architecture"])
         model.load_state_dict(checkpoint["state_dict"])
+        model.wavelengths = checkpoint["wavelengths"]
+        if model.wavelengths is not None and len(model.wavelengths) != model.architecture["out_channels"]:
+            raise ValueError(f"{len(model.wavelengths)} wavelengths for {model.architecture['out_channels']} bands")
     except (RuntimeError, TypeError, ValueError) as error:
         detail = " ".join(str(error).split())
         raise DataError(f"{path}: its tensors do not make a DRCR Net: {detail[:200]}") from error
@@ -128,5 +136,10 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> DRCR:
 def save_checkpoint(path: str | Path, model: DRCR, **fields: Any) -> None:
     """Write the network and `fields` (epoch, iter, optimizer, ...) as a checkpoint, whole or not at all."""
     buffer = io.BytesIO()  # in memory first: torch.save does not recover from a disk that fills up
-    torch.save({"architecture": model.architecture, "state_dict": model.state_dict(), **fields}, buffer)
+    contents = {
+        "architecture": model.architecture,
+        "wavelengths": model.wavelengths,
+        "state_dict": model.state_dict(),
+    }
+    torch.save(contents | fields, buffer)
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))

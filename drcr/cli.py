@@ -56,6 +56,40 @@ def non_negative(text: str) -> float:
     return 0.0 if float(text) == 0 else positive(text)
 
 
+class _NonPositive(argparse.Action):
+    """Read `skip` as None and `floor VALUE` as the value."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        match values:
+            case ["skip"]:
+                setattr(namespace, self.dest, None)
+            case ["floor", text]:
+                try:
+                    setattr(namespace, self.dest, positive(text))
+                except (ValueError, argparse.ArgumentTypeError):
+                    parser.error(f"argument {option_string}: floor needs a number above 0, not {text}")
+            case _:
+                parser.error(f"argument {option_string}: skip, or floor VALUE, not {' '.join(values)}")
+
+
+def add_non_positive(parser: argparse.ArgumentParser, skip: str, floor: str) -> None:
+    """Add the option --non_positive, which sets `floor`: None for skip, else the value. `skip`, `floor`: its help."""
+    parser.add_argument(
+        "--non_positive",
+        dest="floor",
+        nargs="+",
+        action=_NonPositive,
+        metavar=("skip|floor", "VALUE"),
+        help=f"skip (the default): {skip}. floor VALUE: {floor}",
+    )
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a script's main function; what a user can cause ends in one line on stderr and exit status 1."""
     # a scheduler's SIGTERM unwinds like Ctrl-C, so that temporary files are removed

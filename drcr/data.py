@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from drcr.files import DataError
 from drcr.images import normalise_rgb
-from drcr.prepare import patch_grid, read_index
+from drcr.prepare import describe_floor, patch_grid, read_index
 
 
 class _Scene:
@@ -64,11 +64,16 @@ def _open_index(path: str | Path) -> tuple[dict, list[_Scene]]:
     return index, [_Scene(path / f"{name}.h5") for name in index["scenes"]]
 
 
+def _dark_values(index: dict) -> str | None:
+    return None if index["floor"] is None else describe_floor(index["floor"], index["raised"], index["n_values"])
+
+
 class TrainPatches(Dataset):
     """The training patches of a folder that train_data_preprocess.py wrote.
 
-    Item i is (rgb, cube), float32: (3, p, p) in [0, 1], and (31, p, p) > 0; patches row by row, left to right,
-    scene by scene, as the released code numbers them. Raises DataError if the folder is not prepared.
+    Item i is (rgb, cube), float32: (3, p, p) in [0, 1], and (bands, p, p) > 0; patches row by row, left to right,
+    scene by scene, as the released code numbers them. `wavelengths`: of the bands, in nm. `dark_values`: what
+    the preparation did about them, in a line, or None. Raises DataError if the folder is not prepared.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -77,6 +82,7 @@ class TrainPatches(Dataset):
         if index["patch_size"] is None:
             raise DataError(f"{path}: prepared for validation; training needs train_data_preprocess.py")
         self.patch_size, self.stride = index["patch_size"], index["stride"]
+        self.wavelengths, self.dark_values = index["wavelengths"], _dark_values(index)
         self._grids = [patch_grid(*scene.size, self.patch_size, self.stride) for scene in self._scenes]
         self._ends = list(accumulate(rows * columns for rows, columns in self._grids))
 
@@ -98,14 +104,16 @@ class TrainPatches(Dataset):
 class ValidImages(Dataset):
     """The validation images of a folder that valid_data_preprocess.py wrote, whole.
 
-    Item i is (rgb, cube), float32: (3, H - drop_rows, W) in [0, 1] and (31, H - drop_rows, W) > 0. The released
-    loader drops the last two rows (480 of 482 is a multiple of 4); `drop_rows=0` keeps them.
+    Item i is (rgb, cube), float32: (3, H - drop_rows, W) in [0, 1] and (bands, H - drop_rows, W) > 0. The released
+    loader drops the last two rows (480 of 482 is a multiple of 4); `drop_rows=0` keeps them. `names` of the
+    scenes, `wavelengths` and `dark_values` as of `TrainPatches`, whose folders it opens too.
     """
 
     def __init__(self, path: str | Path, drop_rows: int = 2) -> None:
         """Open the prepared folder `path`."""
-        _, self._scenes = _open_index(path)
-        self.drop_rows = drop_rows
+        index, self._scenes = _open_index(path)
+        self.names, self.drop_rows = index["scenes"], drop_rows
+        self.wavelengths, self.dark_values = index["wavelengths"], _dark_values(index)
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -12,7 +12,7 @@ from drcr.files import DataError, write_hdf5
 
 CUBE_NAMES = ("cube", "rad")
 WAVELENGTHS = np.arange(400.0, 701.0, 10.0)
-"""The 31 bands of this field's data sets, in nanometres."""
+"""The 31 bands of the challenges' data sets, in nanometres."""
 
 # what h5py and SciPy raise on files that are cut off or garbled
 _BROKEN = (
@@ -29,40 +29,76 @@ _BROKEN = (
 )
 
 
-def read_cube(path: str | Path) -> np.ndarray:
-    """Read the variable `cube` or `rad` of a .mat file (v5, v7 or v7.3).
+def _read_variable(path: Path, names: tuple[str, ...]) -> tuple[str | None, np.ndarray | None, list[str]]:
+    """Return the first of `names` that a .mat file has, its value with MATLAB's axes, and the names of all.
+
+    Raises DataError if the file is missing or broken.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        if h5py.is_hdf5(path):
+            with h5py.File(path, "r") as file:
+                name = next((name for name in names if name in file), None)
+                # MATLAB stores columns first: its H x W x bands lies in the file as (bands, W, H)
+                return name, None if name is None else np.asarray(file[name]).T, sorted(file)
+        found = sorted(entry[0] for entry in scipy.io.whosmat(path))
+        name = next((name for name in names if name in found), None)
+        return name, None if name is None else scipy.io.loadmat(path, variable_names=[name])[name], found
+    except _BROKEN as error:
+        raise DataError(f"{path}: truncated or no .mat file; copy or download it again") from error
+
+
+def read_cube(path: str | Path, names: tuple[str, ...] = CUBE_NAMES) -> np.ndarray:
+    """Read a cube from a .mat file (v5, v7 or v7.3): the first of the variables `names`, `cube` or `rad`.
 
     Returns radiance as float32 (H, W, bands), values as stored; for v7.3 a view in MATLAB's memory order.
     Raises DataError if the file is missing, truncated, or has no such variable with three dimensions.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    names = " or ".join(CUBE_NAMES)
-    try:
-        if h5py.is_hdf5(path):
-            with h5py.File(path, "r") as file:
-                name = next((name for name in CUBE_NAMES if name in file), None)
-                found = list(file)
-                # MATLAB stores columns first: its H x W x bands lies in the file as (bands, W, H)
-                cube = None if name is None else np.asarray(file[name]).T
-        else:
-            found = [entry[0] for entry in scipy.io.whosmat(path)]
-            name = next((name for name in CUBE_NAMES if name in found), None)
-            cube = None if name is None else scipy.io.loadmat(path, variable_names=[name])[name]
-    except _BROKEN as error:
-        raise DataError(f"{path}: truncated or no .mat file; copy or download it again") from error
+    name, cube, found = _read_variable(path, names)
     if cube is None:
-        raise DataError(f"{path}: no variable named {names}; it has {', '.join(sorted(found)) or 'none'}")
+        raise DataError(f"{path}: no variable named {' or '.join(names)}; it has {', '.join(found) or 'none'}")
     if cube.ndim != 3 or cube.dtype.kind not in "fiu":
         raise DataError(f"{path}: {name} must be numbers, H x W x bands; it is {cube.dtype}, {cube.shape}")
     return cube.astype(np.float32, copy=False)
 
 
-def check_cube(cube: np.ndarray, path: str | Path, bands: int | None = None) -> None:
-    """Raise DataError if a cube (H, W, bands) has another number of bands, or a value that is no number."""
-    if bands is not None and cube.shape[2] != bands:
-        raise DataError(f"{path}: {cube.shape[2]} bands, expected {bands}")
+def read_wavelengths(path: str | Path, count: int) -> np.ndarray | None:
+    """Return the wavelengths (nm, rising) of a .mat file's `count` bands: its variable `bands`.
+
+    None if there is none, or if it is no such list: 31 bands are then taken for 400, 410, ... 700 nm by
+    `wavelengths_of`.
+    """
+    _, bands, _ = _read_variable(Path(path), ("bands",))
+    if bands is None or bands.dtype.kind not in "fiu" or bands.size != count:
+        return None
+    bands = np.float64(bands).ravel()
+    in_nm = np.isfinite(bands).all() and (np.diff(bands) > 0).all() and bands[0] > 100
+    return bands if in_nm else None
+
+
+def wavelengths_of(path: str | Path, count: int) -> np.ndarray:
+    """Return the wavelengths (nm) of a .mat cube's `count` bands; 400-700 nm for 31 that don't tell them.
+
+    Raises DataError for any other number of bands that don't tell them.
+    """
+    wavelengths = read_wavelengths(path, count)
+    if wavelengths is None and count != len(WAVELENGTHS):
+        raise DataError(
+            f"{path}: {count} bands, and no variable `bands` with their wavelengths in nm (only 31 are known without "
+            "it); Dataset/import_cubes.py adds it"
+        )
+    return WAVELENGTHS if wavelengths is None else wavelengths
+
+
+def describe_bands(wavelengths: np.ndarray) -> str:
+    """Return a few words on a list of wavelengths (nm)."""
+    return f"{len(wavelengths)} bands, {wavelengths[0]:g}-{wavelengths[-1]:g} nm"
+
+
+def check_cube(cube: np.ndarray, path: str | Path) -> None:
+    """Raise DataError if a cube (H, W, bands) has a value that is no number."""
     if not np.isfinite(cube).all():
         count = np.count_nonzero(~np.isfinite(cube))
         raise DataError(f"{path}: {count} values are NaN or infinite; mend or remove this file")

@@ -161,6 +161,8 @@ class DRCR(nn.Module):
             "n_blocks": n_blocks,
             "npm": npm,
         }
+        self.wavelengths: list[float] | None = None
+        """Of the output bands, in nm, where they are known; kept in checkpoints."""
         self.stem = nn.Sequential(
             reflect_conv3x3(in_channels, channels),
             nn.PReLU(),
@@ -175,7 +177,7 @@ class DRCR(nn.Module):
         )
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """RGB (N, 3, H, W), divided by its largest value, -> radiance (N, 31, H, W), nominally in [0, 1].
+        """RGB (N, 3, H, W), divided by its largest value, -> radiance (N, bands, H, W), nominally in [0, 1].
 
         H and W are any from 4 up; on multiples of 4 the result is exactly the released code's. Raises
         ValueError on smaller images.

@@ -1,12 +1,12 @@
 """Data preparation: a folder of cubes and RGB images becomes HDF5, in which no pixel stands twice.
 
 A prepared folder holds one HDF5 file a scene (`cube` float32 (bands, H, W), `rgb` (3, H, W) as decoded, both
-contiguous, so that they can be mapped into memory) and, written last, `index.json` with the list of scenes.
-Patches are cut when they are read.
+contiguous, so that they can be mapped into memory) and, written last, `index.json` with the list of scenes, the
+wavelengths of their bands, and what was done about dark pixels. Patches are cut when they are read.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import h5py
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from drcr.files import DataError, list_files, write_atomically, write_hdf5
 from drcr.images import IMAGE_SUFFIXES, read_rgb
-from drcr.matfile import WAVELENGTHS, check_cube, read_cube
+from drcr.matfile import check_cube, describe_bands, read_cube, wavelengths_of
 
 INDEX = "index.json"
 
@@ -41,37 +41,57 @@ def pair_by_name(spectral_dir: Path, rgb_dir: Path) -> list[tuple[str, Path, Pat
     return [(name, path, images[name]) for name, path in cubes.items()]
 
 
-def _source(cube_path: Path, rgb_path: Path) -> np.bytes_:
-    """Return a text that changes when one of a scene's source files does."""
+def _source(cube_path: Path, rgb_path: Path, floor: float | None) -> np.bytes_:
+    """Return a text that changes when one of a scene's source files does, or what is done with them."""
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in (cube_path, rgb_path)]
-    return np.bytes_(json.dumps(stats))  # of fixed length: HDF5 spends 4 kB on one of variable length
+    return np.bytes_(json.dumps([*stats, floor]))  # of fixed length: HDF5 spends 4 kB on one of variable length
 
 
 def read_index(out: Path) -> dict | None:
     """Return the index of a folder that an earlier run finished, None if there is none."""
     try:
-        return json.loads((out / INDEX).read_text())
+        index = json.loads((out / INDEX).read_text())
+        return index if "wavelengths" in index else None
     except (OSError, ValueError):
         return None
 
 
-def _is_prepared(path: Path, source: np.bytes_) -> bool:
-    """Tell whether a scene's file is there and was made from the same source files."""
-    if not path.is_file():
-        return False
+@dataclass(frozen=True)
+class _SceneInfo:
+    """What the index needs of a prepared scene."""
+
+    height: int
+    width: int
+    wavelengths: np.ndarray
+    raised: int
+
+
+def _read_info(path: Path, source: np.bytes_) -> _SceneInfo | None:
+    """Return what the index needs of a scene's file; None if it is not there, or made from something else."""
     try:
         with h5py.File(path) as file:
-            return file.attrs["source"] == source
+            if file.attrs["source"] != source:
+                return None
+            attributes = file["cube"].attrs
+            return _SceneInfo(*file["rgb"].shape[1:], attributes["wavelengths"], int(attributes["raised"]))
     except (OSError, KeyError):
-        return False
+        return None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Prepared:
-    """What `prepare` did: names of the scenes that it wrote or found done, and of those left out."""
+    """What `prepare` did: names of the scenes that it wrote or found done, and of those left out.
+
+    `wavelengths` (nm) of the bands, `floor` to which dark values were raised (None: scenes with values <= 0 are
+    left out instead), and for each scene the number of values `raised`, of `n_values` in all.
+    """
 
     scenes: list[str]
     left_out: list[str]
+    wavelengths: np.ndarray
+    floor: float | None
+    raised: list[int]
+    n_values: int
     n_patches: int
 
 
@@ -81,12 +101,14 @@ def prepare(
     out: str | Path,
     patch_size: int | None = None,
     stride: int | None = None,
+    floor: float | None = None,
 ) -> Prepared:
     """Prepare all scenes of two folders, paired by name, into the folder `out`.
 
-    Scenes with any value <= 0 in the cube are left out, and named, as in the released code. With `patch_size`
-    and `stride` the folder is for `TrainPatches`, without for `ValidImages`. Scenes that an earlier run has
-    finished are kept. Raises DataError on bad input, which it names.
+    Scenes with any value <= 0 in the cube are left out, and named, as in the released code; with `floor`, above 0,
+    none is, and values below it are raised to it. With `patch_size` and `stride` the folder is for
+    `TrainPatches`, without for `ValidImages`. Scenes that an earlier run has finished are kept. Raises DataError on
+    bad input, which it names; all scenes need the same bands.
     """
     out = Path(out)
     pairs = pair_by_name(Path(spectral_dir), Path(rgb_dir))
@@ -96,46 +118,73 @@ def prepare(
         other = "training" if patch_size is None else "validation"
         raise DataError(f"{out}: holds data prepared for {other}; choose another folder")
 
-    scenes, left_out, n_patches = [], [], 0
+    infos: dict[str, _SceneInfo] = {}
+    left_out, n_patches = [], 0
     progress = tqdm(pairs, desc="preparing", unit="scene", dynamic_ncols=True)
     for name, cube_path, rgb_path in progress:
-        path, source = out / f"{name}.h5", _source(cube_path, rgb_path)
-        done = _is_prepared(path, source)
-        if done:
-            with h5py.File(path) as file:
-                height, width = file["rgb"].shape[1:]
-        else:
+        path, source = out / f"{name}.h5", _source(cube_path, rgb_path, floor)
+        info = _read_info(path, source)
+        done = info is not None
+        if not done:
             cube = read_cube(cube_path)
-            check_cube(cube, cube_path, bands=len(WAVELENGTHS))
+            check_cube(cube, cube_path)
+            wavelengths = wavelengths_of(cube_path, cube.shape[2])
             rgb = read_rgb(rgb_path)
-            height, width = rgb.shape[:2]
-            if cube.shape[:2] != (height, width):
+            if cube.shape[:2] != rgb.shape[:2]:
                 raise DataError(
-                    f"{rgb_path}: {height} x {width} pixels, but its cube {cube_path} has "
+                    f"{rgb_path}: {rgb.shape[0]} x {rgb.shape[1]} pixels, but its cube {cube_path} has "
                     f"{cube.shape[0]} x {cube.shape[1]}"
                 )
-            dark = np.count_nonzero(cube <= 0)
-            if dark:
-                progress.write(f"left out {name}: {dark} values <= 0, the lowest {cube.min():g}")
-                left_out.append(name)
-                continue
-        _check_size(rgb_path, height, width, patch_size)
+            if floor is None:
+                dark = np.count_nonzero(cube <= 0)
+                if dark:
+                    progress.write(f"left out {name}: {dark} values <= 0, the lowest {cube.min():g}")
+                    left_out.append(name)
+                    continue
+                raised = 0
+            else:
+                cube, raised = raise_to_floor(cube, floor)
+            info = _SceneInfo(*rgb.shape[:2], wavelengths, raised)
+        first = next(iter(infos), name)
+        expected = infos.get(first, info).wavelengths
+        if not np.array_equal(info.wavelengths, expected):
+            raise DataError(
+                f"{cube_path}: {describe_bands(info.wavelengths)}, but {first} has {describe_bands(expected)}; one "
+                "data set needs the same wavelengths throughout"
+            )
+        _check_size(rgb_path, info.height, info.width, patch_size)
         if not done:
             # from here to the new index the folder counts as unfinished
             (out / INDEX).unlink(missing_ok=True)
-            _write_scene(path, cube, rgb, source)
-        scenes.append(name)
+            _write_scene(path, cube, rgb, source, info)
+        infos[name] = info
         if patch_size is not None:
-            rows, columns = patch_grid(height, width, patch_size, stride)
+            rows, columns = patch_grid(info.height, info.width, patch_size, stride)
             n_patches += rows * columns
-    if not scenes:
-        raise DataError(f"{spectral_dir}: every scene has values <= 0; none is left")
+    if not infos:
+        raise DataError(
+            f"{spectral_dir}: every scene has values <= 0, none is left; --non_positive floor VALUE keeps them"
+        )
 
-    index = {"patch_size": patch_size, "stride": stride, "scenes": scenes, "left_out": left_out}
+    result = Prepared(
+        scenes=list(infos),
+        left_out=left_out,
+        wavelengths=next(iter(infos.values())).wavelengths,
+        floor=floor,
+        raised=[info.raised for info in infos.values()],
+        n_values=sum(info.height * info.width * len(info.wavelengths) for info in infos.values()),
+        n_patches=n_patches,
+    )
+    index = {"patch_size": patch_size, "stride": stride, **asdict(result), "wavelengths": result.wavelengths.tolist()}
     write_atomically(out / INDEX, lambda file: file.write(json.dumps(index, indent=1).encode()))
-    for name in set(before["scenes"] if before else ()) - set(scenes):
+    for name in set(before["scenes"] if before else ()) - set(result.scenes):
         (out / f"{name}.h5").unlink(missing_ok=True)
-    return Prepared(scenes, left_out, n_patches)
+    return result
+
+
+def raise_to_floor(cube: np.ndarray, floor: float) -> tuple[np.ndarray, int]:
+    """Return a cube with its values below `floor` raised to it, and how many they were."""
+    return np.maximum(cube, np.float32(floor)), int(np.count_nonzero(cube < np.float32(floor)))
 
 
 def _check_size(path: Path, height: int, width: int, patch_size: int | None) -> None:
@@ -149,11 +198,12 @@ def _check_size(path: Path, height: int, width: int, patch_size: int | None) -> 
         )
 
 
-def _write_scene(path: Path, cube: np.ndarray, rgb: np.ndarray, source: np.bytes_) -> None:
+def _write_scene(path: Path, cube: np.ndarray, rgb: np.ndarray, source: np.bytes_, info: _SceneInfo) -> None:
     """Write a scene's file: cube (H, W, bands) and image (H, W, 3), both channel first."""
 
     def fill(file: h5py.File) -> None:
         file["cube"] = np.ascontiguousarray(cube.transpose(2, 0, 1))
+        file["cube"].attrs.update(wavelengths=info.wavelengths, raised=info.raised)
         file["rgb"] = np.ascontiguousarray(rgb.transpose(2, 0, 1))
         file["rgb"].attrs["peak"] = float(rgb.max())
         file.attrs["source"] = source
@@ -169,6 +219,19 @@ def patch_grid(height: int, width: int, patch_size: int, stride: int) -> tuple[i
 def report(result: Prepared, out: Path) -> None:
     """Print what `prepare` did."""
     total = len(result.scenes) + len(result.left_out)
-    print(f"{out}: {len(result.scenes)} of {total} scenes prepared, {len(result.left_out)} left out (values <= 0)")
+    print(
+        f"{out}: {len(result.scenes)} of {total} scenes prepared, {len(result.left_out)} left out (values <= 0), "
+        f"{describe_bands(result.wavelengths)}"
+    )
     if result.left_out:
         print(f"left out: {', '.join(result.left_out)}")
+    if result.floor is not None:
+        print(describe_floor(result.floor, result.raised, result.n_values))
+
+
+def describe_floor(floor: float, raised: list[int], n_values: int) -> str:
+    """Return a line on what was done about dark values."""
+    return (
+        f"dark values: {sum(raised):,} of {n_values:,} ({sum(raised) / n_values:.2%}), in "
+        f"{np.count_nonzero(raised)} of {len(raised)} scenes, raised to {floor:g}"
+    )

@@ -1,7 +1,7 @@
 """Reconstruct hyperspectral cubes from RGB images with a trained network.
 
 Reads every JPEG, PNG, BMP or TIFF (8 or 16 bit) of a folder, or one file, divides each image by its largest
-value, runs the network and writes RESULT_DIR/NAME.mat: MATLAB v7.3, variable `cube`, H x W x 31, single,
+value, runs the network and writes RESULT_DIR/NAME.mat: MATLAB v7.3, variable `cube`, H x W x bands, single,
 unclipped, and the wavelengths as `bands`. Reconstructions of an earlier run are replaced, other files never.
 On CUDA if there is one, else on the CPU.
 """
@@ -16,7 +16,7 @@ from drcr.checkpoint import load_model
 from drcr.device import choose_device
 from drcr.files import DataError, list_files
 from drcr.images import IMAGE_SUFFIXES, normalise_rgb, read_rgb
-from drcr.matfile import WAVELENGTHS, read_origin, write_cube
+from drcr.matfile import read_origin, write_cube
 from drcr.reconstruct import reconstruct
 
 
@@ -56,8 +56,6 @@ def main() -> None:
             raise DataError(f"{target}: is there already, and no reconstruction; choose another --result_dir")
     if model.architecture["in_channels"] != 3:
         raise DataError(f"{args.model_dir}: takes {model.architecture['in_channels']} channels, not RGB")
-    n_bands = model.architecture["out_channels"]
-    wavelengths = WAVELENGTHS if n_bands == len(WAVELENGTHS) else None
 
     origin = f"DRCR Net, {args.model_dir}, --protocol {args.protocol}"
     args.result_dir.mkdir(parents=True, exist_ok=True)
@@ -70,7 +68,7 @@ def main() -> None:
             raise DataError(f"{path}: too large for the memory of this machine; crop it or scale it down") from error
         if not np.isfinite(cube).all():
             raise DataError(f"{args.model_dir}: gives NaN or infinite values for {path}; its training went wrong")
-        write_cube(args.result_dir / f"{path.stem}.mat", cube, wavelengths, origin)
+        write_cube(args.result_dir / f"{path.stem}.mat", cube, model.wavelengths, origin)
     print(f"{len(paths)} {'cube' if len(paths) == 1 else 'cubes'} in {args.result_dir}")
 
 

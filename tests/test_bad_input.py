@@ -92,7 +92,7 @@ SPOILED = {
         "8 or 16 bits",
     ),
     "black image": (lambda folder: cv2.imwrite(str(folder / RGB), np.zeros((38, 48, 3))), RGB, "black"),
-    "wrong number of bands": (spoil_wrong_bands, CUBE, "28 bands, expected 31"),
+    "wrong number of bands": (spoil_wrong_bands, CUBE, "28 bands, and no variable `bands`"),
     "NaN": (spoil_nan, CUBE, "1 values are NaN"),
 }
 

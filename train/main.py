@@ -32,6 +32,7 @@ from drcr.checkpoint import build_model, read_checkpoint, save_checkpoint
 from drcr.data import TrainPatches, ValidImages
 from drcr.device import choose_device
 from drcr.files import DataError, write_atomically
+from drcr.matfile import describe_bands
 from drcr.metrics import mrae
 from drcr.model import DRCR
 from drcr.schedule import poly_lr
@@ -59,7 +60,7 @@ def train(
 ) -> None:
     """Train `model` on `device`, from the start or from where `checkpoint` stopped, and write `args.outf`.
 
-    Batches are (rgb, cube), float32 (N, 3, h, w) in [0, 1] and (N, 31, h, w) > 0; each pass over
+    Batches are (rgb, cube), float32 (N, 3, h, w) in [0, 1] and (N, bands, h, w) > 0; each pass over
     `train_batches` is an epoch. Raises DataError when the loss is no longer finite.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=args.init_lr, betas=(0.9, 0.999), eps=1e-8)
@@ -185,13 +186,21 @@ def main() -> None:
 
     device = choose_device()
     train_set, valid_set = TrainPatches(args.train_data_path), ValidImages(args.valid_data_path)
+    if train_set.wavelengths != valid_set.wavelengths:
+        raise DataError(
+            f"{args.valid_data_path}: {describe_bands(valid_set.wavelengths)}, but {args.train_data_path} has "
+            f"{describe_bands(train_set.wavelengths)}; prepare both from the same data set"
+        )
     checkpoint = read_checkpoint(args.resume) if args.resume else None
     if checkpoint is None:
         for path in (args.outf / "last.pth", *args.outf.glob("net_*epoch.pth")):
             if path.exists():
                 raise DataError(f"{path}: a run is here already; go on with it (--resume), or choose another --outf")
         torch.manual_seed(args.seed)
-        model = DRCR(channels=args.channels, n_blocks=args.n_blocks, npm=args.npm)
+        model = DRCR(
+            out_channels=len(train_set.wavelengths), channels=args.channels, n_blocks=args.n_blocks, npm=args.npm
+        )
+        model.wavelengths = train_set.wavelengths
     else:
         if not {"optimizer", "epoch", "iter", "best", "recipe"} <= checkpoint.keys():
             raise DataError(f"{args.resume}: no training state of this program in it; --resume takes OUTF/last.pth")
@@ -204,6 +213,8 @@ def main() -> None:
         ]
         if different:
             raise DataError(f"{args.resume}: was trained with {' '.join(different)}; give the same to go on")
+        if model.wavelengths != train_set.wavelengths:
+            raise DataError(f"{args.resume}: was trained for other bands than {args.train_data_path} has")
         if (args.outf / "last.pth").exists():
             newest = read_checkpoint(args.outf / "last.pth")["epoch"]
             if newest > checkpoint["epoch"]:
@@ -223,8 +234,12 @@ def main() -> None:
     log(
         args.outf / "train.log",
         f"{len(train_set)} patches of {train_set.patch_size} x {train_set.patch_size}, {len(valid_set)} validation "
-        f"images, {sum(p.numel() for p in model.parameters()):,} parameters, on {device}",
+        f"images, {describe_bands(train_set.wavelengths)}, {sum(p.numel() for p in model.parameters()):,} "
+        f"parameters, on {device}",
     )
+    for what, data in (("training", train_set), ("validation", valid_set)):
+        if data.dark_values:
+            log(args.outf / "train.log", f"{what} data, {data.dark_values}")
     train(model, train_batches, valid_batches, args, device, checkpoint)
 
     best = read_checkpoint(args.outf / "best.pth")

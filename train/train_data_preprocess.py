@@ -2,7 +2,9 @@
 
 Reads DATA_PATH/Train_spectral/NAME.mat and DATA_PATH/Train_RGB/NAME.jpg (also .png .bmp .tif), paired by name.
 A scene whose cube has any value <= 0 is left out and named, as in the released code: the loss divides by the
-truth. The cube is kept as it is, the image is divided by its own largest value when it is read.
+truth. Data sets with black pixels in every scene (CAVE) need --non_positive floor VALUE instead, here, for the
+validation data and in scoring. Cubes may have any bands, the same in all scenes. The cube is kept as it is, the
+image is divided by its own largest value when it is read.
 
 Patches are all full windows with their corner at multiples of the stride; they overlap, but no pixel is stored
 twice: one file a scene, as large as its cube and image. Interrupted and started again, it goes on where it
@@ -24,6 +26,11 @@ def main() -> None:
     parser.add_argument("--patch_size", type=cli.at_least(4), default=128, help="side of a patch in pixels")
     parser.add_argument("--stride", type=cli.at_least(1), default=64, help="pixels from one patch to the next")
     parser.add_argument("--train_data_path", type=Path, default="./dataset/Train", help="folder to write")
+    cli.add_non_positive(
+        parser,
+        skip="scenes with any value <= 0 are left out",
+        floor="values of the cubes below VALUE are raised to it, and counted",
+    )
     args = parser.parse_args()
 
     result = prepare(
@@ -32,6 +39,7 @@ def main() -> None:
         args.train_data_path,
         args.patch_size,
         args.stride,
+        floor=args.floor,
     )
     report(result, args.train_data_path)
     print(f"{result.n_patches} patches of {args.patch_size} x {args.patch_size} pixels, stride {args.stride}")

@@ -1,8 +1,8 @@
 """Prepare the validation data: cubes and RGB images become HDF5, which main.py reads whole.
 
 Reads DATA_PATH/Valid_spectral/NAME.mat and DATA_PATH/Valid_RGB/NAME.jpg (also .png .bmp .tif), paired by name.
-A scene whose cube has any value <= 0 is left out and named, as in the released code. Interrupted and started
-again, it goes on where it stopped.
+A scene whose cube has any value <= 0 is left out and named, as in the released code; --non_positive floor VALUE
+keeps it, as for the training data. Interrupted and started again, it goes on where it stopped.
 """
 
 from pathlib import Path
@@ -18,9 +18,16 @@ def main() -> None:
         "--data_path", type=Path, default="../Dataset", help="folder with Valid_spectral and Valid_RGB"
     )
     parser.add_argument("--valid_data_path", type=Path, default="./dataset/Valid", help="folder to write")
+    cli.add_non_positive(
+        parser,
+        skip="scenes with any value <= 0 are left out",
+        floor="values of the cubes below VALUE are raised to it, and counted",
+    )
     args = parser.parse_args()
 
-    result = prepare(args.data_path / "Valid_spectral", args.data_path / "Valid_RGB", args.valid_data_path)
+    result = prepare(
+        args.data_path / "Valid_spectral", args.data_path / "Valid_RGB", args.valid_data_path, floor=args.floor
+    )
     report(result, args.valid_data_path)
 
 

@@ -1,0 +1,49 @@
+"""Make RGB images for cubes that have none: a measured camera, and the challenges' two kinds of image.
+
+Reads SPECTRAL_DIR/NAME.mat (variable `cube` or `rad`, H x W x bands; the wavelengths from `bands`, 400-700 nm for 31
+bands without it) and writes RGB_DIR/NAME.jpg, or .png for --preset clean. Each image depends on the options,
+--seed and the scene's name alone. Nothing that is there already is overwritten.
+
+The challenge's own published camera: --camera RGB_Camera_QE.csv --gains 2.2933984 1 1.62308182
+"""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from drcr import cli
+from drcr.files import DataError, list_files, write_atomically
+from drcr.images import IMAGE_SUFFIXES
+from drcr.matfile import check_cube, read_cube, wavelengths_of
+from drcr.render import add_image_options, image_options, noise_of, render_rgb
+
+
+def main() -> None:
+    """Read the options and render."""
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("--spectral_dir", type=Path, default="./Valid_spectral", help="folder of cubes")
+    add("--rgb_dir", type=Path, default="./Valid_RGB", help="folder for the images")
+    add("--seed", type=cli.at_least(0), default=0, help="seed of the images' noise")
+    add_image_options(parser)
+    args = parser.parse_args()
+    camera, imaging = image_options(parser, args)
+
+    cubes = list_files(args.spectral_dir, (".mat",), "spectral cubes")
+    for name in cubes:
+        for suffix in IMAGE_SUFFIXES:
+            path = args.rgb_dir / f"{name}{suffix}"
+            if path.exists():
+                raise DataError(f"{path}: is there already; choose another --rgb_dir, or remove it")
+    args.rgb_dir.mkdir(parents=True, exist_ok=True)
+    for name, path in tqdm(cubes.items(), desc="rendering", unit="image", dynamic_ncols=True):
+        cube = read_cube(path)
+        check_cube(cube, path)
+        wavelengths = wavelengths_of(path, cube.shape[2])
+        image = render_rgb(cube, wavelengths, camera, imaging, noise_of(args.seed, name), str(path))
+        write_atomically(args.rgb_dir / f"{name}{imaging.suffix}", lambda file, image=image: file.write(image))
+    print(f"{len(cubes)} images in {args.rgb_dir} ({args.preset}, {args.camera})")
+
+
+if __name__ == "__main__":
+    cli.run(main)
