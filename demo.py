@@ -6,48 +6,19 @@ squares to the same training pixels, is scored beside it on validation scenes th
 last.pth: best.pth would be the one chosen by these very scenes.)
 """
 
-import csv
 import os
 import shutil
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
 from drcr import cli
-from drcr.data import TrainPatches
-from drcr.files import DataError
 from drcr.images import normalise_rgb, read_rgb
-from drcr.matfile import WAVELENGTHS, read_cube, write_cube
+from drcr.matfile import read_cube
 from drcr.plots import plot_curves, plot_reconstruction
+from drcr.walkthrough import ROOT, middling_scene, print_means, read_scores, step
 
-ROOT = Path(__file__).resolve().parent
 DEMO = ROOT / "demo"
-
-
-def step(folder: str, command: str) -> None:
-    """Run `python COMMAND` in one of the project's folders, as the README has it, and print it."""
-    print(f"\n$ cd {folder} && python {command}", flush=True)
-    if subprocess.run([sys.executable, *command.split()], cwd=ROOT / folder).returncode:
-        raise DataError("the demo stops here: the command above failed")
-
-
-def fit_linear_map(patches: TrainPatches) -> np.ndarray:
-    """Return the matrix (3, 31) that maps RGB to radiance with the least squared error over all patches."""
-    normal, right = np.zeros((3, 3)), np.zeros((3, len(WAVELENGTHS)))
-    for rgb, cube in patches:
-        x, y = rgb.flatten(1).double().numpy(), cube.flatten(1).double().numpy()
-        normal += x @ x.T
-        right += x @ y.T
-    return np.linalg.solve(normal, right)
-
-
-def read_scores(path: Path) -> dict[str, dict[str, float]]:
-    """Return the scores that compute_mrae.py wrote, by scene and score; the last row is the average."""
-    with open(path, newline="") as file:
-        return {row.pop("name"): {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)}
 
 
 def main() -> None:
@@ -82,11 +53,11 @@ def main() -> None:
     step("test", f"{score} ../demo/test_results --csv ../demo/scores.csv")
 
     print("\nThe same for a linear map RGB -> 31 bands, fitted by least squares to the same training pixels:")
-    linear = fit_linear_map(TrainPatches(DEMO / "dataset/Train"))
-    (DEMO / "linear_results").mkdir()
-    for path in sorted((DEMO / "Dataset/Valid_RGB").iterdir()):
-        cube = normalise_rgb(read_rgb(path)) @ linear
-        write_cube(DEMO / "linear_results" / f"{path.stem}.mat", cube, WAVELENGTHS)
+    step(
+        "test",
+        "baseline.py --train_data_path ../demo/dataset/Train --RGB_dir ../demo/Dataset/Valid_RGB "
+        "--result_dir ../demo/linear_results",
+    )
     step("test", f"{score} ../demo/linear_results --csv ../demo/scores_linear.csv")
 
     tables = {
@@ -94,12 +65,7 @@ def main() -> None:
         "linear map, least squares": read_scores(DEMO / "scores_linear.csv"),
     }
     print(f"\nmean over {len(next(iter(tables.values()))) - 1} scenes that neither saw")
-    print(f"{'':34}{'MRAE':>8}{'RMSE':>9}{'PSNR dB':>9}{'SAM deg':>9}{'SSIM':>8}")
-    for name, table in tables.items():
-        mean = table["average"]
-        print(
-            f"{name:34}{mean['mrae']:8.4f}{mean['rmse']:9.4f}{mean['psnr']:9.2f}{mean['sam']:9.2f}{mean['ssim']:8.4f}"
-        )
+    print_means(tables)
     ours, theirs = ({name: row["mrae"] for name, row in table.items()} for table in tables.values())
     mean, other_mean = ours.pop("average"), theirs.pop("average")
     print(
@@ -108,7 +74,7 @@ def main() -> None:
         f"in the median scene {np.median(list(ours.values())):.3f} against {np.median(list(theirs.values())):.3f}."
     )
 
-    name = sorted(ours, key=ours.get)[len(ours) // 2]  # the picture shows a scene of middling quality, not the best
+    name = middling_scene(next(iter(tables.values())))
     plot_reconstruction(
         DEMO / "reconstruction.png",
         normalise_rgb(read_rgb(DEMO / "Dataset/Valid_RGB" / f"{name}.jpg")),

@@ -76,7 +76,8 @@ def read_scene(paths: list[Path]) -> np.ndarray:
         if cube is None:
             cube = np.empty((*band.shape, len(paths)), np.float32)
         if band.shape != cube.shape[:2]:
-            raise DataError(f"{path}: {band.shape} pixels, but the bands before it {cube.shape[:2]}; unpack it again")
+            size, before = (" x ".join(map(str, shape)) for shape in (band.shape, cube.shape[:2]))
+            raise DataError(f"{path}: {size} pixels, but the bands before it have {before}; unpack it again")
         cube[..., i] = band
     return cube
 

@@ -112,6 +112,7 @@ class ValidImages(Dataset):
     def __init__(self, path: str | Path, drop_rows: int = 2) -> None:
         """Open the prepared folder `path`."""
         index, self._scenes = _open_index(path)
+        self.path = Path(path)
         self.names, self.drop_rows = index["scenes"], drop_rows
         self.wavelengths, self.dark_values = index["wavelengths"], _dark_values(index)
 

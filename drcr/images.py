@@ -5,13 +5,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from drcr.files import DataError
+from drcr.files import DataError, list_files
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 cv2.utils.logging.setLogLevel(
     cv2.utils.logging.LOG_LEVEL_SILENT
 )  # what does not decode is reported by read_rgb, in one line
+
+
+def find_images(path: Path) -> list[Path]:
+    """Return the images of a folder, sorted by name, or the one image that `path` is."""
+    return [path] if path.is_file() else list(list_files(path, IMAGE_SUFFIXES, "RGB images").values())
 
 
 def read_rgb(path: str | Path) -> np.ndarray:

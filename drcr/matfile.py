@@ -64,18 +64,27 @@ def read_cube(path: str | Path, names: tuple[str, ...] = CUBE_NAMES) -> np.ndarr
     return cube.astype(np.float32, copy=False)
 
 
-def read_wavelengths(path: str | Path, count: int) -> np.ndarray | None:
-    """Return the wavelengths (nm, rising) of a .mat file's `count` bands: its variable `bands`.
+def wavelengths_in_nm(values: np.ndarray) -> np.ndarray | None:
+    """Return a list of wavelengths in nm, float64; None if `values` can't be one.
 
-    None if there is none, or if it is no such list: 31 bands are then taken for 400, 410, ... 700 nm by
-    `wavelengths_of`.
+    They must rise or fall throughout. Those between 0.2 and 3 are taken for micrometres.
     """
-    _, bands, _ = _read_variable(Path(path), ("bands",))
-    if bands is None or bands.dtype.kind not in "fiu" or bands.size != count:
+    if values.dtype.kind not in "fiu" or not np.isfinite(values).all() or values.size == 0:
         return None
-    bands = np.float64(bands).ravel()
-    in_nm = np.isfinite(bands).all() and (np.diff(bands) > 0).all() and bands[0] > 100
-    return bands if in_nm else None
+    values = np.float64(values).ravel()
+    if values.min() > 0.2 and values.max() < 3:
+        values = values * 1000
+    monotonic = (np.diff(values) > 0).all() or (np.diff(values) < 0).all()
+    return values if monotonic and values.min() > 100 else None
+
+
+def read_wavelengths(path: str | Path, count: int, names: tuple[str, ...] = ("bands",)) -> np.ndarray | None:
+    """Return the wavelengths (nm) of a .mat file's `count` bands, from its variable `bands` or another of `names`.
+
+    None if there is none, or if it is no such list: ICVL's and others' hold it, some hold only numbers of bands.
+    """
+    _, bands, _ = _read_variable(Path(path), names)
+    return None if bands is None or bands.size != count else wavelengths_in_nm(bands)
 
 
 def wavelengths_of(path: str | Path, count: int) -> np.ndarray:
@@ -160,3 +169,9 @@ def read_origin(path: str | Path) -> str | None:
             return file.attrs["origin"].decode()
     except (OSError, KeyError, AttributeError):
         return None
+
+
+def check_target(path: Path) -> None:
+    """Raise DataError if a reconstruction is to be written over a file that is none."""
+    if path.exists() and read_origin(path) is None:
+        raise DataError(f"{path}: is there already, and no reconstruction; choose another --result_dir")

@@ -28,11 +28,20 @@ def mrae(rec: np.ndarray | Tensor, truth: np.ndarray | Tensor) -> np.floating | 
     return mrae(*_tensors(rec, truth)).numpy()[()]
 
 
+def bright_pixels(truth: np.ndarray, min_radiance: float) -> np.ndarray:
+    """Return which pixels (H, W) of a cube (H, W, bands) have a radiance, averaged over the bands, of at least that.
+
+    Over near-black pixels a relative error says little: `mrae(rec[bright], truth[bright])` leaves them out.
+    """
+    return truth.mean(2, dtype=np.float64) >= min_radiance
+
+
 def rmse(rec: np.ndarray, truth: np.ndarray) -> np.floating:
     """Root of the mean squared error, sqrt(mean((truth - rec)^2))."""
     # In MATLAB's memory order: the released scoring sums so, and the last printed digit depends on it.
     rec, truth = _tensors(rec.T, truth.T)
-    return ((truth - rec) ** 2).mean().sqrt().numpy()[()]
+    # NumPy's root is rounded exactly; PyTorch's comes from a library that rounds otherwise on some processors.
+    return np.sqrt(((truth - rec) ** 2).mean().numpy()[()])
 
 
 def psnr(rec: np.ndarray, truth: np.ndarray) -> float:

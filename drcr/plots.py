@@ -67,15 +67,17 @@ def plot_reconstruction(
     rgb: np.ndarray,
     truth: np.ndarray,
     recs: dict[str, np.ndarray],
-    wavelengths: tuple[int, ...] = (450, 500, 550, 600, 650),
+    wavelengths: np.ndarray = WAVELENGTHS,
+    shown: tuple[int, ...] = (450, 500, 550, 600, 650),
 ) -> None:
     """Draw a scene as papers of this field do: bands, truth above reconstruction, error, spectra at points.
 
-    `rgb` (H, W, 3) in [0, 1]; `truth` and each of `recs` (by method; the first is shown in bands) (H, W, 31).
+    `rgb` (H, W, 3) in [0, 1]; `truth` > 0 and each of `recs` (by method; the first is shown in bands) (H, W, bands)
+    at `wavelengths` (nm), of which those next to `shown` are drawn as images.
     """
     name, rec = next(iter(recs.items()))
     points = pick_points(truth)
-    bands = [int(np.abs(WAVELENGTHS - nm).argmin()) for nm in wavelengths]
+    bands = [int(np.abs(wavelengths - nm).argmin()) for nm in shown]
     with matplotlib.rc_context(STYLE):
         n, width, spectra_height = len(bands), 7.6, 1.8
         # as high as three rows of bands are, so that no space is left beside them
@@ -86,15 +88,15 @@ def plot_reconstruction(
         for column, band in enumerate(bands):
             peak = np.percentile(truth[..., band], 99.5)  # a single highlight would leave the rest dark
             grey = {"cmap": "gray", "vmin": 0, "vmax": peak}
-            _image(axes[0, column], truth[..., band], f"{WAVELENGTHS[band]:.0f} nm", **grey)
+            _image(axes[0, column], truth[..., band], f"{wavelengths[band]:.0f} nm", **grey)
             _image(axes[1, column], rec[..., band], **grey)
             error = np.abs(rec[..., band] - truth[..., band]) / truth[..., band]
-            shown = _image(axes[2, column], error, cmap="magma", vmin=0, vmax=1)
+            drawn = _image(axes[2, column], error, cmap="magma", vmin=0, vmax=1)
         for row, label in enumerate(("truth", name, "relative error")):
             axes[row, 0].set_ylabel(label)
         axes[0, n].axis("off")
         axes[1, n].axis("off")
-        upper.colorbar(shown, cax=axes[2, n], ticks=[0, 0.5, 1]).outline.set_visible(False)
+        upper.colorbar(drawn, cax=axes[2, n], ticks=[0, 0.5, 1]).outline.set_visible(False)
 
         axes = lower.subplots(1, 5, width_ratios=[1.2, 1, 1, 1, 1])
         _image(axes[0], (rgb / rgb.max()) ** (1 / 2.2), "RGB input")
@@ -102,10 +104,10 @@ def plot_reconstruction(
             axes[0].plot(column, row, "o", ms=6, mfc=colour, mec="white", mew=0.8)
             axis = axes[i + 1]
             axis.set_title("●", color=colour, fontsize=11, pad=2)
-            axis.plot(WAVELENGTHS, truth[row, column], color=TRUTH, lw=1.6)
+            axis.plot(wavelengths, truth[row, column], color=TRUTH, lw=1.6)
             for (_, cube), line, style in zip(recs.items(), METHODS, ("-", "--", ":"), strict=False):
-                axis.plot(WAVELENGTHS, cube[row, column], style, color=line, lw=1.2)
-            axis.set(ylim=(0, None), xticks=[400, 550, 700])
+                axis.plot(wavelengths, cube[row, column], style, color=line, lw=1.2)
+            axis.set(ylim=(0, None), xticks=wavelengths[[0, len(wavelengths) // 2, -1]].round())
             axis.tick_params(labelsize=7, length=2)
         axes[1].set_ylabel("radiance")
         axes[2].set_xlabel("wavelength (nm)", x=1.1)

@@ -87,6 +87,8 @@ class DataFolder:
     out: Path
     camera: Camera
     imaging: Imaging
+    rgb: bool = True
+    """Whether images are written at all."""
 
     def paths(self, part: str, name: str) -> tuple[Path, Path]:
         """Return where a scene's cube and image go; `part` is Train or Valid."""
@@ -95,10 +97,14 @@ class DataFolder:
             self.out / f"{part}_RGB" / f"{name}{self.imaging.suffix}",
         )
 
+    def is_whole(self, part: str, name: str) -> bool:
+        """Tell whether a scene's files are there."""
+        return all(path.exists() for path in self.paths(part, name)[: 1 + self.rgb])
+
     def check_free(self, scenes: dict[str, str]) -> None:
         """Raise DataError if a file of a scene, name -> part, is there already."""
         for name, part in scenes.items():
-            for path in self.paths(part, name):
+            for path in self.paths(part, name)[: 1 + self.rgb]:
                 if path.exists():
                     raise DataError(f"{path}: is there already; choose another --out, or remove it")
 
@@ -113,8 +119,9 @@ class DataFolder:
     ) -> None:
         """Write a scene: its cube (H, W, bands), as it is, and the image made of it, with noise from `rng`."""
         cube_path, rgb_path = self.paths(part, name)
-        image = render_rgb(cube, wavelengths, self.camera, self.imaging, rng, name)
-        for path in (cube_path, rgb_path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        image = render_rgb(cube, wavelengths, self.camera, self.imaging, rng, name) if self.rgb else None
+        cube_path.parent.mkdir(parents=True, exist_ok=True)
         write_cube(cube_path, cube, wavelengths, **variables)
-        write_atomically(rgb_path, lambda file: file.write(image))
+        if image is not None:
+            rgb_path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(rgb_path, lambda file: file.write(image))

@@ -14,9 +14,9 @@ from tqdm import tqdm
 from drcr import cli
 from drcr.checkpoint import load_model
 from drcr.device import choose_device
-from drcr.files import DataError, list_files
-from drcr.images import IMAGE_SUFFIXES, normalise_rgb, read_rgb
-from drcr.matfile import read_origin, write_cube
+from drcr.files import DataError
+from drcr.images import find_images, normalise_rgb, read_rgb
+from drcr.matfile import check_target, write_cube
 from drcr.reconstruct import reconstruct
 
 
@@ -40,20 +40,14 @@ def main() -> None:
     args = parser.parse_args()
 
     model = load_model(args.model_dir, choose_device())
-    paths = (
-        [args.RGB_dir]
-        if args.RGB_dir.is_file()
-        else list(list_files(args.RGB_dir, IMAGE_SUFFIXES, "RGB images").values())
-    )
+    paths = find_images(args.RGB_dir)
     # all of them before the first is run: an image that does not decode shows now, not after hours
     lowest = 6 if args.protocol == "released" else 4
     for path in paths:
         height, width = read_rgb(path).shape[:2]
         if height < lowest or width < 4:
             raise DataError(f"{path}: {height} x {width} pixels; at least {lowest} x 4 are needed")
-        target = args.result_dir / f"{path.stem}.mat"
-        if target.exists() and read_origin(target) is None:
-            raise DataError(f"{target}: is there already, and no reconstruction; choose another --result_dir")
+        check_target(args.result_dir / f"{path.stem}.mat")
     if model.architecture["in_channels"] != 3:
         raise DataError(f"{args.model_dir}: takes {model.architecture['in_channels']} channels, not RGB")
 

@@ -1,5 +1,6 @@
 """What the tests share: the golden numbers, a small prepared data set, and a way to run the scripts."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,22 @@ def script(tmp_path):
         )
         assert (process.returncode == 0) == ok, process.stdout + process.stderr
         return process
+
+    return run
+
+
+@pytest.fixture
+def fails(script):
+    """Run a script that must fail as users expect; returns its one line."""
+
+    def run(name, *options, names, **kwargs):
+        process = script(name, *options, ok=False, **kwargs)
+        assert process.returncode == 1
+        message = re.split(r"[\r\n]", process.stderr.strip())[-1]  # below a progress bar, perhaps
+        assert message.startswith("error: "), process.stderr
+        assert str(names) in message
+        assert "Traceback" not in process.stderr
+        return message
 
     return run
 

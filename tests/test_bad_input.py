@@ -1,6 +1,5 @@
 """What a user can get wrong: each ends in one line that names the file, a non-zero exit, and nothing half-written."""
 
-import re
 import resource
 import shutil
 
@@ -23,22 +22,6 @@ CUBE, RGB = "Train_spectral/ARAD_1K_0003.mat", "Train_RGB/ARAD_1K_0003.jpg"
 def dataset(tmp_path):
     """Return a copy of the golden data set, to spoil."""
     return shutil.copytree(DATA / "Dataset", tmp_path / "Dataset")
-
-
-@pytest.fixture
-def fails(script):
-    """Run a script that must fail as users expect; returns its one line."""
-
-    def run(name, *options, names, **kwargs):
-        process = script(name, *options, ok=False, **kwargs)
-        assert process.returncode == 1
-        message = re.split(r"[\r\n]", process.stderr.strip())[-1]  # below a progress bar, perhaps
-        assert message.startswith("error: "), process.stderr
-        assert str(names) in message
-        assert "Traceback" not in process.stderr
-        return message
-
-    return run
 
 
 def nothing_half_written(folder):

@@ -176,3 +176,54 @@ def test_damaged_prepared_data_is_named(prepared):
         TrainPatches(prepared[1])
     with pytest.raises(DataError, match="no prepared data"):
         ValidImages(prepared[0] / "nowhere")
+
+
+def write_dark_scenes(folder):
+    """Write three scenes of which two have values below 0.01: zeros, negative ones, small ones."""
+    spectral, rgb = make_scenes(folder, 3)
+    for i, (value, count) in enumerate(((0.0, 7), (-0.5, 4), (0.009, 3))):
+        if i < 2:
+            cube = read_cube(spectral / f"scene{i:03}.mat").copy()
+            cube.reshape(-1)[:count] = value
+            cube[5, 5, :3] = 0.009
+            write_cube(spectral / f"scene{i:03}.mat", cube)
+    return spectral, rgb
+
+
+def test_dark_values_are_raised_to_a_floor_and_counted(script, tmp_path):
+    spectral, rgb = write_dark_scenes(tmp_path)
+    for part in ("Train", "Valid"):
+        for kind, source in (("spectral", spectral), ("RGB", rgb)):
+            (tmp_path / f"{part}_{kind}").symlink_to(source)
+    floor = ("--non_positive", "floor", 0.01)
+    printed = script("train/train_data_preprocess.py", "--data_path", tmp_path, "--patch_size", 16, *floor).stdout
+    assert "3 of 3 scenes prepared, 0 left out" in printed
+    assert "dark values: 17 of 44,640 (0.04%), in 2 of 3 scenes, raised to 0.01" in printed
+    assert script("train/valid_data_preprocess.py", "--data_path", tmp_path, *floor).stdout.count("17 of 44,640") == 1
+    for data in (TrainPatches(tmp_path / "dataset/Train"), ValidImages(tmp_path / "dataset/Valid")):
+        assert min(cube.min() for _, cube in data) == np.float32(0.01)
+    cube = ValidImages(tmp_path / "dataset/Valid", drop_rows=0)[1][1].permute(1, 2, 0).numpy()
+    assert np.array_equal(cube, np.maximum(read_cube(spectral / "scene001.mat"), np.float32(0.01)))
+    printed = script("train/main.py", "--channels", 8, "--n_blocks", 0, "--end_epoch", 1).stdout
+    assert "training data, dark values: 17 of 44,640" in printed
+    assert "validation data, dark values: 17 of 44,640" in printed
+
+
+def test_another_floor_prepares_anew(tmp_path):
+    folders = write_dark_scenes(tmp_path)
+    assert prepare(*folders, tmp_path / "out").left_out == ["scene000", "scene001"]
+    assert sum(prepare(*folders, tmp_path / "out", floor=0.01).raised) == 17
+    again = prepare(*folders, tmp_path / "out", floor=0.01)
+    assert again.raised == [10, 7, 0]  # kept files tell the same
+    assert min(cube.min() for _, cube in ValidImages(tmp_path / "out", drop_rows=0)) == np.float32(0.01)
+    prepare(*folders, tmp_path / "out", floor=0.02)
+    assert min(cube.min() for _, cube in ValidImages(tmp_path / "out", drop_rows=0)) == np.float32(0.02)
+    assert prepare(*folders, tmp_path / "out").scenes == ["scene002"]
+
+
+def test_scenes_of_one_folder_need_the_same_bands(tmp_path):
+    spectral, rgb = make_scenes(tmp_path, 2)
+    write_cube(spectral / "scene001.mat", np.ones((20, 24, 31)), np.arange(31) * 10 + 420.0)
+    with pytest.raises(DataError, match="31 bands, 420-720 nm, but scene000 has 31 bands, 400-700 nm"):
+        prepare(spectral, rgb, tmp_path / "out")
+    assert not (tmp_path / "out/index.json").exists()

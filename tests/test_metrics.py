@@ -1,4 +1,5 @@
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -89,3 +90,45 @@ def test_ssim_is_the_mean_over_bands():
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="shape"):
         metrics.mrae(np.ones((2, 2, 3)), np.ones((2, 3, 3)))
+
+
+def test_a_floor_scores_scenes_with_zeros_and_counts(script, tmp_path):
+    truth, rec = np.full((12, 12, 31), 0.5, np.float32), np.full((12, 12, 31), 0.4, np.float32)
+    truth[0, :, 0] = 0
+    (tmp_path / "gt").mkdir()
+    (tmp_path / "rec").mkdir()
+    write_cube(tmp_path / "gt/a.mat", truth)
+    write_cube(tmp_path / "rec/a.mat", rec)
+    folders = ("--path_rec", tmp_path / "rec", "--path_gt", tmp_path / "gt")
+    assert "--non_positive floor" in script("test/compute_mrae.py", *folders, ok=False).stderr
+    printed = script("test/compute_mrae.py", *folders, "--non_positive", "floor", 0.1).stdout
+    expected = (12 * (0.4 - 0.1) / 0.1 + (4464 - 12) * 0.1 / 0.5) / 4464
+    assert float(re.search(r"average mrae is: (.+)", printed)[1]) == pytest.approx(expected, rel=1e-6)
+    assert "dark values: 12 of 4,464 (0.27%), in 1 of 1 scenes, raised to 0.1" in printed
+
+
+def test_min_radiance_leaves_dark_pixels_out_beside_the_full_score(script, tmp_path):
+    truth = np.full((12, 12, 31), 0.5, np.float32)
+    truth[:3] = 0.01  # a quarter of the pixels
+    truth[3, 0, 0] = 1e-4  # a dark value in a bright pixel stays in
+    rec = truth + np.float32(0.1)
+    for folder, cube in (("gt", truth), ("rec", rec)):
+        (tmp_path / folder).mkdir()
+        write_cube(tmp_path / folder / "a.mat", cube)
+    options = ("--path_rec", tmp_path / "rec", "--path_gt", tmp_path / "gt", "--min_radiance", 0.02, "--csv", "s.csv")
+    printed = script("test/compute_mrae.py", *options).stdout
+    bright = (0.1 / 1e-4 + (9 * 12 * 31 - 1) * 0.2) / (9 * 12 * 31)
+    found = re.search(r"average mrae without pixels below 0.02 is: (\S+) \(25.00% of the pixels left out\)", printed)
+    assert float(found[1]) == pytest.approx(bright, rel=1e-4)
+    full = (0.1 / 1e-4 + (9 * 12 * 31 - 1) * 0.2 + 3 * 12 * 31 * 10) / (144 * 31)
+    assert float(re.search(r"average mrae is: (.+)", printed)[1]) == pytest.approx(full, rel=1e-4)
+    header, row, _ = (tmp_path / "s.csv").read_text().splitlines()
+    assert header.split(",")[-1] == "bright_mrae"
+    assert float(row.split(",")[-1]) == pytest.approx(bright, rel=1e-4)
+
+
+def test_cubes_at_other_wavelengths_are_not_compared(fails, tmp_path):
+    for folder, start in (("gt", 400), ("rec", 420)):
+        (tmp_path / folder).mkdir()
+        write_cube(tmp_path / folder / "a.mat", np.ones((12, 12, 31)), start + 10.0 * np.arange(31))
+    fails("test/compute_mrae.py", "--path_rec", tmp_path / "rec", "--path_gt", tmp_path / "gt", names="rec/a.mat")

@@ -1,0 +1,127 @@
+"""Train and score DRCR Net on real scenes: the CAVE data base at half size, beside two baselines per pixel.
+
+Runs the README's commands on the scenes of SOURCE that the published split names (Dataset/cave_split.txt), averaged
+to 256 x 256 pixels, dark values raised to 0.01, in three tracks:
+
+  clean       noise-free 8-bit images, PNG
+  real-world  photon noise, exposure, JPEG, as NTIRE 2022 describes its images
+  simulated   the images of real-world, and 100 simulated scenes beside the real ones to train with
+
+Each is a folder of OUT with the data, the run, the cubes and the scores; RESULTS.md there has the tables,
+reconstruction.png and curves.png the pictures. What an interrupted run has finished is kept. The scored network is
+last.pth: best.pth would be chosen by the very scenes that it is scored on.
+"""
+
+import os
+import time
+from pathlib import Path
+
+from drcr import cli
+from drcr.files import list_files, write_atomically
+from drcr.images import IMAGE_SUFFIXES, normalise_rgb, read_rgb
+from drcr.matfile import read_cube
+from drcr.plots import plot_curves, plot_reconstruction
+from drcr.prepare import raise_to_floor
+from drcr.walkthrough import HEADINGS, ROOT, Scores, middling_scene, print_means, read_scores, step
+
+FLOOR, MIN_RADIANCE = 0.01, 0.02
+TRACKS = ("clean", "real-world", "simulated")
+SMALL = "--channels 32 --n_blocks 3 --batchSize 8 --end_epoch 27 --max_iter 3000 --init_lr 5e-4"
+METHODS = {"network": "DRCR Net", "polynomial": "root-polynomial, degree 4", "linear": "linear, least squares"}
+
+
+def run_track(track: str, source: str, out: Path, training: str) -> dict[str, Scores]:
+    """Run the commands of a track; returns the scores by method."""
+    data = os.path.relpath(out / track, ROOT / "train")  # the same from Dataset and test
+    preset = "clean" if track == "clean" else "real-world"
+    dark = f"--non_positive floor {FLOOR}"
+    if not (out / track / "Valid_RGB").is_dir():
+        step("Dataset", f"import_cave.py --source {source} --out {data} --size 256 --preset {preset}")
+        if track == "simulated":
+            step("Dataset", f"simulate.py --out {data} --n_train 100 --n_valid 0 --size 128 128")
+    prepared = f"{data}/prepared"
+    step(
+        "train",
+        f"train_data_preprocess.py --data_path {data} --patch_size 64 --stride 32 {dark} "
+        f"--train_data_path {prepared}/Train",
+    )
+    step("train", f"valid_data_preprocess.py --data_path {data} {dark} --valid_data_path {prepared}/Valid")
+    if not (out / track / "run/last.pth").exists():
+        step(
+            "train",
+            f"main.py {training} --train_data_path {prepared}/Train --valid_data_path {prepared}/Valid "
+            f"--outf {data}/run",
+        )
+    step("test", f"test.py --RGB_dir {data}/Valid_RGB --model_dir {data}/run/last.pth --result_dir {data}/network")
+    for method in ("polynomial", "linear"):
+        step(
+            "test",
+            f"baseline.py --method {method} --train_data_path {prepared}/Train --RGB_dir {data}/Valid_RGB "
+            f"--result_dir {data}/{method}",
+        )
+    for method in METHODS:
+        step(
+            "test",
+            f"compute_mrae.py --path_rec {data}/{method} --path_gt {data}/Valid_spectral {dark} "
+            f"--min_radiance {MIN_RADIANCE} --csv {data}/{method}.csv",
+        )
+    return {method: read_scores(out / track / f"{method}.csv") for method in METHODS}
+
+
+def draw(track: Path, scene: str) -> None:
+    """Draw the pictures of a track."""
+    truth, _ = raise_to_floor(read_cube(track / f"Valid_spectral/{scene}.mat"), FLOOR)
+    plot_reconstruction(
+        track / "reconstruction.png",
+        normalise_rgb(read_rgb(list_files(track / "Valid_RGB", IMAGE_SUFFIXES, "RGB images")[scene])),
+        truth,
+        {name: read_cube(track / method / f"{scene}.mat") for method, name in METHODS.items()},
+    )
+    plot_curves(track / "curves.png", track / "run/loss.csv")
+
+
+def markdown(track: str, tables: dict[str, Scores]) -> str:
+    """Return a track's two tables: mean scores by method, and MRAE by scene."""
+    lines = [f"{track}, mean over {len(next(iter(tables.values()))) - 1} scenes", ""]
+    heads = [heading for heading, _ in HEADINGS.values()]
+    lines += [f"| | {' | '.join(heads)} | MRAE from {MIN_RADIANCE} |", "|---|" + "---|" * (len(heads) + 1)]
+    for method, table in tables.items():
+        mean = table["average"]
+        cells = [f"{mean[score]:.{digits}f}" for score, (_, digits) in HEADINGS.items()]
+        lines.append(f"| {METHODS[method]} | {' | '.join(cells)} | {mean['bright_mrae']:.4f} |")
+    lines += ["", "MRAE / RMSE / SAM by scene", ""]
+    lines += [f"| scene | {' | '.join(METHODS.values())} |", "|---|" + "---|" * len(METHODS)]
+    for scene in (name for name in next(iter(tables.values())) if name != "average"):
+        rows = [table[scene] for table in tables.values()]
+        cells = [f"{row['mrae']:.3f} / {row['rmse']:.4f} / {row['sam']:.1f}" for row in rows]
+        lines.append(f"| {scene} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run the tracks."""
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("--source", type=Path, required=True, help="folder of the CAVE data base")
+    add("--out", type=Path, default=ROOT / "cave", help="folder for data, runs and results")
+    add("--tracks", nargs="+", choices=TRACKS, default=TRACKS, help="tracks to run")
+    add("--training", default=SMALL, metavar="OPTIONS", help="main.py's options, in one pair of quotes")
+    args = parser.parse_args()
+
+    out = args.out.resolve()
+    source = os.path.relpath(args.source.resolve(), ROOT / "Dataset")
+    texts = []
+    for track in args.tracks:
+        start = time.perf_counter()
+        tables = run_track(track, source, out, args.training)
+        draw(out / track, middling_scene(tables["network"]))
+        print(f"\n{track}, mean over {len(tables['network']) - 1} scenes, {time.perf_counter() - start:.0f} s")
+        print_means({METHODS[method]: table for method, table in tables.items()})
+        texts.append(markdown(track, tables))
+    path = out / "RESULTS.md"
+    write_atomically(path, lambda file: file.write("\n".join(texts).encode()))
+    print(f"\ntables: {os.path.relpath(path)}; pictures: reconstruction.png and curves.png in each track's folder")
+
+
+if __name__ == "__main__":
+    cli.run(main)

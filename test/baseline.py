@@ -1,0 +1,79 @@
+"""Reconstruct cubes without a network: a map from each pixel's RGB to its spectrum, fitted to the training data.
+
+What a network adds shows beside these. Fits on all pixels of the prepared training data by least squares, then
+writes RESULT_DIR/NAME.mat for each image of RGB_DIR, as test.py does, to be scored by compute_mrae.py.
+
+  linear      RGB -> bands, 3 terms
+  polynomial  the 22 root-polynomial terms of degree 4, such as (R G)^(1/2) and (R^2 G B)^(1/4), which all grow
+              with the exposure as RGB does (Finlayson, Mackiewicz and Hurlbert, IEEE Trans. Image Processing 2015)
+
+The ridge penalty is --ridge times the mean squared value of the terms.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from colour.characterisation import polynomial_expansion_Finlayson2015  # the field's library; the terms as published
+from tqdm import tqdm
+
+from drcr import cli
+from drcr.data import ValidImages
+from drcr.files import DataError
+from drcr.images import find_images, normalise_rgb, read_rgb
+from drcr.matfile import check_target, write_cube
+
+TERMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "linear": lambda rgb: rgb,
+    "polynomial": lambda rgb: polynomial_expansion_Finlayson2015(rgb, 4, root_polynomial_expansion=True),
+}
+
+
+def terms(rgb: np.ndarray, method: str) -> np.ndarray:
+    """Return the terms (pixels, n), float64, of an image (H, W, 3) in [0, 1]."""
+    return TERMS[method](np.float64(rgb).reshape(-1, 3))
+
+
+def fit(images: ValidImages, method: str, ridge: float) -> np.ndarray:
+    """Return the matrix (terms, bands) with the least squared error over all pixels, and the ridge penalty.
+
+    An image at a time: only the normal equations are kept. Raises DataError if they have no one solution.
+    """
+    normal, right = np.zeros(()), np.zeros(())
+    for rgb, cube in tqdm(images, desc="fitting", unit="image", dynamic_ncols=True, leave=False):
+        x, y = terms(rgb.permute(1, 2, 0).numpy(), method), cube.flatten(1).T.double().numpy()
+        normal, right = normal + x.T @ x, right + x.T @ y
+    penalty = ridge * np.trace(normal) / len(normal)
+    try:
+        return np.linalg.solve(normal + penalty * np.eye(len(normal)), right)
+    except np.linalg.LinAlgError as error:
+        raise DataError(f"{images.path}: too few different colours; give --ridge, or more data") from error
+
+
+def main() -> None:
+    """Read the options, fit, reconstruct."""
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("--method", choices=tuple(TERMS), default="linear", help="terms of the map")
+    add("--train_data_path", type=Path, default="../train/dataset/Train", help="prepared training data")
+    add("--RGB_dir", type=Path, default="../Dataset/Valid_RGB", help="folder of images, or one image")
+    add("--result_dir", type=Path, default="./test_results_baseline", help="folder for the .mat files")
+    add("--ridge", type=cli.non_negative, help="ridge penalty (default: 0 for linear, 1e-6 for polynomial)")
+    args = parser.parse_args()
+    ridge = {"linear": 0.0, "polynomial": 1e-6}[args.method] if args.ridge is None else args.ridge
+    paths = find_images(args.RGB_dir)
+    for path in paths:
+        check_target(args.result_dir / f"{path.stem}.mat")
+    images = ValidImages(args.train_data_path, drop_rows=0)
+    matrix = fit(images, args.method, ridge)
+    origin = f"{args.method} map, ridge {ridge:g}, {args.train_data_path}"
+    args.result_dir.mkdir(parents=True, exist_ok=True)
+    for path in tqdm(paths, desc="reconstructing", unit="image", dynamic_ncols=True):
+        rgb = normalise_rgb(read_rgb(path))
+        cube = (terms(rgb, args.method) @ matrix).reshape(*rgb.shape[:2], -1)
+        write_cube(args.result_dir / f"{path.stem}.mat", cube, images.wavelengths, origin)
+    print(f"{len(matrix)} terms, ridge {ridge:g}, {len(images)} scenes; {len(paths)} cubes in {args.result_dir}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
