@@ -9,6 +9,7 @@ last.pth: best.pth would be the one chosen by these very scenes.)
 import os
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -16,8 +17,9 @@ from drcr import cli
 from drcr.images import normalise_rgb, read_rgb
 from drcr.matfile import read_cube
 from drcr.plots import plot_curves, plot_reconstruction
-from drcr.walkthrough import ROOT, middling_scene, print_means, read_scores, step
+from drcr.walkthrough import middling_scene, print_means, read_scores, step
 
+ROOT = Path(__file__).resolve().parent
 DEMO = ROOT / "demo"
 
 
@@ -30,35 +32,37 @@ def main() -> None:
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()
 
-    step("Dataset", "simulate.py --out ../demo/Dataset --n_train 100 --n_valid 10 --size 128 128 --radii 8 96")
+    step(ROOT / "Dataset", "simulate.py --out ../demo/Dataset --n_train 100 --n_valid 10 --size 128 128 --radii 8 96")
     step(
-        "train",
+        ROOT / "train",
         "train_data_preprocess.py --data_path ../demo/Dataset --patch_size 32 --stride 32 "
         "--train_data_path ../demo/dataset/Train",
     )
-    step("train", "valid_data_preprocess.py --data_path ../demo/Dataset --valid_data_path ../demo/dataset/Valid")
     step(
-        "train",
+        ROOT / "train", "valid_data_preprocess.py --data_path ../demo/Dataset --valid_data_path ../demo/dataset/Valid"
+    )
+    step(
+        ROOT / "train",
         f"main.py --channels 24 --n_blocks 2 --batchSize 8 --end_epoch {epochs} --max_iter {200 * epochs} "
         "--init_lr 2e-3 "
         "--train_data_path ../demo/dataset/Train --valid_data_path ../demo/dataset/Valid "
         "--outf ../demo/RealWorldResults",
     )
     step(
-        "test",
+        ROOT / "test",
         "test.py --RGB_dir ../demo/Dataset/Valid_RGB --model_dir ../demo/RealWorldResults/last.pth "
         "--result_dir ../demo/test_results",
     )
     score = "compute_mrae.py --path_gt ../demo/Dataset/Valid_spectral --path_rec"
-    step("test", f"{score} ../demo/test_results --csv ../demo/scores.csv")
+    step(ROOT / "test", f"{score} ../demo/test_results --csv ../demo/scores.csv")
 
     print("\nThe same for a linear map RGB -> 31 bands, fitted by least squares to the same training pixels:")
     step(
-        "test",
+        ROOT / "test",
         "baseline.py --train_data_path ../demo/dataset/Train --RGB_dir ../demo/Dataset/Valid_RGB "
         "--result_dir ../demo/linear_results",
     )
-    step("test", f"{score} ../demo/linear_results --csv ../demo/scores_linear.csv")
+    step(ROOT / "test", f"{score} ../demo/linear_results --csv ../demo/scores_linear.csv")
 
     tables = {
         "DRCR Net (24 channels, 2 blocks)": read_scores(DEMO / "scores.csv"),

@@ -24,8 +24,8 @@ from tqdm import tqdm
 from drcr import cli
 from drcr.files import DataError
 from drcr.matfile import WAVELENGTHS
-from drcr.render import DataFolder, add_image_options, image_options, noise_of
-from drcr.spectra import average_pixels, read_split
+from drcr.render import DataFolder, add_folder_options, add_image_options, image_options, noise_of
+from drcr.spectra import PARTS, add_size_option, read_split, shrink
 
 
 def find_scenes(sources: list[Path]) -> dict[str, list[Path]]:
@@ -37,11 +37,11 @@ def find_scenes(sources: list[Path]) -> dict[str, list[Path]]:
     for source in sources:
         if not source.is_dir():
             raise DataError(f"{source}: no such folder; the unpacked CAVE data base is needed (complete_ms_data)")
-        for path in sorted(source.rglob("*.png")):
-            match = re.fullmatch(r"(.+?)(_ms)?_(\d\d)\.png", path.name, re.IGNORECASE)
-            if not match or path.name.startswith("."):
+        for path in sorted(source.rglob("*_ms_*")):
+            match = re.fullmatch(r"([^.].*)_ms_(\d\d)\.png", path.name, re.IGNORECASE)
+            if not match:
                 continue
-            bands, band = scenes.setdefault(match[1], {}), int(match[3])
+            bands, band = scenes.setdefault(match[1], {}), int(match[2])
             if band in bands:
                 raise DataError(f"{path}: the same scene and band as {bands[band]}; give one of the two folders")
             bands[band] = path
@@ -88,39 +88,23 @@ def main() -> None:
     add = parser.add_argument
     add("--source", type=Path, nargs="+", required=True, help="folder of the data base, complete_ms_data, or several")
     add("--out", type=Path, default=".", help="folder to write")
-    split = Path(__file__).parent / "cave_split.txt"
     add("--split", type=Path, metavar="FILE", help='lines "Train NAME" and "Valid NAME" (default: cave_split.txt)')
-    add(
-        "--size",
-        type=cli.at_least(1),
-        metavar="N",
-        help="average n x n pixels so that no scene is wider or higher than N; n is the smallest whole number",
-    )
-    add("--seed", type=cli.at_least(0), default=0, help="seed of the images' noise")
+    add_size_option(parser)
+    add_folder_options(parser)
     add_image_options(parser)
     args = parser.parse_args()
     folder = DataFolder(args.out, *image_options(parser, args))
 
-    found, parts = find_scenes(args.source), read_split(args.split or split)
-    scenes = {name: parts[name] for name in found if name in parts}
-    if not scenes:
-        raise DataError(f"{args.split or split}: names none of the scenes found: {', '.join(found)}")
-    folder.check_free(scenes)
+    found = find_scenes(args.source)
+    split = args.split or Path(__file__).parent / "cave_split.txt"
+    scenes = folder.choose(found, read_split(split), args.keep, split)
     for name, part in tqdm(scenes.items(), desc="importing", unit="scene", dynamic_ncols=True):
-        cube = read_scene(found[name])
-        if args.size:
-            cube = average_pixels(cube, -(-max(cube.shape[:2]) // args.size))
+        cube = shrink(read_scene(found[name]), args.size)
         folder.write(part, name, cube, WAVELENGTHS, noise_of(args.seed, name))
 
-    for part in ("Train", "Valid"):
+    for part in PARTS:
         names = [name for name in scenes if scenes[name] == part]
         print(f"{part}: {len(names)} scenes{': ' * bool(names)}{', '.join(names)}")
-    for what, names in (
-        ("in the split, but not found", parts.keys() - found),
-        ("left out, not in the split", found.keys() - parts),
-    ):
-        if names:
-            print(f"{what}: {', '.join(sorted(names))}")
     print(f"in {args.out}, images {folder.imaging.suffix} ({args.preset}, {args.camera})")
     print("CAVE holds zeros: prepare and score it with --non_positive floor VALUE, 0.01 for example")
 

@@ -15,7 +15,7 @@ from drcr import cli
 from drcr.files import DataError, list_files, write_atomically
 from drcr.images import IMAGE_SUFFIXES
 from drcr.matfile import check_cube, read_cube, wavelengths_of
-from drcr.render import add_image_options, image_options, noise_of, render_rgb
+from drcr.render import add_folder_options, add_image_options, image_options, noise_of, render_rgb
 
 
 def main() -> None:
@@ -24,17 +24,19 @@ def main() -> None:
     add = parser.add_argument
     add("--spectral_dir", type=Path, default="./Valid_spectral", help="folder of cubes")
     add("--rgb_dir", type=Path, default="./Valid_RGB", help="folder for the images")
-    add("--seed", type=cli.at_least(0), default=0, help="seed of the images' noise")
+    add_folder_options(parser)
     add_image_options(parser)
     args = parser.parse_args()
     camera, imaging = image_options(parser, args)
 
     cubes = list_files(args.spectral_dir, (".mat",), "spectral cubes")
-    for name in cubes:
-        for suffix in IMAGE_SUFFIXES:
-            path = args.rgb_dir / f"{name}{suffix}"
-            if path.exists():
-                raise DataError(f"{path}: is there already; choose another --rgb_dir, or remove it")
+    there = {path.stem: path for path in args.rgb_dir.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
+    if args.keep:
+        cubes = {name: path for name, path in cubes.items() if name not in there}
+    for name in cubes.keys() & there.keys():
+        raise DataError(
+            f"{there[name]}: is there already; --keep goes on with the others, --rgb_dir is another folder"
+        )
     args.rgb_dir.mkdir(parents=True, exist_ok=True)
     for name, path in tqdm(cubes.items(), desc="rendering", unit="image", dynamic_ncols=True):
         cube = read_cube(path)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from drcr import cli
 from drcr.matfile import WAVELENGTHS
-from drcr.render import DataFolder, add_image_options, image_options
+from drcr.render import DataFolder, add_folder_options, add_image_options, image_options
 from drcr.simulation import SceneModel, illuminant
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     add("--out", type=Path, default="./simulated", help="folder to write")
     add("--n_train", type=cli.at_least(0), default=20, help="number of training scenes")
     add("--n_valid", type=cli.at_least(0), default=5, help="number of validation scenes")
-    add("--seed", type=cli.at_least(0), default=0, help="seed of everything random")
+    add_folder_options(parser)
     group = parser.add_argument_group("scenes")
     add = group.add_argument
     add(
@@ -91,12 +91,13 @@ def main() -> None:
     for name in scene.illuminants:
         illuminant(name)  # an unknown one shows before the work
 
-    numbers = [("Train", 1 + i) for i in range(args.n_train)] + [("Valid", 901 + i) for i in range(args.n_valid)]
+    parts = {f"ARAD_1K_{1 + i:04}": "Train" for i in range(args.n_train)}
+    parts |= {f"ARAD_1K_{901 + i:04}": "Valid" for i in range(args.n_valid)}
     folder = DataFolder(args.out, camera, imaging)
-    folder.check_free({f"ARAD_1K_{i:04}": part for part, i in numbers})
-    for part, i in tqdm(numbers, desc="simulating", unit="scene", dynamic_ncols=True):
-        rng = np.random.default_rng([args.seed, i])
-        folder.write(part, f"ARAD_1K_{i:04}", scene.render(rng), WAVELENGTHS, rng, norm_factor=1.0)
+    scenes = folder.choose(parts, parts, args.keep)
+    for name, part in tqdm(scenes.items(), desc="simulating", unit="scene", dynamic_ncols=True):
+        rng = np.random.default_rng([args.seed, int(name[-4:])])
+        folder.write(part, name, scene.render(rng), WAVELENGTHS, rng, norm_factor=1.0)
     print(f"{args.n_train} training and {args.n_valid} validation scenes in {args.out}")
 
 

@@ -8,11 +8,12 @@ to 256 x 256 pixels, dark values raised to 0.01, in three tracks:
   simulated   the images of real-world, and 100 simulated scenes beside the real ones to train with
 
 Each is a folder of OUT with the data, the run, the cubes and the scores; RESULTS.md there has the tables,
-reconstruction.png and curves.png the pictures. What an interrupted run has finished is kept. The scored network is
-last.pth: best.pth would be chosen by the very scenes that it is scored on.
+reconstruction.png and curves.png are the pictures. What an interrupted run has finished is kept. The scored network
+is last.pth: best.pth would be chosen by the very scenes that it is scored on.
 """
 
 import os
+import shlex
 import time
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from drcr.images import IMAGE_SUFFIXES, normalise_rgb, read_rgb
 from drcr.matfile import read_cube
 from drcr.plots import plot_curves, plot_reconstruction
 from drcr.prepare import raise_to_floor
-from drcr.walkthrough import HEADINGS, ROOT, Scores, middling_scene, print_means, read_scores, step
+from drcr.walkthrough import HEADINGS, Scores, middling_scene, print_means, read_scores, step
 
+ROOT = Path(__file__).resolve().parents[1]
 FLOOR, MIN_RADIANCE = 0.01, 0.02
 TRACKS = ("clean", "real-world", "simulated")
 SMALL = "--channels 32 --n_blocks 3 --batchSize 8 --end_epoch 27 --max_iter 3000 --init_lr 5e-4"
@@ -32,36 +34,38 @@ METHODS = {"network": "DRCR Net", "polynomial": "root-polynomial, degree 4", "li
 
 def run_track(track: str, source: str, out: Path, training: str) -> dict[str, Scores]:
     """Run the commands of a track; returns the scores by method."""
-    data = os.path.relpath(out / track, ROOT / "train")  # the same from Dataset and test
+    data = shlex.quote(os.path.relpath(out / track, ROOT / "train"))  # the same from Dataset and test
     preset = "clean" if track == "clean" else "real-world"
     dark = f"--non_positive floor {FLOOR}"
-    if not (out / track / "Valid_RGB").is_dir():
-        step("Dataset", f"import_cave.py --source {source} --out {data} --size 256 --preset {preset}")
-        if track == "simulated":
-            step("Dataset", f"simulate.py --out {data} --n_train 100 --n_valid 0 --size 128 128")
+    step(ROOT / "Dataset", f"import_cave.py --source {source} --out {data} --size 256 --preset {preset} --keep")
+    if track == "simulated":
+        step(ROOT / "Dataset", f"simulate.py --out {data} --n_train 100 --n_valid 0 --size 128 128 --keep")
     prepared = f"{data}/prepared"
     step(
-        "train",
+        ROOT / "train",
         f"train_data_preprocess.py --data_path {data} --patch_size 64 --stride 32 {dark} "
         f"--train_data_path {prepared}/Train",
     )
-    step("train", f"valid_data_preprocess.py --data_path {data} {dark} --valid_data_path {prepared}/Valid")
-    if not (out / track / "run/last.pth").exists():
-        step(
-            "train",
-            f"main.py {training} --train_data_path {prepared}/Train --valid_data_path {prepared}/Valid "
-            f"--outf {data}/run",
-        )
-    step("test", f"test.py --RGB_dir {data}/Valid_RGB --model_dir {data}/run/last.pth --result_dir {data}/network")
+    step(ROOT / "train", f"valid_data_preprocess.py --data_path {data} {dark} --valid_data_path {prepared}/Valid")
+    resume = f" --resume {data}/run/last.pth" * (out / track / "run/last.pth").exists()
+    step(
+        ROOT / "train",
+        f"main.py {training} --train_data_path {prepared}/Train --valid_data_path {prepared}/Valid "
+        f"--outf {data}/run{resume}",
+    )
+    step(
+        ROOT / "test",
+        f"test.py --RGB_dir {data}/Valid_RGB --model_dir {data}/run/last.pth --result_dir {data}/network",
+    )
     for method in ("polynomial", "linear"):
         step(
-            "test",
+            ROOT / "test",
             f"baseline.py --method {method} --train_data_path {prepared}/Train --RGB_dir {data}/Valid_RGB "
             f"--result_dir {data}/{method}",
         )
     for method in METHODS:
         step(
-            "test",
+            ROOT / "test",
             f"compute_mrae.py --path_rec {data}/{method} --path_gt {data}/Valid_spectral {dark} "
             f"--min_radiance {MIN_RADIANCE} --csv {data}/{method}.csv",
         )
@@ -103,24 +107,22 @@ def main() -> None:
     parser = cli.parser(__doc__)
     add = parser.add_argument
     add("--source", type=Path, required=True, help="folder of the CAVE data base")
-    add("--out", type=Path, default=ROOT / "cave", help="folder for data, runs and results")
+    add("--out", type=Path, default="../cave", help="folder for data, runs and results")
     add("--tracks", nargs="+", choices=TRACKS, default=TRACKS, help="tracks to run")
     add("--training", default=SMALL, metavar="OPTIONS", help="main.py's options, in one pair of quotes")
     args = parser.parse_args()
 
     out = args.out.resolve()
-    source = os.path.relpath(args.source.resolve(), ROOT / "Dataset")
-    texts = []
+    source = shlex.quote(os.path.relpath(args.source.resolve(), ROOT / "Dataset"))
     for track in args.tracks:
         start = time.perf_counter()
         tables = run_track(track, source, out, args.training)
         draw(out / track, middling_scene(tables["network"]))
+        text = markdown(track, tables)
+        write_atomically(out / track / "RESULTS.md", lambda file, text=text: file.write(text.encode()))
         print(f"\n{track}, mean over {len(tables['network']) - 1} scenes, {time.perf_counter() - start:.0f} s")
         print_means({METHODS[method]: table for method, table in tables.items()})
-        texts.append(markdown(track, tables))
-    path = out / "RESULTS.md"
-    write_atomically(path, lambda file: file.write("\n".join(texts).encode()))
-    print(f"\ntables: {os.path.relpath(path)}; pictures: reconstruction.png and curves.png in each track's folder")
+        print(f"{os.path.relpath(out / track)}: RESULTS.md, reconstruction.png, curves.png")
 
 
 if __name__ == "__main__":

@@ -110,6 +110,8 @@ class Imaging:
         """Return linear RGB (H, W, 3), >= 0, as an exposed 8-bit image (H, W, 3), before JPEG."""
         if self.electrons:
             linear = rng.poisson(linear * self.electrons) / self.electrons
+            if not linear.any():
+                return linear.astype(np.uint8)
         full_scale = linear.mean() / self.mean if self.mean else linear.max()
         return np.clip(np.round(linear * (255 / full_scale)), 0, 255).astype(np.uint8)
 

@@ -115,7 +115,8 @@ def build_model(checkpoint: dict[str, Any], path: str | Path) -> DRCR:
     try:
         model = DRCR(**checkpoint["architecture"])
         model.load_state_dict(checkpoint["state_dict"])
-        model.wavelengths = checkpoint["wavelengths"]
+        if checkpoint["wavelengths"] is not None:
+            model.wavelengths = [float(nm) for nm in checkpoint["wavelengths"]]
         if model.wavelengths is not None and len(model.wavelengths) != model.architecture["out_channels"]:
             raise ValueError(f"{len(model.wavelengths)} wavelengths for {model.architecture['out_channels']} bands")
     except (RuntimeError, TypeError, ValueError) as error:

@@ -71,14 +71,21 @@ class _NonPositive(argparse.Action):
                 setattr(namespace, self.dest, None)
             case ["floor", text]:
                 try:
-                    setattr(namespace, self.dest, positive(text))
+                    floor = positive(text)
                 except (ValueError, argparse.ArgumentTypeError):
-                    parser.error(f"argument {option_string}: floor needs a number above 0, not {text}")
+                    floor = 0.0
+                if not 1e-6 <= floor < 1:
+                    parser.error(f"argument {option_string}: floor needs a number from 1e-6 up, below 1, not {text}")
+                setattr(namespace, self.dest, floor)
             case _:
                 parser.error(f"argument {option_string}: skip, or floor VALUE, not {' '.join(values)}")
 
 
-def add_non_positive(parser: argparse.ArgumentParser, skip: str, floor: str) -> None:
+def add_non_positive(
+    parser: argparse.ArgumentParser,
+    skip: str = "scenes with any value <= 0 are left out",
+    floor: str = "values of the cubes below VALUE are raised to it, and counted",
+) -> None:
     """Add the option --non_positive, which sets `floor`: None for skip, else the value. `skip`, `floor`: its help."""
     parser.add_argument(
         "--non_positive",

@@ -1,12 +1,36 @@
 """Files: atomic writing, listing folders, and the error for what is wrong with a user's file."""
 
 import io
+import lzma
 import os
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
+
+BROKEN = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    MemoryError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+)
+"""What the libraries that read data raise on files that are cut off or garbled."""
 
 
 class DataError(ValueError):

@@ -1,13 +1,12 @@
 """Cubes in the file formats that people have: .mat, .npy, .npz, ENVI, TIFF."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import spectral.io.envi  # SPy, the field's reader of ENVI files
 import tifffile  # scikit-image's reader of scientific TIFF
 
-from drcr.files import DataError
+from drcr.files import BROKEN, DataError
 from drcr.matfile import CUBE_NAMES, read_cube, read_wavelengths, wavelengths_in_nm
 
 CUBE_SUFFIXES = (".mat", ".npy", ".npz", ".hdr", ".tif", ".tiff")
@@ -15,38 +14,37 @@ NAMES = (*CUBE_NAMES, "ref")  # ref: Harvard's
 WAVELENGTH_NAMES = ("bands", "wavelengths", "wavelength", "wl", "lambda")
 
 
-def read_any(path: Path, variable: str | None = None) -> tuple[np.ndarray, np.ndarray | None, bool]:
+def read_any(
+    path: Path, variable: str | None = None, need_wavelengths: bool = True
+) -> tuple[np.ndarray, np.ndarray | None, bool]:
     """Read a cube of any of the formats.
 
     `variable` names it in a .mat or .npz; without it `cube`, `rad` or `ref` is looked for. Returns the array with
     three dimensions as stored (an ENVI file's is mapped, not read), the wavelengths in nm where the file tells
-    them, and whether the bands are known to come first (pages of a TIFF). Raises DataError if the file is broken.
+    them, and whether the bands are known to come first (pages of a TIFF). Raises DataError if the file is broken, or
+    if `need_wavelengths` and an ENVI header has wrong ones.
     """
     suffix = path.suffix.lower()
     if suffix == ".mat":
         cube = read_cube(path, (variable,) if variable else NAMES)
         # bands first or last: the wavelengths tell which
-        wavelengths = next(
-            (
-                w
-                for n in (cube.shape[2], cube.shape[0])
-                if (w := read_wavelengths(path, n, WAVELENGTH_NAMES)) is not None
-            ),
-            None,
-        )
+        for count in cube.shape[::-2]:
+            wavelengths = read_wavelengths(path, count, WAVELENGTH_NAMES)
+            if wavelengths is not None:
+                break
         return cube, wavelengths, False
     if suffix in (".npy", ".npz"):
         cube, wavelengths = _read_numpy(path, variable)
         return _checked(cube, path), wavelengths, False
     if suffix == ".hdr":
-        cube, wavelengths = _read_envi(path)
+        cube, wavelengths = _read_envi(path, need_wavelengths)
         return _checked(cube, path), wavelengths, False
     cube, bands_first = _read_tiff(path)
     return _checked(cube, path), None, bands_first
 
 
 def _checked(cube: np.ndarray, path: Path) -> np.ndarray:
-    if cube.ndim != 3 or cube.dtype.kind not in "fiu":
+    if cube.ndim != 3 or cube.dtype.kind not in "fiu" or not cube.size:
         raise DataError(
             f"{path}: a cube of numbers with three dimensions is needed; it is {cube.dtype}, {cube.shape}"
         )
@@ -56,26 +54,33 @@ def _checked(cube: np.ndarray, path: Path) -> np.ndarray:
 def _read_numpy(path: Path, variable: str | None) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the array of a .npy or .npz, and the wavelengths that a .npz has beside it."""
     try:
-        # a .npy is mapped, so that a window of it can be taken without reading all
-        data = np.load(path, mmap_mode="r" if path.suffix.lower() == ".npy" else None, allow_pickle=False)
-        if isinstance(data, np.ndarray):
-            return data, None
-        with data:
-            arrays = {name: data[name] for name in data.files if data[name].dtype != object}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        if path.suffix.lower() == ".npy":
+            # mapped, so that a band can be taken without reading all
+            return np.load(path, mmap_mode="r", allow_pickle=False), None
+        with np.load(path, allow_pickle=False) as file:
+            name = _choose(file, variable)
+            if name is None:
+                raise DataError(
+                    f"{path}: no array named {variable or ' or '.join(NAMES)}; it has {', '.join(file) or 'none'}"
+                )
+            lists = (file[other] for other in WAVELENGTH_NAMES if other in file)
+            found = (wavelengths_in_nm(values) for values in lists)
+            return file[name], next((wavelengths for wavelengths in found if wavelengths is not None), None)
+    except (DataError, PermissionError):
+        raise
+    except BROKEN as error:
         raise DataError(f"{path}: truncated or no NumPy file of plain numbers; copy or save it again") from error
-    cubes = [name for name, array in arrays.items() if array.ndim == 3]
-    names = (variable,) if variable else (*NAMES, *cubes[: len(cubes) == 1])
-    name = next((name for name in names if name in arrays), None)
-    if name is None:
-        raise DataError(
-            f"{path}: no array named {variable or ' or '.join(NAMES)}; it has {', '.join(arrays) or 'none'}"
-        )
-    found = (wavelengths_in_nm(arrays[other]) for other in WAVELENGTH_NAMES if other in arrays)
-    return arrays[name], next((wavelengths for wavelengths in found if wavelengths is not None), None)
 
 
-def _read_envi(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+def _choose(file: np.lib.npyio.NpzFile, variable: str | None) -> str | None:
+    """Return the name of a .npz file's cube: `variable`, else a usual name, else its only array."""
+    if variable:
+        return variable if variable in file else None
+    others = [name for name in file if name not in WAVELENGTH_NAMES]
+    return next((name for name in NAMES if name in file), others[0] if len(others) == 1 else None)
+
+
+def _read_envi(path: Path, need_wavelengths: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the cube (H, W, bands), mapped, and the wavelengths of an ENVI header and the data file beside it."""
     try:
         image = spectral.io.envi.open(str(path))
@@ -89,11 +94,18 @@ def _read_envi(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             raise ValueError(f"reflectance scale factor {factor}")
     except spectral.io.envi.EnviDataFileNotFoundError as error:
         raise DataError(f"{path}: its data file is not beside it (same name; .raw, .img, .dat or none)") from error
-    except (spectral.SpyException, OSError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
+    except PermissionError:
+        raise
+    except (spectral.SpyException, *BROKEN) as error:
         raise DataError(f"{path}: broken, or shorter than its header says ({error}); copy it again") from error
+    listed = image.metadata.get("wavelength")
     wavelengths = None
-    if image.bands.centers is not None:
+    if listed is not None and image.bands.centers is not None and len(listed) == cube.shape[2]:
         wavelengths = wavelengths_in_nm(np.array(image.bands.centers, np.float64))
+    if listed is not None and wavelengths is None and need_wavelengths:
+        raise DataError(
+            f"{path}: its wavelengths are no rising list in nm, one a band; mend it, or give --wavelengths"
+        )
     return cube if factor == 1 else cube / np.float32(factor), wavelengths
 
 
@@ -109,7 +121,9 @@ def _read_tiff(path: Path) -> tuple[np.ndarray, bool]:
             if len(file.pages) > 1:
                 return file.asarray(key=slice(None)), True
             return file.asarray(), file.series[0].axes != "YXS"
-    except DataError:
+    except (DataError, PermissionError):
         raise
-    except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
+    except (tifffile.TiffFileError, *BROKEN) as error:
+        if "imagecodecs" in str(error):  # an optional, large package
+            raise DataError(f"{path}: its compression can't be read; save it without, or with deflate") from error
         raise DataError(f"{path}: truncated or no TIFF; copy or save it again") from error

@@ -1,32 +1,18 @@
 """Hyperspectral cubes in MATLAB's .mat files."""
 
 import time
-import zlib
 from pathlib import Path
 
 import h5py
 import numpy as np
 import scipy.io
+from numpy.typing import ArrayLike
 
-from drcr.files import DataError, write_hdf5
+from drcr.files import BROKEN, DataError, write_hdf5
 
 CUBE_NAMES = ("cube", "rad")
 WAVELENGTHS = np.arange(400.0, 701.0, 10.0)
 """The 31 bands of the challenges' data sets, in nanometres."""
-
-# what h5py and SciPy raise on files that are cut off or garbled
-_BROKEN = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    RuntimeError,
-    MemoryError,
-    EOFError,
-    zlib.error,
-    scipy.io.matlab.MatReadError,
-)
 
 
 def _read_variable(path: Path, names: tuple[str, ...]) -> tuple[str | None, np.ndarray | None, list[str]]:
@@ -45,7 +31,9 @@ def _read_variable(path: Path, names: tuple[str, ...]) -> tuple[str | None, np.n
         found = sorted(entry[0] for entry in scipy.io.whosmat(path))
         name = next((name for name in names if name in found), None)
         return name, None if name is None else scipy.io.loadmat(path, variable_names=[name])[name], found
-    except _BROKEN as error:
+    except PermissionError:
+        raise
+    except (*BROKEN, scipy.io.matlab.MatReadError) as error:
         raise DataError(f"{path}: truncated or no .mat file; copy or download it again") from error
 
 
@@ -59,7 +47,7 @@ def read_cube(path: str | Path, names: tuple[str, ...] = CUBE_NAMES) -> np.ndarr
     name, cube, found = _read_variable(path, names)
     if cube is None:
         raise DataError(f"{path}: no variable named {' or '.join(names)}; it has {', '.join(found) or 'none'}")
-    if cube.ndim != 3 or cube.dtype.kind not in "fiu":
+    if cube.ndim != 3 or cube.dtype.kind not in "fiu" or not cube.size:
         raise DataError(f"{path}: {name} must be numbers, H x W x bands; it is {cube.dtype}, {cube.shape}")
     return cube.astype(np.float32, copy=False)
 
@@ -69,36 +57,47 @@ def wavelengths_in_nm(values: np.ndarray) -> np.ndarray | None:
 
     They must rise or fall throughout. Those between 0.2 and 3 are taken for micrometres.
     """
-    if values.dtype.kind not in "fiu" or not np.isfinite(values).all() or values.size == 0:
+    if values.dtype.kind not in "fiu" or values.size == 0 or not np.isfinite(values).all():
         return None
     values = np.float64(values).ravel()
     if values.min() > 0.2 and values.max() < 3:
         values = values * 1000
     monotonic = (np.diff(values) > 0).all() or (np.diff(values) < 0).all()
-    return values if monotonic and values.min() > 100 else None
+    return values if monotonic and 100 < values.min() <= values.max() < 1e5 else None
 
 
 def read_wavelengths(path: str | Path, count: int, names: tuple[str, ...] = ("bands",)) -> np.ndarray | None:
     """Return the wavelengths (nm) of a .mat file's `count` bands, from its variable `bands` or another of `names`.
 
-    None if there is none, or if it is no such list: ICVL's and others' hold it, some hold only numbers of bands.
+    None if no variable is such a list: some files hold only the numbers of the bands, 1, 2, 3.
     """
-    _, bands, _ = _read_variable(Path(path), names)
-    return None if bands is None or bands.size != count else wavelengths_in_nm(bands)
+    for name in names:
+        _, values, _ = _read_variable(Path(path), (name,))
+        if values is not None and values.size == count and (wavelengths := wavelengths_in_nm(values)) is not None:
+            return wavelengths
+    return None
+
+
+def find_wavelengths(path: str | Path, count: int) -> np.ndarray | None:
+    """Return the wavelengths (nm) of a .mat cube's `count` bands: 400-700 nm for 31 that tell none, else None."""
+    wavelengths = read_wavelengths(path, count)
+    return WAVELENGTHS if wavelengths is None and count == len(WAVELENGTHS) else wavelengths
 
 
 def wavelengths_of(path: str | Path, count: int) -> np.ndarray:
-    """Return the wavelengths (nm) of a .mat cube's `count` bands; 400-700 nm for 31 that don't tell them.
-
-    Raises DataError for any other number of bands that don't tell them.
-    """
-    wavelengths = read_wavelengths(path, count)
-    if wavelengths is None and count != len(WAVELENGTHS):
+    """Return what `find_wavelengths` finds. Raises DataError if that is nothing."""
+    wavelengths = find_wavelengths(path, count)
+    if wavelengths is None:
         raise DataError(
             f"{path}: {count} bands, and no variable `bands` with their wavelengths in nm (only 31 are known without "
             "it); Dataset/import_cubes.py adds it"
         )
-    return WAVELENGTHS if wavelengths is None else wavelengths
+    return wavelengths
+
+
+def same_bands(first: ArrayLike, second: ArrayLike) -> bool:
+    """Tell whether two lists of wavelengths (nm) are the same, within 0.1 nm."""
+    return len(first) == len(second) and bool(np.allclose(first, second, rtol=0, atol=0.1))
 
 
 def describe_bands(wavelengths: np.ndarray) -> str:

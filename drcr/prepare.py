@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from drcr.files import DataError, list_files, write_atomically, write_hdf5
 from drcr.images import IMAGE_SUFFIXES, read_rgb
-from drcr.matfile import check_cube, describe_bands, read_cube, wavelengths_of
+from drcr.matfile import check_cube, describe_bands, read_cube, same_bands, wavelengths_of
 
 INDEX = "index.json"
 
@@ -147,7 +147,7 @@ def prepare(
             info = _SceneInfo(*rgb.shape[:2], wavelengths, raised)
         first = next(iter(infos), name)
         expected = infos.get(first, info).wavelengths
-        if not np.array_equal(info.wavelengths, expected):
+        if not same_bands(info.wavelengths, expected):
             raise DataError(
                 f"{cube_path}: {describe_bands(info.wavelengths)}, but {first} has {describe_bands(expected)}; one "
                 "data set needs the same wavelengths throughout"

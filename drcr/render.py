@@ -2,7 +2,9 @@
 
 import argparse
 import dataclasses
+import os
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from drcr import cli
 from drcr.camera import PRESETS, Camera, Imaging
 from drcr.files import DataError, write_atomically
+from drcr.images import IMAGE_SUFFIXES
 from drcr.matfile import write_cube
 
 
@@ -44,6 +47,16 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     add("--quality", type=cli.at_least(0), help="quality of the JPEG, 1 to 100, 0: PNG")
 
 
+def add_folder_options(parser: argparse.ArgumentParser) -> None:
+    """Add --keep and --seed, which all that write a `DataFolder` have."""
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="go on where an earlier run stopped: scenes that are there are kept, whatever they were made with",
+    )
+    parser.add_argument("--seed", type=cli.at_least(0), default=0, help="seed of everything random, such as noise")
+
+
 def image_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[Camera, Imaging]:
     """Return what the options of `add_image_options` say. Raises DataError if there is no such camera."""
     given = {name: getattr(args, name) for name in ("electrons", "mean", "quality")}
@@ -53,12 +66,14 @@ def image_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     )
     if imaging.mean >= 1 or imaging.quality > 100 or 0 < imaging.electrons < 1 or imaging.electrons > 1e9:
         parser.error("--mean below 1, --quality of 100 at most, --electrons 0 or from 1 to 1e9 are needed")
+    if args.gains and max(args.gains) > 1000:
+        parser.error("--gains of 1000 at most are needed")
     return Camera(args.camera, args.gains), imaging
 
 
 def noise_of(seed: int, name: str) -> np.random.Generator:
     """Return the random numbers of a scene's noise; they depend on `seed` and the scene's name alone."""
-    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+    return np.random.default_rng([seed, zlib.crc32(os.fsencode(name))])
 
 
 def render_rgb(
@@ -66,8 +81,13 @@ def render_rgb(
 ) -> bytes:
     """Return the image file of the cube (H, W, bands) of the scene `name`, as `camera` and `imaging` make it.
 
-    Raises DataError if the camera sees nothing.
+    Raises DataError if the camera sees nothing, or if values are above 1.
     """
+    if cube.max() > 1:
+        raise DataError(
+            f"{name}: values up to {cube.max():g}, but radiance from 0 to 1 is needed; import_cubes.py --scale "
+            "divides them"
+        )
     linear = camera(cube, wavelengths)
     if not linear.max() > 0:
         raise DataError(f"{name}: black all over; there is nothing to make an image of")
@@ -97,16 +117,39 @@ class DataFolder:
             self.out / f"{part}_RGB" / f"{name}{self.imaging.suffix}",
         )
 
-    def is_whole(self, part: str, name: str) -> bool:
-        """Tell whether a scene's files are there."""
-        return all(path.exists() for path in self.paths(part, name)[: 1 + self.rgb])
+    def choose(
+        self, found: Iterable[str], parts: dict[str, str], keep: bool, split: Path | None = None
+    ) -> dict[str, str]:
+        """Return the part of each scene to be written, by name: those found that `parts`, read from `split`, names.
 
-    def check_free(self, scenes: dict[str, str]) -> None:
-        """Raise DataError if a file of a scene, name -> part, is there already."""
+        With `keep` those that are there already are left as they are, whatever they were made with. Prints what is
+        left out. Raises DataError if the split names none of them, and without `keep` if a file of one is there
+        already.
+        """
+        scenes = {name: parts[name] for name in found if name in parts}
+        if found and not scenes:
+            raise DataError(f"{split}: names none of the scenes found: {', '.join(found)}")
+        for what, names in (
+            ("in the split, but not found", parts.keys() - found),
+            ("left out, not in the split", set(found) - parts.keys()),
+        ):
+            if names:
+                print(f"{what}: {', '.join(sorted(names))}")
+        if keep:
+            kept = {name for name, part in scenes.items() if all(self._there(part, name))}
+            print(f"kept, there already: {len(kept)} scenes")
+            return {name: part for name, part in scenes.items() if name not in kept}
         for name, part in scenes.items():
-            for path in self.paths(part, name)[: 1 + self.rgb]:
-                if path.exists():
-                    raise DataError(f"{path}: is there already; choose another --out, or remove it")
+            for path in filter(None, self._there(part, name)):
+                raise DataError(f"{path}: is there already; --keep goes on with the others, --out is another folder")
+        return scenes
+
+    def _there(self, part: str, name: str) -> list[Path | None]:
+        """Return a scene's cube, and image if there are to be any, of whatever suffix; None for what is missing."""
+        cube, image = self.paths(part, name)
+        images = (image.with_name(name + suffix) for suffix in IMAGE_SUFFIXES)
+        found = [cube if cube.exists() else None]
+        return found + [next((path for path in images if path.exists()), None)] * self.rgb
 
     def write(
         self,
@@ -117,11 +160,16 @@ class DataFolder:
         rng: np.random.Generator,
         **variables: float,
     ) -> None:
-        """Write a scene: its cube (H, W, bands), as it is, and the image made of it, with noise from `rng`."""
+        """Write a scene: its cube (H, W, bands), as it is, and the image made of it, with noise from `rng`.
+
+        Only what is missing of the two is written.
+        """
         cube_path, rgb_path = self.paths(part, name)
-        image = render_rgb(cube, wavelengths, self.camera, self.imaging, rng, name) if self.rgb else None
-        cube_path.parent.mkdir(parents=True, exist_ok=True)
-        write_cube(cube_path, cube, wavelengths, **variables)
+        there = self._there(part, name)
+        image = render_rgb(cube, wavelengths, self.camera, self.imaging, rng, name) if None in there[1:] else None
+        if there[0] is None:
+            cube_path.parent.mkdir(parents=True, exist_ok=True)
+            write_cube(cube_path, cube, wavelengths, **variables)
         if image is not None:
             rgb_path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(rgb_path, lambda file: file.write(image))

@@ -1,13 +1,13 @@
 """What the scripts that show the whole way share: running the project's commands, and tables of scores."""
 
 import csv
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 from drcr.files import DataError
 
-ROOT = Path(__file__).resolve().parent.parent
 HEADINGS = {
     "mrae": ("MRAE", 4),
     "rmse": ("RMSE", 4),
@@ -19,10 +19,10 @@ HEADINGS = {
 Scores = dict[str, dict[str, float]]
 
 
-def step(folder: str, command: str) -> None:
+def step(folder: Path, command: str) -> None:
     """Run `python COMMAND` in one of the project's folders, as the README has it, and print it."""
-    print(f"\n$ cd {folder} && python {command}", flush=True)
-    if subprocess.run([sys.executable, *command.split()], cwd=ROOT / folder).returncode:
+    print(f"\n$ cd {folder.name} && python {command}", flush=True)
+    if subprocess.run([sys.executable, *shlex.split(command)], cwd=folder).returncode:
         raise DataError("stopped: the command above failed")
 
 

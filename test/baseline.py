@@ -43,11 +43,15 @@ def fit(images: ValidImages, method: str, ridge: float) -> np.ndarray:
     for rgb, cube in tqdm(images, desc="fitting", unit="image", dynamic_ncols=True, leave=False):
         x, y = terms(rgb.permute(1, 2, 0).numpy(), method), cube.flatten(1).T.double().numpy()
         normal, right = normal + x.T @ x, right + x.T @ y
-    penalty = ridge * np.trace(normal) / len(normal)
     try:
-        return np.linalg.solve(normal + penalty * np.eye(len(normal)), right)
-    except np.linalg.LinAlgError as error:
-        raise DataError(f"{images.path}: too few different colours; give --ridge, or more data") from error
+        with np.errstate(all="ignore"):
+            penalty = ridge * np.trace(normal) / len(normal)
+            matrix = np.linalg.solve(normal + penalty * np.eye(len(normal)), right)
+    except np.linalg.LinAlgError:
+        matrix = np.full(1, np.nan)
+    if not np.isfinite(matrix).all():
+        raise DataError(f"{images.path}: no solution with --ridge {ridge:g}; give another, or more data")
+    return matrix
 
 
 def main() -> None:
@@ -63,6 +67,7 @@ def main() -> None:
     ridge = {"linear": 0.0, "polynomial": 1e-6}[args.method] if args.ridge is None else args.ridge
     paths = find_images(args.RGB_dir)
     for path in paths:
+        read_rgb(path)  # one that does not decode shows now
         check_target(args.result_dir / f"{path.stem}.mat")
     images = ValidImages(args.train_data_path, drop_rows=0)
     matrix = fit(images, args.method, ridge)

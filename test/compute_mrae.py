@@ -7,7 +7,7 @@ taken over all pixels and bands of an image, then averaged over the images. PSNR
 SSIM the mean over bands (nan below 11 x 11 pixels).
 
 Relative errors over near-black pixels dwarf all others. --min_radiance VALUE prints the MRAE a second time, beside
-the full one, without the pixels whose true radiance, averaged over the bands, is below VALUE.
+the full one, without the pixels whose true radiance (after --non_positive), averaged over the bands, is below VALUE.
 """
 
 import csv
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from drcr import cli, metrics
 from drcr.files import DataError, list_files, write_atomically
-from drcr.matfile import check_cube, describe_bands, read_cube, read_wavelengths
+from drcr.matfile import check_cube, describe_bands, find_wavelengths, read_cube, same_bands
 from drcr.prepare import describe_floor, raise_to_floor
 
 SCORES = ("mrae", "rmse", "psnr", "sam", "ssim")
@@ -42,7 +42,7 @@ def score(rec_path: Path, gt_path: Path, floor: float | None, min_radiance: floa
     """Return the scores of an image, or None if its truth has values <= 0 and there is no floor."""
     truth = read_cube(gt_path)
     check_cube(truth, gt_path)
-    bands = [read_wavelengths(path, truth.shape[2]) for path in (rec_path, gt_path)]
+    bands = [find_wavelengths(path, truth.shape[2]) for path in (rec_path, gt_path)]
     raised = 0
     if floor is not None:
         truth, raised = raise_to_floor(truth, floor)
@@ -52,7 +52,7 @@ def score(rec_path: Path, gt_path: Path, floor: float | None, min_radiance: floa
     check_cube(rec, rec_path)
     if rec.shape != truth.shape:
         raise DataError(f"{rec_path}: {rec.shape} H x W x bands, but the truth {gt_path} is {truth.shape}")
-    if all(nm is not None for nm in bands) and not np.allclose(*bands):
+    if all(nm is not None for nm in bands) and not same_bands(*bands):
         raise DataError(f"{rec_path}: {describe_bands(bands[0])}, but the truth {gt_path} has other wavelengths")
     rec = rec.clip(0, 1)
     scores, left_out = [getattr(metrics, name)(rec, truth) for name in SCORES], 0.0
@@ -116,6 +116,13 @@ def main() -> None:
 
     table = np.array([image.scores for image in images.values()], np.float64)
     average = table.mean(0)
+    if without:
+        bright = np.isfinite(table[:, 5])
+        if not bright.any():
+            raise DataError(
+                f"{args.path_gt}: every pixel is below --min_radiance {args.min_radiance:g}; choose a lower one"
+            )
+        average[5] = table[bright, 5].mean()
     print(f"The average mrae is: {average[0]}")
     print(f"The average rmse is: {average[1]}")
     print(f"The average psnr is: {average[2]:.4f} dB")
@@ -124,6 +131,8 @@ def main() -> None:
     if without:
         left_out = np.mean([image.left_out for image in images.values()])
         print(f"The average {without} is: {average[5]} ({left_out:.2%} of the pixels left out)")
+        if not bright.all():
+            print(f"dark all over, not in that average: {', '.join(np.array(list(images))[~bright])}")
     if args.floor is not None:
         raised = [image.raised for image in images.values()]
         print(describe_floor(args.floor, raised, sum(image.n_values for image in images.values())))

@@ -118,3 +118,28 @@ def test_everything_else_is_refused_in_one_line_and_no_code_runs(tmp_path):
     # the bomb is real: plain pickle sets it off
     pickle.loads((tmp_path / "pickle.pth").read_bytes()).close()
     assert (tmp_path / "exploded").exists()
+
+
+def test_export_keeps_the_network_in_half_precision(script, tmp_path):
+    model = DRCR(out_channels=7, channels=16, n_blocks=1)
+    model.wavelengths = [500.0 + 10 * i for i in range(7)]
+    save_checkpoint(tmp_path / "whole.pth", model, optimizer={"state": torch.zeros(10**5)})
+    script("train/export.py", "--checkpoint", "whole.pth", "--out", "small.pth")
+    small = load_model(tmp_path / "small.pth")
+    assert small.wavelengths == model.wavelengths
+    assert (tmp_path / "small.pth").stat().st_size < 0.5 * (tmp_path / "whole.pth").stat().st_size
+    for ours, theirs in zip(small.parameters(), model.parameters(), strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.equal(ours, theirs.half().float())
+    assert (
+        "is there already"
+        in script("train/export.py", "--checkpoint", "whole.pth", "--out", "small.pth", ok=False).stderr
+    )
+
+
+def test_wavelengths_that_are_none_are_refused(tmp_path):
+    model = DRCR(channels=8, n_blocks=0)
+    for wavelengths in (["x"] * 31, [400.0] * 30):
+        save_checkpoint(tmp_path / "a.pth", model, wavelengths=wavelengths)
+        with pytest.raises(DataError, match=r"a\.pth"):
+            load_model(tmp_path / "a.pth")

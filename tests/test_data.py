@@ -8,12 +8,13 @@ import time
 import cv2
 import numpy as np
 import pytest
+import scipy.io
 from conftest import DATA, ROOT
 from torch.utils.data import DataLoader
 
 from drcr.data import TrainPatches, ValidImages
 from drcr.files import DataError
-from drcr.matfile import read_cube, write_cube
+from drcr.matfile import WAVELENGTHS, read_cube, write_cube
 from drcr.prepare import prepare
 
 DATASET = DATA / "Dataset"
@@ -227,3 +228,19 @@ def test_scenes_of_one_folder_need_the_same_bands(tmp_path):
     with pytest.raises(DataError, match="31 bands, 420-720 nm, but scene000 has 31 bands, 400-700 nm"):
         prepare(spectral, rgb, tmp_path / "out")
     assert not (tmp_path / "out/index.json").exists()
+
+
+def test_the_same_bands_in_other_units_are_the_same(tmp_path):
+    spectral, rgb = make_scenes(tmp_path, 3)
+    cube = read_cube(spectral / "scene001.mat").copy()
+    scipy.io.savemat(spectral / "scene001.mat", {"cube": cube, "bands": np.float32(WAVELENGTHS / 1000)})
+    write_cube(spectral / "scene002.mat", cube, WAVELENGTHS)
+    assert len(prepare(spectral, rgb, tmp_path / "out").scenes) == 3
+
+
+@pytest.mark.parametrize(
+    "words", [("floor",), ("floor", 0), ("floor", 1e-46), ("floor", 5), ("skip", 1), ("roof", 0.1)]
+)
+def test_floors_that_are_none(script, words):
+    process = script("train/valid_data_preprocess.py", "--data_path", DATASET, "--non_positive", *words, ok=False)
+    assert "--non_positive: " in process.stderr.splitlines()[-1]

@@ -40,6 +40,7 @@ def test_the_readmes_commands_and_their_traces(demo):
         "main.py",
         "test.py",
         "compute_mrae.py",
+        "baseline.py",
         "compute_mrae.py",
     ]
     for name in ("reconstruction.png", "curves.png"):

@@ -1,5 +1,7 @@
 """The importers: CAVE as it is distributed, cubes in every format, RGB images for cubes that have none."""
 
+import importlib.util
+
 import cv2
 import h5py
 import numpy as np
@@ -9,15 +11,17 @@ import spectral.io.envi
 import tifffile
 from conftest import ROOT, SHARED
 
+from drcr.files import DataError
+from drcr.formats import read_any
 from drcr.images import read_rgb
 from drcr.matfile import WAVELENGTHS, read_cube, read_wavelengths, write_cube
-from drcr.spectra import average_pixels, read_split, resample
+from drcr.spectra import read_split, resample, shrink
 
 CAVE, CUBES, RENDER = "Dataset/import_cave.py", "Dataset/import_cubes.py", "Dataset/render_rgb.py"
 rng = np.random.default_rng(5)
 
 
-def smooth_cube(height=20, width=24, wavelengths=WAVELENGTHS):
+def smooth_cube(height=40, width=44, wavelengths=WAVELENGTHS):
     """Return a cube, values in (0, 0.9], whose spectra are lines over the wavelength."""
     slope = rng.uniform(-1, 1, (height, width, 1))
     return np.float32(0.45 + 0.4 * slope * (np.asarray(wavelengths) - 550) / 200)
@@ -185,7 +189,7 @@ def test_every_format_gives_the_same_cube(script, tmp_path, case):
     path = tmp_path / "d/Train_spectral/scene.mat"
     assert np.array_equal(read_cube(path), cube)
     assert np.array_equal(read_wavelengths(path, 31), WAVELENGTHS)
-    assert read_rgb(tmp_path / "d/Train_RGB/scene.jpg").shape == (20, 24, 3)
+    assert read_rgb(tmp_path / "d/Train_RGB/scene.jpg").shape == (40, 44, 3)
 
 
 def test_icvl(script, tmp_path):
@@ -217,7 +221,7 @@ def test_harvard(script, tmp_path):
     (tmp_path / "s").mkdir()
     wavelengths, calib = np.arange(420, 721, 10.0), np.linspace(0.1, 0.8, 31)
     cube = smooth_cube(wavelengths=wavelengths)
-    scipy.io.savemat(tmp_path / "s/scene.mat", {"ref": 0.02 * cube * calib, "lbl": np.ones((20, 24))})
+    scipy.io.savemat(tmp_path / "s/scene.mat", {"ref": 0.02 * cube * calib, "lbl": np.ones((40, 44))})
     np.savetxt(tmp_path / "s/calib.txt", calib)
     printed = script(CUBES, "--source", tmp_path / "s", "--out", tmp_path / "d", "--dataset", "harvard").stdout
     assert "not measured, the nearest band repeated: 400, 410 nm" in printed
@@ -263,10 +267,11 @@ def test_resampling():
     assert np.array_equal(resample(cube, target + 20, target)[..., :3], cube[..., [0, 0, 0]])
 
 
-def test_average_pixels():
+def test_shrink():
     cube = smooth_cube(7, 9)
-    assert np.allclose(average_pixels(cube, 3)[1, 2], cube[3:6, 6:9].mean((0, 1)))
-    assert average_pixels(cube, 2).shape == (3, 4, 31)
+    assert np.allclose(shrink(cube, 3)[1, 2], cube[3:6, 6:9].mean((0, 1)))
+    assert shrink(cube, 5).shape == (3, 4, 31)
+    assert shrink(cube, 9) is cube
 
 
 def test_split_keep_and_no_rgb(script, tmp_path):
@@ -413,3 +418,156 @@ def test_other_bands_go_through_all_five_commands(script, tmp_path, bands):
     assert np.allclose(read_wavelengths(path, bands), wavelengths)
     printed = script("test/compute_mrae.py", "--path_gt", tmp_path / "d/Valid_spectral").stdout
     assert "The average mrae is" in printed
+
+
+def test_training_on_real_cave_never_gives_nan_and_says_what_it_did(script, fails, tmp_path):
+    source = SHARED / "data/cave/half"
+    if not source.is_dir():
+        pytest.skip("../shared/data/cave, real scenes, is not there")
+    script(CAVE, "--source", source, "--out", tmp_path / "d")
+    size = ("--patch_size", 32, "--stride", 64)
+    # the released rule leaves nothing, and says what to do
+    fails("train/train_data_preprocess.py", "--data_path", tmp_path / "d", *size, names="--non_positive floor VALUE")
+    floor = ("--data_path", tmp_path / "d", "--non_positive", "floor", 0.001)
+    assert "in 17 of 17 scenes" in script("train/train_data_preprocess.py", *floor, *size).stdout
+    script("train/valid_data_preprocess.py", *floor)
+    options = ("--channels", 8, "--n_blocks", 0, "--batchSize", 8, "--end_epoch", 2)
+    printed = script("train/main.py", *options).stdout
+    assert "training data, dark values: " in printed
+    assert "validation data, dark values: " in printed
+    rows = (tmp_path / "RealWorldResults/loss.csv").read_text().splitlines()[1:]
+    losses = [float(value) for row in rows for value in row.split(",")[4:]]
+    assert len(losses) == 4
+    assert np.isfinite(losses).all()
+
+
+# what a review had found
+
+
+@pytest.mark.parametrize("interleave", ["bip", "bil", "bsq"])
+def test_float32_files_keep_their_bands(script, tmp_path, interleave):
+    """They are mapped read-only, and nothing is left to convert."""
+    cube = smooth_cube()
+    (tmp_path / "s").mkdir()
+    np.save(tmp_path / "s/a.npy", cube)
+    write_envi(tmp_path / "s", cube, WAVELENGTHS, interleave=interleave)
+    script(CUBES, "--source", tmp_path / "s", "--out", tmp_path / "d", "--bands", "keep")
+    for name in ("a", "scene"):
+        assert np.array_equal(read_cube(tmp_path / f"d/Train_spectral/{name}.mat"), cube)
+
+
+def test_start_and_step_find_the_bands_by_the_shorter_axis(script, tmp_path):
+    cube = smooth_cube(40, 44)
+    (tmp_path / "s").mkdir()
+    np.save(tmp_path / "s/first.npy", cube.transpose(2, 0, 1))
+    tifffile.imwrite(tmp_path / "s/rows.tif", cube, photometric="minisblack")  # 40 pages of 44 x 31
+    script(CUBES, "--source", tmp_path / "s", "--out", tmp_path / "d", "--wavelengths", 400, 10)
+    for name in ("first", "rows"):
+        assert np.array_equal(read_cube(tmp_path / f"d/Train_spectral/{name}.mat"), cube)
+
+
+def test_band_axis_is_the_users_word(script, tmp_path):
+    cube = smooth_cube(20, 24)  # 20 rows are fewer than 31 bands
+    (tmp_path / "s").mkdir()
+    np.save(tmp_path / "s/a.npy", cube)
+    options = ("--source", tmp_path / "s", "--out", tmp_path / "d", "--wavelengths", 400, 10)
+    script(CUBES, *options, "--band_axis", "last")
+    assert np.array_equal(read_cube(tmp_path / "d/Train_spectral/a.mat"), cube)
+
+
+def test_a_count_of_bands_is_no_wavelength(script, tmp_path):
+    (tmp_path / "s").mkdir()
+    wavelengths = 420 + 10.0 * np.arange(31)
+    scipy.io.savemat(tmp_path / "s/a.mat", {"cube": smooth_cube(), "bands": 31, "wavelengths": wavelengths})
+    script(CUBES, "--source", tmp_path / "s", "--out", tmp_path / "d", "--bands", "keep")
+    assert np.array_equal(read_wavelengths(tmp_path / "d/Train_spectral/a.mat", 31), wavelengths)
+
+
+def test_wavelengths_that_are_assumed_are_said(script, tmp_path):
+    (tmp_path / "s").mkdir()
+    np.save(tmp_path / "s/a.npy", smooth_cube(40, 44))
+    printed = script(CUBES, "--source", tmp_path / "s", "--out", tmp_path / "d").stdout
+    assert "1 cubes tell no wavelengths: taken for 400, 410, ... 700 nm" in printed
+
+
+def test_strange_envi_wavelengths_are_not_passed_over(script, fails, tmp_path):
+    (tmp_path / "s").mkdir()
+    swapped = (420 + 10.0 * np.arange(31))[[1, 0, *range(2, 31)]]
+    write_envi(tmp_path / "s", smooth_cube(), swapped)
+    options = ("--source", tmp_path / "s", "--out", tmp_path / "d")
+    fails(CUBES, *options, names="no rising list in nm")
+    script(CUBES, *options, "--wavelengths", 400, 10, "--band_axis", "last")
+
+
+@pytest.mark.parametrize("start", [396.0, 400.0])
+@pytest.mark.parametrize("step", [1.0, 2.1, 2.9, 4.8, 5.0, 7.3])
+def test_resampling_keeps_every_wavelength_in_its_place(start, step):
+    """A ramp whose value is the wavelength gives the target's wavelengths, ends and a gap far outside included."""
+    wavelengths = np.append(np.arange(start, 704, step), 900)
+    ramp = wavelengths * np.ones((2, 2, 1))
+    assert np.abs(resample(ramp, wavelengths, WAVELENGTHS) - WAVELENGTHS).max() < 1e-3
+
+
+def test_keep_never_overwrites(script, tmp_path):
+    (tmp_path / "s").mkdir()
+    for name in "abc":
+        np.save(tmp_path / f"s/{name}.npy", smooth_cube(40, 44))
+    (tmp_path / "d/Train_spectral").mkdir(parents=True)
+    (tmp_path / "d/Train_RGB").mkdir()
+    (tmp_path / "d/Train_spectral/a.mat").write_text("precious")
+    (tmp_path / "d/Train_RGB/b.png").write_text("precious")
+    script(CUBES, "--source", tmp_path / "s", "--out", tmp_path / "d", "--keep")
+    assert (tmp_path / "d/Train_spectral/a.mat").read_text() == "precious"
+    assert (tmp_path / "d/Train_RGB/b.png").read_text() == "precious"
+    assert sorted(path.name for path in (tmp_path / "d/Train_RGB").iterdir()) == ["a.jpg", "b.png", "c.jpg"]
+    assert sorted(path.name for path in (tmp_path / "d/Train_spectral").iterdir()) == ["a.mat", "b.mat", "c.mat"]
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy", "tif", "hdr", "mat", "v5.mat"])
+def test_damaged_files_end_in_one_line(tmp_path, kind):
+    """Cut off anywhere, or with bytes changed, a file raises DataError or reads; nothing else."""
+    cube = smooth_cube(12, 12)
+    path = tmp_path / f"scene.{kind}"
+    {
+        "npz": lambda: np.savez_compressed(path, cube=cube, wavelengths=WAVELENGTHS),
+        "npy": lambda: np.save(path, cube),
+        "tif": lambda: tifffile.imwrite(path, cube.transpose(2, 0, 1), photometric="minisblack", compression="zlib"),
+        "hdr": lambda: write_envi(tmp_path, cube, WAVELENGTHS),
+        "mat": lambda: write_cube(path, cube, WAVELENGTHS),
+        "v5.mat": lambda: scipy.io.savemat(path, {"cube": cube, "bands": WAVELENGTHS}, do_compression=True),
+    }[kind]()
+    whole, random, refused = path.read_bytes(), np.random.default_rng(0), 0
+    for i in range(60):
+        data = bytearray(whole[: random.integers(len(whole))] if i % 2 else whole)
+        for _ in range(random.integers(1, 6) if data else 0):
+            data[random.integers(min(len(data), 2000))] = random.integers(256)
+        path.write_bytes(data)
+        try:
+            read_any(path)
+        except DataError as error:
+            assert str(path) in str(error)  # noqa: PT017 - some damage does no harm
+            refused += 1
+    assert refused > 15
+
+
+def test_an_unknown_compression_is_named(tmp_path, fails):
+    pytest.importorskip("PIL")
+    from PIL import Image
+
+    (tmp_path / "s").mkdir()
+    pages = [Image.fromarray(page) for page in in_counts(smooth_cube(), 255).astype(np.uint8).transpose(2, 0, 1)]
+    pages[0].save(tmp_path / "s/a.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")
+    if importlib.util.find_spec("imagecodecs"):
+        pytest.skip("imagecodecs is installed, which reads this file")
+    fails(CUBES, "--source", tmp_path / "s", "--out", tmp_path / "d", names="its compression can't be read")
+
+
+def test_narrow_images_shrink_too():
+    assert shrink(smooth_cube(4, 40), 5).shape == (1, 5, 31)
+    assert shrink(smooth_cube(4, 40), 1).shape == (1, 1, 31)
+
+
+def test_counts_make_no_images(tmp_path, fails):
+    (tmp_path / "s").mkdir()
+    write_cube(tmp_path / "s/a.mat", smooth_cube() * 4095)
+    fails(RENDER, "--spectral_dir", tmp_path / "s", "--rgb_dir", tmp_path / "r", names="--scale divides them")

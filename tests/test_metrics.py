@@ -132,3 +132,22 @@ def test_cubes_at_other_wavelengths_are_not_compared(fails, tmp_path):
         (tmp_path / folder).mkdir()
         write_cube(tmp_path / folder / "a.mat", np.ones((12, 12, 31)), start + 10.0 * np.arange(31))
     fails("test/compute_mrae.py", "--path_rec", tmp_path / "rec", "--path_gt", tmp_path / "gt", names="rec/a.mat")
+
+
+def test_bands_that_31_are_taken_for_are_compared_too(fails, tmp_path):
+    for folder, wavelengths in (("gt", None), ("rec", 420 + 10.0 * np.arange(31))):
+        (tmp_path / folder).mkdir()
+        write_cube(tmp_path / folder / "a.mat", np.ones((12, 12, 31)), wavelengths)
+    fails("test/compute_mrae.py", "--path_rec", tmp_path / "rec", "--path_gt", tmp_path / "gt", names="rec/a.mat")
+
+
+def test_an_image_dark_all_over_does_not_spoil_the_second_mrae(script, fails, tmp_path):
+    for folder, error in (("gt", 0), ("rec", 0.1)):
+        (tmp_path / folder).mkdir()
+        for name, value in (("bright", 0.5), ("dark", 0.01)):
+            write_cube(tmp_path / folder / f"{name}.mat", np.full((12, 12, 31), value + error))
+    folders = ("--path_rec", tmp_path / "rec", "--path_gt", tmp_path / "gt")
+    printed = script("test/compute_mrae.py", *folders, "--min_radiance", 0.2).stdout
+    assert re.search(r"average mrae without pixels below 0.2 is: 0\.(2|1999)\d* \(50.00%", printed)
+    assert "dark all over, not in that average: dark" in printed
+    fails("test/compute_mrae.py", *folders, "--min_radiance", 0.7, names="every pixel is below --min_radiance 0.7")

@@ -21,7 +21,7 @@ def main() -> None:
 
     model = load_model(args.checkpoint).half()
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
-        raise DataError(f"{args.checkpoint}: has weights beyond the range of half precision")
+        raise DataError(f"{args.checkpoint}: has weights that half precision does not hold (NaN, or above 65504)")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(args.out, model)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, {args.checkpoint.stat().st_size / 1e6:.1f} MB before")

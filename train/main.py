@@ -32,7 +32,7 @@ from drcr.checkpoint import build_model, read_checkpoint, save_checkpoint
 from drcr.data import TrainPatches, ValidImages
 from drcr.device import choose_device
 from drcr.files import DataError, write_atomically
-from drcr.matfile import describe_bands
+from drcr.matfile import describe_bands, same_bands
 from drcr.metrics import mrae
 from drcr.model import DRCR
 from drcr.schedule import poly_lr
@@ -186,7 +186,7 @@ def main() -> None:
 
     device = choose_device()
     train_set, valid_set = TrainPatches(args.train_data_path), ValidImages(args.valid_data_path)
-    if train_set.wavelengths != valid_set.wavelengths:
+    if not same_bands(train_set.wavelengths, valid_set.wavelengths):
         raise DataError(
             f"{args.valid_data_path}: {describe_bands(valid_set.wavelengths)}, but {args.train_data_path} has "
             f"{describe_bands(train_set.wavelengths)}; prepare both from the same data set"
@@ -213,7 +213,7 @@ def main() -> None:
         ]
         if different:
             raise DataError(f"{args.resume}: was trained with {' '.join(different)}; give the same to go on")
-        if model.wavelengths != train_set.wavelengths:
+        if not same_bands(model.wavelengths or (), train_set.wavelengths):
             raise DataError(f"{args.resume}: was trained for other bands than {args.train_data_path} has")
         if (args.outf / "last.pth").exists():
             newest = read_checkpoint(args.outf / "last.pth")["epoch"]

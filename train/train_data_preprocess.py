@@ -26,11 +26,7 @@ def main() -> None:
     parser.add_argument("--patch_size", type=cli.at_least(4), default=128, help="side of a patch in pixels")
     parser.add_argument("--stride", type=cli.at_least(1), default=64, help="pixels from one patch to the next")
     parser.add_argument("--train_data_path", type=Path, default="./dataset/Train", help="folder to write")
-    cli.add_non_positive(
-        parser,
-        skip="scenes with any value <= 0 are left out",
-        floor="values of the cubes below VALUE are raised to it, and counted",
-    )
+    cli.add_non_positive(parser)
     args = parser.parse_args()
 
     result = prepare(

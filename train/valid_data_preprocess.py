@@ -18,11 +18,7 @@ def main() -> None:
         "--data_path", type=Path, default="../Dataset", help="folder with Valid_spectral and Valid_RGB"
     )
     parser.add_argument("--valid_data_path", type=Path, default="./dataset/Valid", help="folder to write")
-    cli.add_non_positive(
-        parser,
-        skip="scenes with any value <= 0 are left out",
-        floor="values of the cubes below VALUE are raised to it, and counted",
-    )
+    cli.add_non_positive(parser)
     args = parser.parse_args()
 
     result = prepare(
