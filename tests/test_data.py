@@ -244,3 +244,27 @@ def test_the_same_bands_in_other_units_are_the_same(tmp_path):
 def test_floors_that_are_none(script, words):
     process = script("train/valid_data_preprocess.py", "--data_path", DATASET, "--non_positive", *words, ok=False)
     assert "--non_positive: " in process.stderr.splitlines()[-1]
+
+
+def test_peak_memory_does_not_grow_with_the_number_of_scenes(tmp_path):
+    """32 more scenes of 5 MB would be 160 MB."""
+    program = (
+        "import resource, runpy, sys\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+    )
+    rng = np.random.default_rng(0)
+    cube, image = rng.random((200, 200, 31)) + 0.1, rng.integers(0, 256, (200, 200, 3), np.uint8)
+    peaks = []
+    for count in (4, 36):
+        for part in ("spectral", "RGB"):
+            (tmp_path / f"{count}/Valid_{part}").mkdir(parents=True)
+        for i in range(count):
+            write_cube(tmp_path / f"{count}/Valid_spectral/{i:02}.mat", cube)
+            cv2.imwrite(str(tmp_path / f"{count}/Valid_RGB/{i:02}.png"), image)
+        options = ("--data_path", tmp_path / str(count), "--valid_data_path", tmp_path / f"out{count}")
+        command = [sys.executable, "-c", program, ROOT / "train/valid_data_preprocess.py", *options]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        peaks.append(int(printed.split("peak ")[1]))
+    assert peaks[1] < peaks[0] + 20
