@@ -52,6 +52,10 @@ MIN_DETAIL, MIN_SIDE = 0.02, 32
 TURNED, TURNED_GAIN = 0.8, 0.15
 
 
+# values so small that relative errors over them dwarf all others
+DIM = 0.01
+
+
 class Fault(NamedTuple):
     """An error or a note: `text` names the file, `kind` is what it has in common with others."""
 
@@ -75,6 +79,7 @@ class Scene:
     highest: float = np.nan
     n_values: int = 0
     n_dark: int = 0
+    n_dim: int = 0
     cube_digest: bytes | None = None
     rgb_digest: bytes | None = None
 
@@ -193,6 +198,7 @@ def look_at_cube(scene: Scene, floor: float | None) -> np.ndarray:
     scene.cube_digest = digest(cube.T)
     scene.lowest, scene.highest, scene.n_values = float(cube.min()), float(cube.max()), cube.size
     scene.n_dark = int(np.count_nonzero(cube <= 0 if floor is None else cube < np.float32(floor)))
+    scene.n_dim = int(np.count_nonzero(cube < DIM))
     if scene.highest > 1:
         text = f"{scene.cube_path}: values up to {scene.highest:.4g}; scoring clips reconstructions to [0, 1]"
         scene.notes.append(Fault("values above 1", f"{text}, divide all cubes by the same number"))
@@ -353,6 +359,10 @@ def describe_part(part: str, scenes: list[Scene], floor: float | None) -> None:
             print(f"          in {len(dark)} of {len(read)} scenes, {what}: {shorten(scene.name for scene in dark)}")
         else:
             print(f"  dark    no values {limit}")
+        dim = sum(scene.n_dim for scene in read) / total
+        if floor is None and dim > 0.01:
+            print(f"  dim     {dim:.1%} of the values are below {DIM:g}, where relative errors explode; consider")
+            print(f"          --non_positive floor {DIM:g}, or scoring with --min_radiance")
 
 
 def print_faults(word: str, faults: list[Fault], everything: bool) -> None:

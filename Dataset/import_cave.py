@@ -105,7 +105,7 @@ def main() -> None:
     for part in PARTS:
         names = [name for name in scenes if scenes[name] == part]
         print(f"{part}: {len(names)} scenes{': ' * bool(names)}{', '.join(names)}")
-    print(f"in {args.out}, images {folder.imaging.suffix} ({args.preset}, {args.camera})")
+    print(f"written to {args.out.resolve()}, images {folder.imaging.suffix} ({args.preset}, {args.camera})")
     print("CAVE holds zeros: prepare and score it with --non_positive floor VALUE, 0.01 for example")
 
 

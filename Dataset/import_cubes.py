@@ -86,11 +86,12 @@ def read_wavelength_option(words: list[str] | None) -> np.ndarray | tuple[float,
         return wavelengths
     try:
         start, step = map(float, words)
-        if wavelengths_in_nm(np.array([start, start + step])) is None:
+        first = wavelengths_in_nm(np.array([start, start + step]))
+        if first is None:
             raise ValueError
     except ValueError as error:
         raise DataError(f"--wavelengths {' '.join(words)}: give a text file, or start and step in nm") from error
-    return start, step
+    return float(first[0]), float(first[1] - first[0])
 
 
 def bands_last(
@@ -149,7 +150,9 @@ def import_cube(
         wavelengths = given[0] + given[1] * np.arange(array.shape[2])
     elif wavelengths is None:
         if array.shape[2] != len(WAVELENGTHS):
-            raise DataError(f"{path}: {array.shape[2]} bands, and no wavelengths in it; give --wavelengths")
+            raise DataError(
+                f"{path}: {array.shape[2]} bands, and no wavelengths in it; give --wavelengths, e.g. 430 10"
+            )
         wavelengths, assumed = WAVELENGTHS, True
     if calib is not None:
         if len(calib) != array.shape[2] or not (calib > 0).all():
@@ -174,12 +177,14 @@ def import_cube(
     divisor = float(cube.max()) if divisor == "max" else divisor
     with np.errstate(over="ignore"):
         cube = cube / np.float32(max(divisor, 1e-30))
-    if not cube.max() > 0:
-        raise DataError(f"{path}: nothing in it, its largest value is {cube.max():g} (divided by {divisor:g})")
+    if not cube.max() >= 1e-3:
+        raise DataError(
+            f"{path}: its largest value is {cube.max():g}, divided by {divisor:g}; another --scale is needed"
+        )
     if cube.max() > 1:
         raise DataError(
             f"{path}: values up to {cube.max():g}, but radiance from 0 to 1 is needed; give --scale VALUE (4095 for "
-            "12 bits, 65535 for 16), or --scale max"
+            "12 bits, 65535 for 16, 255 for 8, 100 for per cent), or --scale max"
         )
     cube = shrink(np.rot90(cube, facts.turns if facts else 0), args.size)
     return Imported(cube, wavelengths, divisor, filled, assumed)
@@ -198,7 +203,7 @@ def main() -> None:
     add(
         "--wavelengths",
         nargs="+",
-        metavar=("FILE|START", "STEP"),
+        metavar="FILE | START STEP",
         help="of the bands, in nm: a text file with a number a band, or the first and the step",
     )
     add("--bands", choices=("resample", "keep"), default="resample", help="31 bands of 400-700 nm, or as they are")
@@ -241,6 +246,8 @@ def main() -> None:
         count = sum(scenes[name] == part for name in scenes)
         if count:
             print(f"{args.out / part}_spectral: {count} cubes, {describe_bands(wavelengths)}")
+    if not (args.out / "Valid_spectral").is_dir():
+        print("training needs validation scenes too: --split FILE, or a second run with --part Valid")
     if assumed:
         print(f"{assumed} cubes tell no wavelengths: taken for 400, 410, ... 700 nm; --wavelengths says otherwise")
     if filled:

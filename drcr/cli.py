@@ -18,6 +18,12 @@ class ManualFormatter(argparse.RawDescriptionHelpFormatter):
         """`prog` is the script's name."""
         super().__init__(prog, max_help_position=34, width=116)
 
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        """Show a metavar of several words as it is, not as `X [X ...]`."""
+        if isinstance(action.metavar, str) and " " in action.metavar:
+            return action.metavar
+        return super()._format_args(action, default_metavar)
+
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
         if default is None or default is False or default is argparse.SUPPRESS:
@@ -92,8 +98,8 @@ def add_non_positive(
         dest="floor",
         nargs="+",
         action=_NonPositive,
-        metavar=("skip|floor", "VALUE"),
-        help=f"skip (the default): {skip}. floor VALUE: {floor}",
+        metavar="skip | floor VALUE",
+        help=f"skip (the default): {skip}. floor VALUE: {floor}; VALUE from 1e-6 up, below 1",
     )
 
 
@@ -115,4 +121,5 @@ def run(main: Callable[[], None]) -> None:
         name = "" if error.filename is None else f"{error.filename}: "
         sys.exit(f"error: {name}{error.strerror}" + "; make room, and run the same again" * full)
     except KeyboardInterrupt:
+        print("\nstopped; nothing half-written is left", file=sys.stderr)
         sys.exit(130)

@@ -68,12 +68,17 @@ def _dark_values(index: dict) -> str | None:
     return None if index["floor"] is None else describe_floor(index["floor"], index["raised"], index["n_values"])
 
 
+def _made_of(index: dict) -> dict:
+    return {name: index[name] for name in ("patch_size", "stride", "floor", "scenes")}
+
+
 class TrainPatches(Dataset):
     """The training patches of a folder that train_data_preprocess.py wrote.
 
     Item i is (rgb, cube), float32: (3, p, p) in [0, 1], and (bands, p, p) > 0; patches row by row, left to right,
-    scene by scene, as the released code numbers them. `wavelengths`: of the bands, in nm. `dark_values`: what
-    the preparation did about them, in a line, or None. Raises DataError if the folder is not prepared.
+    scene by scene, as the released code numbers them. `wavelengths`: of the bands, in nm. `dark_values`: what the
+    preparation did about them, in a line, or None. `made_of`: patch size, stride, floor and scenes. Raises
+    DataError if the folder is not prepared.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -83,6 +88,7 @@ class TrainPatches(Dataset):
             raise DataError(f"{path}: prepared for validation; training needs train_data_preprocess.py")
         self.patch_size, self.stride = index["patch_size"], index["stride"]
         self.wavelengths, self.dark_values = index["wavelengths"], _dark_values(index)
+        self.made_of = _made_of(index)
         self._grids = [patch_grid(*scene.size, self.patch_size, self.stride) for scene in self._scenes]
         self._ends = list(accumulate(rows * columns for rows, columns in self._grids))
 
@@ -112,7 +118,7 @@ class ValidImages(Dataset):
     def __init__(self, path: str | Path, drop_rows: int = 2) -> None:
         """Open the prepared folder `path`."""
         index, self._scenes = _open_index(path)
-        self.path = Path(path)
+        self.path, self.made_of = Path(path), _made_of(index)
         self.names, self.drop_rows = index["scenes"], drop_rows
         self.wavelengths, self.dark_values = index["wavelengths"], _dark_values(index)
 

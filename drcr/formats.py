@@ -61,7 +61,8 @@ def _read_numpy(path: Path, variable: str | None) -> tuple[np.ndarray, np.ndarra
             name = _choose(file, variable)
             if name is None:
                 raise DataError(
-                    f"{path}: no array named {variable or ' or '.join(NAMES)}; it has {', '.join(file) or 'none'}"
+                    f"{path}: no array named {variable or ' or '.join(NAMES)}; it has {', '.join(file) or 'none'}; "
+                    "give --variable NAME"
                 )
             lists = (file[other] for other in WAVELENGTH_NAMES if other in file)
             found = (wavelengths_in_nm(values) for values in lists)

@@ -16,6 +16,8 @@ cv2.utils.logging.setLogLevel(
 
 def find_images(path: Path) -> list[Path]:
     """Return the images of a folder, sorted by name, or the one image that `path` is."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; an image, or a folder of images, is needed")
     return [path] if path.is_file() else list(list_files(path, IMAGE_SUFFIXES, "RGB images").values())
 
 

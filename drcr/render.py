@@ -137,7 +137,7 @@ class DataFolder:
                 print(f"{what}: {', '.join(sorted(names))}")
         if keep:
             kept = {name for name, part in scenes.items() if all(self._there(part, name))}
-            print(f"kept, there already: {len(kept)} scenes")
+            print(f"{len(kept)} of {len(scenes)} scenes are there already, and kept as they are")
             return {name: part for name, part in scenes.items() if name not in kept}
         for name, part in scenes.items():
             for path in filter(None, self._there(part, name)):

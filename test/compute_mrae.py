@@ -81,6 +81,8 @@ def main() -> None:
         help="print the MRAE also without the pixels whose mean radiance is below VALUE",
     )
     args = parser.parse_args()
+    if args.min_radiance and args.min_radiance >= 1:
+        parser.error("--min_radiance below 1 is needed: radiance is from 0 to 1")
 
     # The last printed digit depends on the order of summing, and so on the threads; the released lines are for one.
     torch.set_num_threads(1)
@@ -88,12 +90,16 @@ def main() -> None:
         raise DataError(f"{args.path_rec}: is both --path_rec and --path_gt")
     recs = list_files(args.path_rec, (".mat",), "reconstructed cubes")
     truths = list_files(args.path_gt, (".mat",), "true cubes")
-    for files, others, what in ((recs, truths, "true cube"), (truths, recs, "reconstruction")):
-        for name, path in files.items():
-            if name not in others:
-                raise DataError(f"{path}: no {what} of the same name; add it, or take this file away")
+    for name, path in recs.items():
+        if name not in truths:
+            raise DataError(f"{path}: no true cube of the same name; from another run? use a --result_dir for each")
+    for name, path in truths.items():
+        if name not in recs:
+            raise DataError(f"{path}: no reconstruction of the same name; run test.py on all of their images")
 
     if args.csv:
+        if args.csv.exists() and not args.csv.read_bytes().startswith(b"name,mrae,"):
+            raise DataError(f"{args.csv}: is there already, and no table of scores; choose another --csv")
         args.csv.parent.mkdir(parents=True, exist_ok=True)
     without = f"mrae without pixels below {args.min_radiance:g}" if args.min_radiance else ""
     images: dict[str, Scored] = {}

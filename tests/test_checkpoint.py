@@ -1,12 +1,15 @@
 import csv
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
-from conftest import DATA
+from conftest import DATA, ROOT
 
 from drcr.checkpoint import load_model, read_checkpoint, save_checkpoint
 from drcr.files import DataError
+from drcr.matfile import read_cube
 from drcr.model import DRCR
 
 AUTHORS = DATA / "model_c16_b2.pth"
@@ -143,3 +146,17 @@ def test_wavelengths_that_are_none_are_refused(tmp_path):
         save_checkpoint(tmp_path / "a.pth", model, wavelengths=wavelengths)
         with pytest.raises(DataError, match=r"a\.pth"):
             load_model(tmp_path / "a.pth")
+
+
+def test_the_network_in_the_repository_takes_any_photograph(script, tmp_path):
+    """As the README has it: no --model_dir, in the folder test/. Its model card is beside it."""
+    weights = ROOT / "test/model/model.pth"
+    assert weights.stat().st_size < 20e6
+    assert load_model(weights).wavelengths == [400.0 + 10 * i for i in range(31)]
+    assert "Not to be trusted" in (ROOT / "test/model/README.md").read_text()
+    photo = next((DATA / "Dataset/Valid_RGB").iterdir())
+    command = [sys.executable, "test.py", "--RGB_dir", photo, "--result_dir", tmp_path]
+    subprocess.run(command, cwd=ROOT / "test", check=True, capture_output=True)
+    cube = read_cube(tmp_path / f"{photo.stem}.mat")
+    assert cube.shape == (38, 48, 31)
+    assert 0.001 < cube.mean() < 1

@@ -67,10 +67,13 @@ def test_cave_arrives_as_its_png_values(script, cave, tmp_path):
         assert read_rgb(tmp_path / f"d/{part}_RGB/{name}.jpg").shape == (12, 16, 3)
 
 
-def test_the_published_split_is_cave():
-    parts = read_split(ROOT / "Dataset/cave_split.txt")
-    assert len(parts) == 32
-    assert list(parts.values()).count("Valid") == 8
+def test_the_published_splits_are_cave():
+    whole, table = (read_split(ROOT / f"Dataset/{name}.txt") for name in ("cave_split", "cave_split_24"))
+    assert len(whole) == 32
+    assert list(whole.values()).count("Valid") == 8
+    assert list(table.values()).count("Train") == 18
+    assert list(table.values()).count("Valid") == 6
+    assert table.items() <= whole.items()
 
 
 def test_cave_with_a_split_of_ones_own_and_averaged(script, cave, tmp_path):

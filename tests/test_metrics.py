@@ -151,3 +151,15 @@ def test_an_image_dark_all_over_does_not_spoil_the_second_mrae(script, fails, tm
     assert re.search(r"average mrae without pixels below 0.2 is: 0\.(2|1999)\d* \(50.00%", printed)
     assert "dark all over, not in that average: dark" in printed
     fails("test/compute_mrae.py", *folders, "--min_radiance", 0.7, names="every pixel is below --min_radiance 0.7")
+
+
+def test_a_file_that_is_no_table_of_scores_is_not_overwritten(script, fails, tmp_path):
+    for folder in ("gt", "rec"):
+        (tmp_path / folder).mkdir()
+        write_cube(tmp_path / folder / "a.mat", np.full((12, 12, 31), 0.5))
+    options = ("--path_rec", tmp_path / "rec", "--path_gt", tmp_path / "gt", "--csv")
+    (tmp_path / "mine.txt").write_text("precious")
+    fails("test/compute_mrae.py", *options, "mine.txt", names="mine.txt: is there already")
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+    for _ in range(2):  # its own it replaces
+        script("test/compute_mrae.py", *options, "scores.csv")

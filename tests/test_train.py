@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import DATA, ROOT
 
 from drcr.checkpoint import load_model, read_checkpoint, rename_released
 from drcr.files import DataError
@@ -196,3 +196,28 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(t
         )
     assert (tmp_path / "last.pth").read_bytes() == before
     assert len(rows(tmp_path)) == 1
+
+
+def test_training_and_validation_need_the_same_floor(script, prepared, tmp_path):
+    options = ("--data_path", DATA / "Dataset", "--non_positive", "floor", 0.01)
+    script("train/valid_data_preprocess.py", *options, "--valid_data_path", tmp_path / "floored")
+    options = ("--train_data_path", prepared[0], "--valid_data_path", tmp_path / "floored")
+    assert "but" in script("train/main.py", *options, ok=False).stderr.splitlines()[-1]
+    assert not (tmp_path / "RealWorldResults").exists()
+
+
+def test_resume_wants_the_data_it_was_trained_on(script, prepared, tmp_path):
+    options = ("--train_data_path", prepared[0], "--valid_data_path", prepared[1], "--channels", 8, "--n_blocks", 0)
+    script("train/main.py", *options, "--end_epoch", 1)
+    again = ("--data_path", DATA / "Dataset", "--patch_size", 16, "--stride", 4, "--train_data_path", prepared[0])
+    script("train/train_data_preprocess.py", *again)
+    resume = (*options, "--end_epoch", 2, "--resume", "RealWorldResults/last.pth")
+    assert "its train data had another stride" in script("train/main.py", *resume, ok=False).stderr
+
+
+def test_files_that_are_not_a_runs_are_left_alone(script, prepared, tmp_path):
+    (tmp_path / "RealWorldResults").mkdir()
+    (tmp_path / "RealWorldResults/best.pth").write_text("precious")
+    options = ("--train_data_path", prepared[0], "--valid_data_path", prepared[1], "--channels", 8, "--n_blocks", 0)
+    assert "best.pth: a run is here already" in script("train/main.py", *options, ok=False).stderr
+    assert (tmp_path / "RealWorldResults/best.pth").read_text() == "precious"

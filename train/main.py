@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import l1_loss
 from torch.utils.data import DataLoader, RandomSampler
 from tqdm import tqdm
 
@@ -38,7 +39,8 @@ from drcr.model import DRCR
 from drcr.schedule import poly_lr
 
 COLUMNS = ("epoch", "iteration", "seconds", "learning_rate", "train_loss", "valid_loss")
-RECIPE = ("batchSize", "init_lr", "decay_power", "max_iter", "seed")  # what a resumed run must share
+LOSSES = {"mrae": mrae, "l1": l1_loss}
+RECIPE = ("batchSize", "loss", "init_lr", "decay_power", "max_iter", "seed")  # what a resumed run must share
 KEEP_WITHIN = 1e-4  # of the best validation loss: such epochs keep their checkpoint
 
 
@@ -56,13 +58,17 @@ def train(
     valid_batches: Iterable[tuple[Tensor, Tensor]],
     args: argparse.Namespace,
     device: torch.device,
+    data: dict,
     checkpoint: dict | None = None,
 ) -> None:
     """Train `model` on `device`, from the start or from where `checkpoint` stopped, and write `args.outf`.
 
+    `data`: what the batches are made of, kept in the checkpoints.
+
     Batches are (rgb, cube), float32 (N, 3, h, w) in [0, 1] and (N, bands, h, w) > 0; each pass over
     `train_batches` is an epoch. Raises DataError when the loss is no longer finite.
     """
+    measure = LOSSES[args.loss]
     optimizer = torch.optim.Adam(model.parameters(), lr=args.init_lr, betas=(0.9, 0.999), eps=1e-8)
     epoch, iteration, best, rows = 0, 0, math.inf, []
     if checkpoint:
@@ -85,7 +91,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
-            loss = mrae(model(rgb.to(device, non_blocking=True)), cube.to(device, non_blocking=True))
+            loss = measure(model(rgb.to(device, non_blocking=True)), cube.to(device, non_blocking=True))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -128,6 +134,7 @@ def train(
                 best=best,
                 valid_loss=valid_loss,
                 recipe={option: getattr(args, option) for option in RECIPE},
+                data=data,
                 optimizer=optimizer.state_dict(),
             )
 
@@ -163,6 +170,13 @@ def main() -> None:
     add = parser.add_argument
     add("--batchSize", type=cli.at_least(1), default=16, help="patches a batch")
     add("--end_epoch", type=cli.at_least(1), default=130, help="epochs to train")
+    add(
+        "--loss",
+        choices=tuple(LOSSES),
+        default="mrae",
+        help="training loss. mrae: the released one. l1: the mean absolute error, under which bright pixels weigh as "
+        "much as they do in RMSE. Validation is MRAE in any case",
+    )
     add("--init_lr", type=cli.positive, default=1e-4, help="learning rate at iteration 0")
     add("--decay_power", type=cli.non_negative, default=1.5, help="power of the learning rate's polynomial decay")
     add("--max_iter", type=cli.at_least(1), default=300000, help="iteration at which the learning rate is 0")
@@ -191,11 +205,23 @@ def main() -> None:
             f"{args.valid_data_path}: {describe_bands(valid_set.wavelengths)}, but {args.train_data_path} has "
             f"{describe_bands(train_set.wavelengths)}; prepare both from the same data set"
         )
+    floors = [part.made_of["floor"] for part in (train_set, valid_set)]
+    if floors[0] != floors[1]:
+        words = ["skip" if floor is None else f"floor {floor:g}" for floor in floors]
+        raise DataError(
+            f"{args.valid_data_path}: prepared with --non_positive {words[1]}, but {args.train_data_path} with "
+            f"{words[0]}; prepare both alike"
+        )
+    data = {"train": train_set.made_of, "valid": valid_set.made_of}
     checkpoint = read_checkpoint(args.resume) if args.resume else None
     if checkpoint is None:
-        for path in (args.outf / "last.pth", *args.outf.glob("net_*epoch.pth")):
+        names = ("last.pth", "best.pth", "loss.csv", "train.log")
+        for path in (*(args.outf / name for name in names), *args.outf.glob("net_*epoch.pth")):
             if path.exists():
-                raise DataError(f"{path}: a run is here already; go on with it (--resume), or choose another --outf")
+                raise DataError(
+                    f"{path}: a run is here already; go on with it (--resume OUTF/last.pth, once an epoch is "
+                    "finished), or choose another --outf"
+                )
         torch.manual_seed(args.seed)
         model = DRCR(
             out_channels=len(train_set.wavelengths), channels=args.channels, n_blocks=args.n_blocks, npm=args.npm
@@ -213,6 +239,13 @@ def main() -> None:
         ]
         if different:
             raise DataError(f"{args.resume}: was trained with {' '.join(different)}; give the same to go on")
+        for part, made_of in checkpoint.get("data", data).items():
+            changed = [name for name, value in made_of.items() if value != data[part][name]]
+            if changed:
+                raise DataError(
+                    f"{args.resume}: its {part} data had another {', '.join(changed)}; prepare them as before, or "
+                    "start anew in another --outf"
+                )
         if not same_bands(model.wavelengths or (), train_set.wavelengths):
             raise DataError(f"{args.resume}: was trained for other bands than {args.train_data_path} has")
         if (args.outf / "last.pth").exists():
@@ -237,10 +270,10 @@ def main() -> None:
         f"images, {describe_bands(train_set.wavelengths)}, {sum(p.numel() for p in model.parameters()):,} "
         f"parameters, on {device}",
     )
-    for what, data in (("training", train_set), ("validation", valid_set)):
-        if data.dark_values:
-            log(args.outf / "train.log", f"{what} data, {data.dark_values}")
-    train(model, train_batches, valid_batches, args, device, checkpoint)
+    for what, dark_values in (("training", train_set.dark_values), ("validation", valid_set.dark_values)):
+        if dark_values:
+            log(args.outf / "train.log", f"{what} data, {dark_values}")
+    train(model, train_batches, valid_batches, args, device, data, checkpoint)
 
     best = read_checkpoint(args.outf / "best.pth")
     print(f"best: epoch {best['epoch']}, validation loss {best['best']:.6f}, {args.outf / 'best.pth'}")
