@@ -126,9 +126,13 @@ def plot_curves(path: str | Path, loss_csv: str | Path) -> None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5, 2.8))
         axes = figure.subplots()
-        axes.plot(iterations, [row["train_loss"] for row in rows], "o--", ms=3, color=METHODS[1], label="training")
-        axes.plot(iterations, [row["valid_loss"] for row in rows], "s-", ms=3, color=METHODS[0], label="validation")
-        axes.set(xlabel="iteration", ylabel="MRAE", ylim=(0, None), xlim=(0, None))
+        axes.plot(
+            iterations, [row["train_loss"] for row in rows], "o--", ms=3, color=METHODS[1], label="training loss"
+        )
+        axes.plot(
+            iterations, [row["valid_loss"] for row in rows], "s-", ms=3, color=METHODS[0], label="validation, MRAE"
+        )
+        axes.set(xlabel="iteration", ylabel="loss", ylim=(0, None), xlim=(0, None))
         rate = axes.twinx()
         rate.plot(iterations, [row["learning_rate"] for row in rows], ":", color="0.5")
         rate.set_ylabel("learning rate", color="0.4")
