@@ -50,6 +50,7 @@ def test_losses_and_final_weights_equal_the_released_run(golden, tmp_path, monke
         end_epoch=int(numbers["epochs"]),
         seed=0,
         batchSize=2,
+        loss="mrae",
         outf=tmp_path,
     )
     train_main.train(model, batches, batches[:2], args, torch.device("cpu"))
@@ -100,7 +101,7 @@ def test_epochs_within_a_hair_of_the_best_are_kept(tmp_path, monkeypatch):
     losses = iter([0.5, 0.50005, 0.6, 0.4])
     monkeypatch.setattr(train_main, "validate", lambda *_: next(losses))
     args = argparse.Namespace(
-        init_lr=1e-3, max_iter=40, decay_power=1.5, end_epoch=4, seed=0, batchSize=1, outf=tmp_path
+        init_lr=1e-3, max_iter=40, decay_power=1.5, end_epoch=4, seed=0, batchSize=1, loss="mrae", outf=tmp_path
     )
     batch = torch.rand(1, 3, 8, 8), torch.rand(1, 31, 8, 8) + 0.1
     train_main.train(DRCR(channels=8, n_blocks=0), [batch], [], args, torch.device("cpu"))
@@ -182,7 +183,7 @@ def test_resume_refuses_another_recipe_and_an_older_epoch(run, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
     args = argparse.Namespace(
-        init_lr=1e-3, max_iter=40, decay_power=1.5, end_epoch=2, seed=0, batchSize=1, outf=tmp_path
+        init_lr=1e-3, max_iter=40, decay_power=1.5, end_epoch=2, seed=0, batchSize=1, loss="mrae", outf=tmp_path
     )
     model, device = DRCR(channels=8, n_blocks=0), torch.device("cpu")
     good = torch.rand(1, 3, 8, 8), torch.rand(1, 31, 8, 8) + 0.1
@@ -221,3 +222,16 @@ def test_files_that_are_not_a_runs_are_left_alone(script, prepared, tmp_path):
     options = ("--train_data_path", prepared[0], "--valid_data_path", prepared[1], "--channels", 8, "--n_blocks", 0)
     assert "best.pth: a run is here already" in script("train/main.py", *options, ok=False).stderr
     assert (tmp_path / "RealWorldResults/best.pth").read_text() == "precious"
+
+
+def test_l1_is_the_mean_absolute_error_and_validation_stays_mrae(tmp_path):
+    model, batch = DRCR(channels=8, n_blocks=0), (torch.rand(1, 3, 8, 8), torch.rand(1, 31, 8, 8) + 0.1)
+    expected = (model(batch[0]) - batch[1]).abs().mean().item()
+    args = argparse.Namespace(
+        init_lr=1e-9, max_iter=40, decay_power=1.5, end_epoch=1, seed=0, batchSize=1, loss="l1", outf=tmp_path
+    )
+    train_main.train(model, [batch], [batch], args, torch.device("cpu"))
+    row = rows(tmp_path)[0]
+    assert float(row["train_loss"]) == pytest.approx(expected, rel=1e-5)
+    mrae = ((model(batch[0]) - batch[1]).abs() / batch[1]).mean().item()
+    assert float(row["valid_loss"]) == pytest.approx(mrae, rel=1e-5)

@@ -39,7 +39,6 @@ from drcr.model import DRCR
 from drcr.schedule import poly_lr
 
 COLUMNS = ("epoch", "iteration", "seconds", "learning_rate", "train_loss", "valid_loss")
-LOSSES = {"mrae": mrae, "l1": l1_loss}
 RECIPE = ("batchSize", "loss", "init_lr", "decay_power", "max_iter", "seed")  # what a resumed run must share
 KEEP_WITHIN = 1e-4  # of the best validation loss: such epochs keep their checkpoint
 
@@ -58,17 +57,16 @@ def train(
     valid_batches: Iterable[tuple[Tensor, Tensor]],
     args: argparse.Namespace,
     device: torch.device,
-    data: dict,
     checkpoint: dict | None = None,
+    data: dict | None = None,
 ) -> None:
     """Train `model` on `device`, from the start or from where `checkpoint` stopped, and write `args.outf`.
 
-    `data`: what the batches are made of, kept in the checkpoints.
-
     Batches are (rgb, cube), float32 (N, 3, h, w) in [0, 1] and (N, bands, h, w) > 0; each pass over
-    `train_batches` is an epoch. Raises DataError when the loss is no longer finite.
+    `train_batches` is an epoch. `data` tells what they are made of, for the checkpoints. Raises DataError when the
+    loss is no longer finite.
     """
-    measure = LOSSES[args.loss]
+    measure = {"mrae": mrae, "l1": l1_loss}[args.loss]
     optimizer = torch.optim.Adam(model.parameters(), lr=args.init_lr, betas=(0.9, 0.999), eps=1e-8)
     epoch, iteration, best, rows = 0, 0, math.inf, []
     if checkpoint:
@@ -172,7 +170,7 @@ def main() -> None:
     add("--end_epoch", type=cli.at_least(1), default=130, help="epochs to train")
     add(
         "--loss",
-        choices=tuple(LOSSES),
+        choices=("mrae", "l1"),
         default="mrae",
         help="training loss. mrae: the released one. l1: the mean absolute error, under which bright pixels weigh as "
         "much as they do in RMSE. Validation is MRAE in any case",
@@ -239,7 +237,7 @@ def main() -> None:
         ]
         if different:
             raise DataError(f"{args.resume}: was trained with {' '.join(different)}; give the same to go on")
-        for part, made_of in checkpoint.get("data", data).items():
+        for part, made_of in (checkpoint.get("data") or data).items():
             changed = [name for name, value in made_of.items() if value != data[part][name]]
             if changed:
                 raise DataError(
@@ -273,7 +271,7 @@ def main() -> None:
     for what, dark_values in (("training", train_set.dark_values), ("validation", valid_set.dark_values)):
         if dark_values:
             log(args.outf / "train.log", f"{what} data, {dark_values}")
-    train(model, train_batches, valid_batches, args, device, data, checkpoint)
+    train(model, train_batches, valid_batches, args, device, checkpoint, data)
 
     best = read_checkpoint(args.outf / "best.pth")
     print(f"best: epoch {best['epoch']}, validation loss {best['best']:.6f}, {args.outf / 'best.pth'}")
