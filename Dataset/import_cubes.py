@@ -7,7 +7,7 @@ Train_RGB/NAME.jpg under OUT (or Valid_..., by --part or --split), the layout th
 Wavelengths: from --wavelengths, else from the file (`bands`, `wavelengths` ..., an ENVI header), else from
 --dataset, else 31 bands are taken for 400, 410, ... 700 nm. Bands are resampled to those 31, or kept as they are
 (--bands keep): their wavelengths then travel through preparation, training and checkpoint to the reconstruction.
-Bands finer than 5 nm are averaged over 10 nm, others interpolated linearly. A range that ends up to 20 nm short of
+Bands of 5 nm and finer are averaged over 10 nm, others interpolated linearly. A range that ends up to 20 nm short of
 400-700 nm is filled up with the nearest band, which is reported.
 
 Values must be radiance from 0 to 1: --scale divides them. The divisor is kept as `norm_factor`, as in ARAD_1K.
