@@ -76,9 +76,8 @@ def resample(cube: np.ndarray, wavelengths: np.ndarray, target: np.ndarray) -> n
         fine = len(near) > 2 and np.diff(near).max() <= step / 2
         points = nm + half * np.linspace(-1, 1, 101) if fine else np.array([nm])
         # how much of each band is in the average: the lines of bands that are 1 in one place and else 0
-        right = np.clip(np.searchsorted(wavelengths, points), 1, max(len(wavelengths) - 1, 1)).clip(
-            max=len(wavelengths) - 1
-        )
+        last = len(wavelengths) - 1
+        right = np.clip(np.searchsorted(wavelengths, points), min(1, last), last)
         left = np.maximum(right - 1, 0)
         gaps = np.maximum(wavelengths[right] - wavelengths[left], 1e-9)
         part = np.where(right == left, 0, (points - wavelengths[left]) / gaps)
