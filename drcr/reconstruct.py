@@ -1,27 +1,174 @@
 """Reconstruction: an RGB image through a trained network."""
 
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from drcr.memory import free_memory
 from drcr.model import DRCR
+from drcr.streaming import Streamed, pad_channels
 
 Protocol = Literal["padded", "released"]
+Precision = Literal["fp32", "bf16"]
+
+# Strips of this many rows: a few of them fit a processor's cache at the released image width (measured,
+# benchmarks/README.md), and NPM's quarter scale still gets 4 of them.
+CPU_ROWS = 16
+# Strips, and whole feature maps, that are there at a time: measured, rounded up.
+STRIPS_AT_A_TIME = 60
+MAPS_AT_A_TIME = 20
 
 
-@torch.inference_mode()
-def reconstruct(model: DRCR, rgb: np.ndarray, protocol: Protocol = "padded") -> np.ndarray:
-    """Return the cube (H, W, bands), float32, unclipped, of an image (H, W, 3) float32 divided by its peak.
+class Reconstructor:
+    """A trained network made ready to reconstruct one image after another.
 
-    "padded": the whole image once. "released": rows [0, H-2) and again rows [2, H), the result is the first with
-    the last two rows of the second below it; twice the work. Raises ValueError on images smaller than 4 x 4
-    (6 x 4 for "released").
+    Example::
+
+        cube = Reconstructor(load_model("best.pth"))(normalise_rgb(read_rgb("photo.jpg")))  # (H, W, 31)
     """
-    device = next(model.parameters()).device
-    image = torch.from_numpy(rgb).permute(2, 0, 1)[None].to(device)
-    if protocol == "padded":
-        cube = model(image)
-    else:
-        cube = torch.cat([model(image[:, :, :-2]), model(image[:, :, 2:])[:, :, -2:]], 2)
-    return cube[0].permute(1, 2, 0).cpu().numpy()
+
+    def __init__(
+        self,
+        model: DRCR,
+        precision: Precision = "fp32",
+        tile: int | Literal["auto"] = "auto",
+        scratch: str | Path | None = None,
+    ) -> None:
+        """Prepare `model`'s weights for the device they are on.
+
+        `precision` "fp32" gives the network's own result but for rounding, "bf16" computes in bfloat16 between
+        the first convolution and the last. `tile`: the rows of a strip, by which memory is bounded; the
+        result does not depend on it. "auto" chooses it by the free memory. `scratch`: the folder for a feature
+        map that fits in no memory (default: the system's).
+        """
+        self.device = next(model.parameters()).device
+        self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+        if self.device.type == "cuda":
+            # tensor cores take channels by eights; cuDNN has fast algorithms of its own, so no F(4, 3)
+            self._network = Streamed(pad_channels(model, 8), self.dtype, m=1)
+        else:
+            self._network = Streamed(model, self.dtype, m=4)
+        self.architecture = self._network.model.architecture
+        self.tile, self.scratch = tile, scratch
+        self._size: torch.Size | None = None  # of the last image
+        self._graph: _Graph | None = None
+        self._kept: Tensor | None = None
+
+    @torch.inference_mode()
+    def __call__(
+        self, rgb: np.ndarray, protocol: Protocol = "padded", advance: Callable[[float], None] = lambda pixels: None
+    ) -> np.ndarray:
+        """Return the cube (H, W, bands), float32, unclipped, of an image (H, W, 3) float32 divided by its peak.
+
+        "padded": the whole image once. "released": rows [0, H-2) and again rows [2, H), the result is the first
+        with the last two rows of the second below it; twice the work. `advance` is told, as the work goes on, for how
+        many more of the image's pixels it is done. Raises ValueError on images smaller than 4 x 4 (6 x 4 for
+        "released").
+        """
+        height, width, _ = rgb.shape
+        if height < (6 if protocol == "released" else 4) or width < 4:
+            raise ValueError(f"{height} x {width} pixels are too few")
+        # in the memory order of a .mat file: writing it takes no second copy
+        cube = np.empty((self.architecture["out_channels"], width, height), np.float32).transpose(2, 1, 0)
+        if protocol == "padded":
+            self._run(rgb, cube, advance)
+        else:
+            second = np.empty_like(cube[2:])
+            self._run(rgb[:-2], cube[:-2], lambda pixels: advance(pixels / 2))
+            self._run(rgb[2:], second, lambda pixels: advance(pixels / 2))
+            cube[-2:] = second[-2:]
+        return cube
+
+    def _run(self, rgb: np.ndarray, cube: np.ndarray, advance: Callable[[float], None]) -> None:
+        """Fill `cube` from the image."""
+        height, width, _ = rgb.shape
+        rows = self._rows(height, width)
+        image = torch.from_numpy(rgb).to(self.device)
+        kept = self._room(height, width)
+        if self._graphed(image, rows):
+            strips = iter([self._graph(image)])
+            advance(height * width)
+        else:
+            sweeps = self.architecture["n_blocks"] + 1
+            strips = self._network(image, rows, kept, lambda done: advance(done * width / sweeps))
+        top = 0
+        for strip in strips:
+            cube[top : top + len(strip)] = strip.cpu().numpy()
+            top += len(strip)
+
+    def _rows(self, height: int, width: int) -> int:
+        """Return the rows of a strip."""
+        if self.tile != "auto":
+            return self.tile
+        row = width * self.architecture["channels"] * self.dtype.itemsize
+        room = 0.5 * free_memory(self.device)
+        if self.device.type == "cuda":
+            if MAPS_AT_A_TIME * height * row < room:
+                return height
+            most = int(room / (STRIPS_AT_A_TIME * row)) // 16 * 16
+        else:
+            most = CPU_ROWS
+        while most > 4 and STRIPS_AT_A_TIME * most * row > room:
+            most //= 2
+        return max(most, 4)
+
+    def _room(self, height: int, width: int) -> Tensor:
+        """Return room for a feature map where there is some: beside the network, in main memory, or in a file."""
+        shape = height, width, self.architecture["channels"]
+        if self._kept is not None and self._kept.shape == shape:
+            return self._kept
+        self._kept = None  # the last image's goes before there is a new one
+        n_bytes = math.prod(shape) * self.dtype.itemsize
+        for device in (self.device, torch.device("cpu")):
+            if n_bytes < 0.5 * free_memory(device):
+                self._kept = torch.empty(shape, dtype=self.dtype, device=device)
+                return self._kept
+        with tempfile.NamedTemporaryFile(prefix=".drcr-", dir=self.scratch) as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, n_bytes)  # a full disk shows here, not at the first write
+            except OSError as error:
+                raise OSError(
+                    error.errno, f"{error.strerror}; {n_bytes / 1e9:.1f} GB are needed", file.name
+                ) from error
+            # the file is gone when the mapping is, however this process ends
+            flat = torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=self.dtype)
+            self._kept = flat.view(shape)
+            return self._kept
+
+    def _graphed(self, image: Tensor, rows: int) -> bool:
+        """Tell whether the image goes through a CUDA graph: from the second of one size on."""
+        if self.device.type != "cuda" or rows < len(image):
+            return False
+        if image.shape != self._size:
+            self._size, self._graph = image.shape, None
+            return False
+        if self._graph is None:
+            self._graph = _Graph(self._network, image, self._room(*image.shape[:2]))
+        return True
+
+
+class _Graph:
+    """The forward pass for images of one size as a CUDA graph: one launch instead of some hundred."""
+
+    def __init__(self, network: Streamed, image: Tensor, kept: Tensor) -> None:
+        self._image, self._kept, self._graph = image.clone(), kept, torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            (self._cube,) = network(self._image, len(image), kept)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(H, W, 3) -> (H, W, bands), valid until the next call."""
+        self._image.copy_(image)
+        self._graph.replay()
+        return self._cube
+
+
+def reconstruct(model: DRCR, rgb: np.ndarray, protocol: Protocol = "padded") -> np.ndarray:
+    """Return the cube (H, W, bands) of one image: `Reconstructor(model)(rgb, protocol)`."""
+    return Reconstructor(model)(rgb, protocol)

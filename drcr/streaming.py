@@ -1,0 +1,468 @@
+"""The forward pass of DRCR Net for reconstruction: fast, and in bounded memory whatever the image's size.
+
+Rows stream through the layers. A feature map is an iterator of strips of full-width rows, top to bottom; a layer
+takes such iterators and gives one, asking for one strip more than it gives, because a 3x3 kernel reaches a row
+further. `tee` keeps what the skip connections want later. So nothing is computed twice, nothing at a strip's edge
+is approximate, and a few strips of each layer are all there is at a time. Only the CRMs' averages need the whole
+image: the blocks run one after the other, and between them one feature map is kept.
+
+3x3 convolutions are split down the columns by minimal filtering F(m, 3) (Lavin and Gray, "Fast algorithms for
+convolutional neural networks", CVPR 2016, section 4): m rows of the result come from m + 2 convolutions of 1x3
+instead of 3m, over sums and differences of rows. That is exact but for rounding, and with m = 4 half the work.
+"""
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from drcr.model import DRCR, DRCRBlock, TwoKernels
+
+Edge = Literal["zero", "reflect", "replicate"]
+ROWS = 4
+"""Strips are stored in whole multiples of this: what NPM's pooling and every `Filter` divide."""
+
+
+def as_image(strip: Tensor) -> Tensor:
+    """(rows, W, C) -> (1, C, rows, W), the same memory: channels last."""
+    return strip[None].permute(0, 3, 1, 2)
+
+
+def as_strip(image: Tensor) -> Tensor:
+    """(1, C, rows, W) -> (rows, W, C), contiguous: the same memory if that was channels last."""
+    return image[0].permute(1, 2, 0).contiguous()
+
+
+@dataclass
+class Strip:
+    """Some rows of a feature map.
+
+    `data` is (1 + rows + fill + 1, W, C): a row of halo above, the rows, up to 3 rows of fill to a multiple of 4,
+    a row of halo below. Halo and fill are undefined until `with_halo` sets them.
+    """
+
+    data: Tensor
+    rows: int
+
+    @classmethod
+    def empty(cls, rows: int, width: int, channels: int, like: Tensor) -> Self:
+        """Return a strip of the given size, undefined, of the type and on the device of `like`."""
+        return cls(like.new_empty(rows + -rows % ROWS + 2, width, channels), rows)
+
+    @classmethod
+    def of(cls, values: Tensor) -> Self:
+        """Return a strip with these values (rows, W, C), copied."""
+        strip = cls.empty(*values.shape, values)
+        strip.inner.copy_(values)
+        return strip
+
+    @property
+    def inner(self) -> Tensor:
+        """The rows themselves, (rows, W, C)."""
+        return self.data[1 : self.rows + 1]
+
+
+Strips = Iterator[Strip]
+
+
+@dataclass
+class Split:
+    """A strip as `Filter.split` made it: what a convolution takes. `rows` come out of it."""
+
+    parts: list[Tensor]
+    rows: int
+
+
+def tee(items: Iterator) -> list[Iterator]:
+    """Return two iterators over one; what one has taken and the other not is kept.
+
+    itertools.tee does the same, but lets go of its items only 57 at a time, which are too many here.
+    """
+    queues = deque(), deque()
+
+    def branch(queue: deque) -> Iterator:
+        while True:
+            if not queue:
+                for item in islice(items, 1):
+                    queues[0].append(item)
+                    queues[1].append(item)
+                    del item  # kept no longer than needed: a strip is megabytes
+                if not queue:
+                    return
+            yield queue.popleft()
+
+    return [branch(queue) for queue in queues]
+
+
+def with_halo(strips: Strips, edge: Edge) -> Strips:
+    """Set each strip's halo to the neighbours' rows, and at the image's edges (with the fill) to what `edge` says."""
+
+    def outside(data: Tensor, beyond: int | slice, last: int, next_to_last: int) -> None:
+        match edge:
+            case "zero":
+                data[beyond] = 0
+            case "reflect":
+                data[beyond] = data[next_to_last]
+            case "replicate":
+                data[beyond] = data[last]
+
+    waiting = [next(strips)]
+    outside(waiting[0].data, 0, 1, 2)
+    for below in strips:
+        above = waiting.pop()
+        above.data[above.rows + 1 :] = below.data[1]
+        below.data[0] = above.data[above.rows]
+        waiting = [below, above]
+        del above, below
+        yield waiting.pop()
+    last = waiting.pop()
+    outside(last.data, slice(last.rows + 1, None), last.rows, last.rows - 1)
+    yield last
+
+
+class Filter:
+    """Minimal filtering F(m, 3) down the columns; m = 1 is convolution as it is."""
+
+    def __init__(self, m: Literal[1, 2, 4]) -> None:
+        """`m` rows at a time."""
+        self.m = m
+        # in `join` this part is added to every row alike: the bias goes in there
+        self.bias_part = 0 if m == 1 else 1
+
+    def weights(self, kernel: Tensor) -> list[Tensor]:
+        """(C out, C in, 3, 3) -> m + 2 kernels (C out, C in, 1, 3); for m = 1 the kernel."""
+        if self.m == 1:
+            return [kernel]
+        a, b, c = kernel.split(1, 2)
+        match self.m:
+            case 2:
+                return [a, (a + b + c) / 2, (a - b + c) / 2, c]
+            case 4:
+                sums = [(a + b + c) / -6, (a - b + c) / -6, (a + 2 * b + 4 * c) / 24, (a - 2 * b + 4 * c) / 24]
+                return [a / 4, *sums, c]
+
+    def split(self, strip: Strip) -> Split:
+        """Return what `weights` are to be convolved with: m + 2 times (rows / m, W, C)."""
+        data, m = strip.data, self.m
+        d = [data[k : k + len(data) - m - 1 : m] for k in range(m + 2)]
+        match m:
+            case 1:
+                return Split([data], strip.rows)
+            case 2:
+                return Split([d[0] - d[2], d[1] + d[2], d[2] - d[1], d[3] - d[1]], strip.rows)
+            case 4:
+                p, q = torch.sub(d[4], d[2], alpha=4), torch.sub(d[3], d[1], alpha=4)
+                r, s = d[4] - d[2], d[3] - d[1]
+                first = torch.sub(d[4], d[2], alpha=5).add_(d[0], alpha=4)
+                last = torch.sub(d[5], d[3], alpha=5).add_(d[1], alpha=4)
+                parts = [first, p + q, p - q, torch.add(r, s, alpha=2), torch.sub(r, s, alpha=2), last]
+                return Split(parts, strip.rows)
+
+    def join(self, parts: list[Tensor], rows: int) -> Strip:
+        """Return the strip that the convolved parts make."""
+        if self.m == 1:
+            return Strip(parts[0], rows)
+        strip = Strip.empty(rows, *parts[0].shape[1:], parts[0])
+        out = [strip.data[1 + k : len(strip.data) - 1 : self.m] for k in range(self.m)]
+        both, odd = parts[1] + parts[2], parts[1] - parts[2]
+        if self.m == 2:
+            torch.add(parts[0], both, out=out[0])
+            torch.add(parts[3], odd, out=out[1])
+        else:
+            both2, odd2 = parts[3] + parts[4], parts[3] - parts[4]
+            torch.add(parts[0].add_(both), both2, out=out[0])
+            torch.add(odd, odd2, alpha=2, out=out[1])
+            torch.add(both, both2, alpha=4, out=out[2])
+            torch.add(parts[5].add_(odd), odd2, alpha=8, out=out[3])
+        return strip
+
+
+class Convolution:
+    """A convolution of the network with its weights ready to run, on strips that a `Filter` has split.
+
+    Over several inputs it is the convolution of their concatenation, without making that.
+    """
+
+    def __init__(self, conv: nn.Conv2d, filter: Filter, dtype: torch.dtype, n_inputs: int = 1) -> None:
+        """Prepare the weights of `conv`, for strips of type `dtype`."""
+        three = conv.kernel_size == (3, 3)
+        self.reflect = conv.padding_mode == "reflect"
+        self.filter = filter if three else Filter(1)
+        # With m = 1 the halo is convolved too, so that what comes out has room for one: its values mean nothing.
+        self.padding = [int(three and filter.m == 1), int(three and not self.reflect)]
+        self.dtype = dtype
+        *first, self._last = conv.weight.detach().chunk(n_inputs, 1)
+        self.kernels = [self._prepare(weight) for weight in (*first, self._last)]
+        self.biases: list[Tensor | None] = [None] * len(self.kernels[0])
+        if conv.bias is not None:
+            self.biases[self.filter.bias_part] = conv.bias.detach().to(dtype)
+
+    def _prepare(self, weight: Tensor) -> list[Tensor]:
+        kernels = [
+            part.to(self.dtype).contiguous(memory_format=torch.channels_last) for part in self.filter.weights(weight)
+        ]
+        if weight.is_cuda or not torch.backends.mkldnn.is_available():
+            return kernels
+        # oneDNN's own order of the weights, else made anew at every call; the size is but a hint
+        size = [1, weight.shape[1], 64, 64]
+        reorder = torch.ops.mkldnn._reorder_convolution_weight
+        return [reorder(kernel, self.padding, [1, 1], [1, 1], 1, size) for kernel in kernels]
+
+    def gated(self, gate: Tensor) -> "Convolution":
+        """Return this convolution with its last input scaled, channel by channel, by `gate` (C,)."""
+        scaled = copy.copy(self)
+        scaled.kernels = [*self.kernels[:-1], self._prepare(self._last * gate[:, None, None])]
+        return scaled
+
+    def split(self, strips: Strips) -> Iterator[Split]:
+        """Make strips ready to be an input."""
+        if not self.reflect:
+            return map(self.filter.split, with_halo(strips, "zero"))
+
+        def reflect_columns(strip: Strip) -> Strip:
+            data = strip.data
+            return Strip(torch.cat([data[:, 1:2], data, data[:, -2:-1]], 1), strip.rows)
+
+        return map(self.filter.split, map(reflect_columns, with_halo(strips, "reflect")))
+
+    def __call__(self, *inputs: Iterator[Split]) -> Strips:
+        """Convolve: one strip for each of the inputs'."""
+        return map(self._convolve_splits, *inputs)
+
+    def _convolve_splits(self, *splits: Split) -> Strip:
+        sums = []
+        for i, bias in enumerate(self.biases):
+            total = None
+            for split, kernels in zip(splits, self.kernels, strict=True):
+                total = self._convolve(as_image(split.parts[i]), kernels[i], bias, total)
+                bias = None
+            sums.append(as_strip(total))
+        return self.filter.join(sums, splits[0].rows)
+
+    def _convolve(self, image: Tensor, kernel: Tensor, bias: Tensor | None, total: Tensor | None) -> Tensor:
+        """Return `total` plus the convolution."""
+        if not kernel.is_mkldnn:
+            result = F.conv2d(image, kernel, bias, padding=self.padding)
+            return result if total is None else total.add_(result)
+        geometry = self.padding, [1, 1], [1, 1], 1
+        if total is None:
+            return torch.ops.mkldnn._convolution_pointwise(image, kernel, bias, *geometry, "none", [], "")
+        add = torch.ops.mkldnn._convolution_pointwise_.binary
+        return add(total, image, kernel, bias, *geometry, "add", 1.0, None, [], None)
+
+
+def activate(strips: Strips, slope: float = 0.2) -> Strips:
+    """Apply LeakyReLU in place."""
+
+    def one(strip: Strip) -> Strip:
+        F.leaky_relu_(strip.inner, slope)
+        return strip
+
+    return map(one, strips)
+
+
+def add(strips: Strips, others: Strips, gate: Tensor | None = None) -> Strips:
+    """Add other strips, each channel scaled by `gate` (C,), in place."""
+
+    def one(strip: Strip, other: Strip) -> Strip:
+        strip.inner.add_(other.inner) if gate is None else strip.inner.addcmul_(other.inner, gate)
+        return strip
+
+    return map(one, strips, others)
+
+
+def cast(strips: Strips, dtype: torch.dtype) -> Strips:
+    """Change the type of the values."""
+    return map(lambda strip: Strip(strip.data.to(dtype), strip.rows), strips)
+
+
+def pad_to_fours(strips: Strips) -> Strips:
+    """Reflect columns and, in the last strip, rows, to multiples of 4."""
+
+    def one(strip: Strip) -> Strip:
+        below, right = -strip.rows % 4, -strip.data.shape[1] % 4
+        if not below and not right:
+            return strip
+        return Strip.of(as_strip(F.pad(as_image(strip.inner), (0, right, 0, below), mode="reflect")))
+
+    return map(one, strips)
+
+
+def halve(strips: Strips) -> Strips:
+    """Average 2x2 pixels."""
+    return map(lambda strip: Strip.of(as_strip(F.avg_pool2d(as_image(strip.inner), 2))), strips)
+
+
+def interpolate(x: Tensor, scale: int, dim: int) -> list[Tensor]:
+    """Return every scale-th of the values between those of `x`, linear, half-pixel centres; `x` has a halo of 1."""
+    n = x.shape[dim] - 2
+    x = [x.narrow(dim, i, n) for i in range(3)]
+    offsets = [(i + 0.5) / scale - 0.5 for i in range(scale)]
+    return [torch.lerp(x[1], x[0] if offset < 0 else x[2], abs(offset)) for offset in offsets]
+
+
+def enlarge(strips: Strips, scale: int, heights: list[int], width: int) -> Strips:
+    """Interpolate (bilinear, half-pixel centres) to `scale` times the size, cropped to `heights` and `width`."""
+
+    def one(strip: Strip, rows: int) -> Strip:
+        data = strip.data[: strip.rows + 2]
+        data = torch.cat([data[:, :1], data, data[:, -1:]], 1)
+        data = torch.stack(interpolate(data, scale, 1), 2).flatten(1, 2)[:, :width]
+        return Strip.of(torch.stack(interpolate(data, scale, 0), 1).flatten(0, 1)[:rows])
+
+    return map(one, with_halo(strips, "replicate"), heights)
+
+
+class FeatureMap:
+    """One whole feature map, kept between two sweeps over the image; `values` is (H, W, C), on any device.
+
+    It may be read and written in the same sweep: what comes out of a block lies behind what goes in.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        """Keep the map in `values`."""
+        self.values = values
+
+    def read(self, heights: list[int], like: Tensor) -> Strips:
+        """Return the map as strips of these heights, on the device of `like`."""
+        top = 0
+        for rows in heights:
+            yield Strip.of(self.values[top : top + rows].to(like.device))
+            top += rows
+
+    def write(self, strips: Strips) -> Tensor:
+        """Take the map from strips; return each channel's mean, (C,) float32."""
+        top, total = 0, 0
+        for strip in strips:
+            self.values[top : top + strip.rows] = strip.inner
+            total = total + strip.inner.sum((0, 1), dtype=torch.float32).double()
+            top += strip.rows
+        return (total / self.values[..., 0].numel()).float()
+
+
+def pad_channels(model: DRCR, multiple: int) -> DRCR:
+    """Return the same network with its channels filled up to a multiple by ones that are always 0.
+
+    The results are the same: what is added is 0 in all weights, and stays 0 through every activation and gate.
+    """
+    channels = model.architecture["channels"]
+    wider = DRCR(**model.architecture | {"channels": channels + -channels % multiple})
+    wider.wavelengths = model.wavelengths
+    with torch.no_grad():
+        for old, new in zip(model.parameters(), wider.to(next(model.parameters())).parameters(), strict=True):
+            new.zero_()
+            # a convolution's inputs are one or several feature maps, side by side
+            n_maps = old.shape[1] // channels or 1 if old.ndim == 4 else 1
+            if old.ndim < 2:
+                new[: len(old)] = old
+            else:
+                for a, b in zip(old.chunk(n_maps, 1), new.chunk(n_maps, 1), strict=True):
+                    b[: a.shape[0], : a.shape[1]] = a
+    return wider.eval()
+
+
+class Streamed:
+    """A trained DRCR Net, ready to reconstruct.
+
+    In float32 the result is the network's own but for rounding (1e-6 of the largest value, tested). In bfloat16
+    the first and the last convolution, the averages and the gates stay in float32.
+    """
+
+    def __init__(self, model: DRCR, dtype: torch.dtype = torch.float32, m: Literal[1, 2, 4] = 4) -> None:
+        """Prepare the weights, for the device they are on; `m` of the 3x3 convolutions' F(m, 3)."""
+        self.model, self.dtype, filter = model, dtype, Filter(m)
+        self.convs: dict[nn.Conv2d, Convolution] = {}
+        for conv in model.modules():
+            if isinstance(conv, nn.Conv2d):
+                n_inputs = conv.in_channels // model.architecture["channels"] or 1
+                ends = conv in (model.stem[0], model.tail[2])
+                self.convs[conv] = Convolution(conv, filter, torch.float32 if ends else dtype, n_inputs)
+        self.slopes = {prelu: prelu.weight.item() for prelu in (model.stem[1], model.tail[1])}
+
+    def _conv(self, conv: nn.Conv2d, strips: Strips) -> Strips:
+        """Convolve one input that nothing else needs."""
+        return self.convs[conv](self.convs[conv].split(strips))
+
+    def stem(self, rgb: Strips) -> Strips:
+        """RGB (H, W, 3), float32, -> features (H, W, C)."""
+        first, prelu, second = self.model.stem
+        features = activate(self._conv(first, rgb), self.slopes[prelu])
+        return self._conv(second, cast(features, self.dtype))
+
+    def tail(self, features: Strips) -> Strips:
+        """Features (H, W, C) -> cube (H, W, bands), float32."""
+        first, prelu, second = self.model.tail
+        features = activate(self._conv(first, features), self.slopes[prelu])
+        return self._conv(second, cast(features, torch.float32))
+
+    def npm(self, x: Strips, heights: list[int], width: int) -> Strips:
+        """Features (H, W, C) -> features; `heights` of the strips, which all but the last are whole fours."""
+        npm = self.model.npm
+        fuse = self.convs[npm.fuse]
+        x, skip = tee(x)
+        x, half = tee(x)
+        half, quarter = tee(halve(pad_to_fours(half)))
+        scales = [
+            self._scale(x, npm.kernels[0], npm.merge[0]),
+            enlarge(self._scale(half, npm.kernels[1], npm.merge[1]), 2, heights, width),
+            enlarge(self._scale(halve(quarter), npm.kernels[-1], npm.merge[2]), 4, heights, width),
+        ]
+        return add(activate(fuse(*map(fuse.split, scales))), skip)
+
+    def _scale(self, x: Strips, kernels: TwoKernels, merge: nn.Conv2d) -> Strips:
+        x, x1 = tee(x)
+        merge = self.convs[merge]
+        pair = self._conv(kernels.conv3x3, x), self._conv(kernels.conv1x1, x1)
+        return activate(merge(*map(merge.split, pair)))
+
+    def block(self, x: Strips, block: DRCRBlock, mean: Tensor) -> Strips:
+        """Run a block on strips of which `mean` (C,) is the channels' average over the whole image.
+
+        The average of r is that of x times CRM1's gate, so both gates are known from the start.
+        """
+        gate1 = block.crm1.gate(mean)
+        gate2 = gate1 * block.crm2.gate(mean * gate1)
+        conv1, conv2, conv3, conv4, conv5, conv6 = (self.convs[getattr(block, f"conv{i}")] for i in range(1, 7))
+        conv4 = conv4.gated(gate1)
+
+        x, skip = tee(x)
+        x, r = tee(conv1.split(x))
+        e1, e1_skip = tee(conv2.split(activate(conv1(x))))
+        e2, e2_skip = tee(conv3.split(activate(conv2(e1))))
+        e3 = conv4.split(activate(conv3(e2)))
+        d4 = conv5.split(activate(conv4(e3, r)))
+        d5 = conv6.split(activate(conv5(e2_skip, d4)))
+        d6 = activate(conv6(e1_skip, d5))
+        return add(d6, skip, gate2.to(self.dtype))
+
+    def __call__(
+        self, rgb: Tensor, rows: int, kept: Tensor, advance: Callable[[int], None] = lambda rows: None
+    ) -> Iterator[Tensor]:
+        """Yield the cube (H, W, bands), float32, of an image (H, W, 3), float32, strip by strip, top to bottom.
+
+        Strips are of `rows` rows. `kept` is room for a feature map, (H, W, C) of this network's type, on any
+        device. `advance` is told of the rows that are done; of `sweeps` times H in all.
+        """
+        height, width, _ = rgb.shape
+        # the last strip is the longest, so that what is reflected below it lies in it
+        ends = [*range(rows, height - 3, rows), height]
+        heights = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+        kept = FeatureMap(kept)
+
+        def sweep(strips: Strips) -> Strips:
+            for strip in strips:
+                yield strip
+                advance(strip.rows)
+
+        x = self.npm(self.stem(FeatureMap(rgb).read(heights, rgb)), heights, width)
+        for block in self.model.blocks:
+            mean = kept.write(sweep(x))
+            x = self.block(kept.read(heights, rgb), block, mean)
+        for strip in sweep(self.tail(x)):
+            yield strip.inner

@@ -1,0 +1,218 @@
+"""drcr/streaming.py, and drcr/reconstruct.py as far as it decides on strips and memory."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from drcr import reconstruct as module
+from drcr.device import native_bf16
+from drcr.memory import free_memory
+from drcr.model import DRCR
+from drcr.reconstruct import Reconstructor
+from drcr.streaming import Streamed, pad_channels, tee
+
+CPU = torch.device("cpu")
+needs_bf16 = pytest.mark.skipif(not native_bf16(CPU), reason="this processor does not compute in bfloat16 itself")
+
+
+def network(**sizes) -> DRCR:
+    """Return a small network with all its weights, biases and slopes off zero."""
+    torch.manual_seed(0)
+    model = DRCR(**{"channels": 16, "n_blocks": 2} | sizes).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return model
+
+
+def image(height: int, width: int) -> torch.Tensor:
+    return torch.rand(height, width, 3, generator=torch.Generator().manual_seed(height * width))
+
+
+@torch.inference_mode()
+def plain(model: DRCR, rgb: torch.Tensor) -> torch.Tensor:
+    """Return the network's own result, (H, W, bands)."""
+    return model(rgb.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+
+
+@torch.inference_mode()
+def streamed(model: DRCR, rgb: torch.Tensor, rows: int, m: int = 4, dtype=torch.float32) -> torch.Tensor:
+    kept = torch.empty(*rgb.shape[:2], model.architecture["channels"], dtype=dtype)
+    return torch.cat(list(Streamed(model, dtype, m)(rgb, rows, kept)))
+
+
+def relative(result, expected) -> float:
+    return float(abs(result - expected).max() / abs(expected).max())
+
+
+@pytest.mark.parametrize("m", [1, 2, 4])
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 7), (18, 6), (19, 37), (66, 20)])
+@pytest.mark.parametrize("rows", [4, 8, 16, 100])
+def test_strips_give_the_whole_image(m, height, width, rows):
+    model, rgb = network(), image(height, width)
+    assert relative(streamed(model, rgb, rows, m), plain(model, rgb)) < 1e-5
+
+
+@pytest.mark.parametrize("sizes", [{"npm": "paper"}, {"n_blocks": 0}, {"channels": 9, "out_channels": 5}])
+def test_other_networks(sizes):
+    model, rgb = network(**sizes), image(22, 18)
+    assert relative(streamed(model, rgb, 8), plain(model, rgb)) < 1e-5
+
+
+def test_full_width_network():
+    """Of 100 channels, where rounding adds up most."""
+    model, rgb = network(channels=100, n_blocks=3), image(30, 24)
+    assert relative(streamed(model, rgb, 16), plain(model, rgb)) < 1e-5
+
+
+def test_the_average_is_over_the_whole_image():
+    """A change in the last row reaches the first one, which only the CRMs' averages can carry there."""
+    model, rgb = network(), image(160, 8)
+    changed = rgb.clone()
+    changed[-1] = 0
+    first, second = (streamed(model, one, 4)[0] for one in (rgb, changed))
+    assert not torch.equal(first, second)
+    assert relative(second, plain(model, changed)[0]) < 1e-5
+
+
+@needs_bf16
+@pytest.mark.parametrize("m", [1, 4])
+def test_bf16_is_close(m):
+    model, rgb = network(), image(34, 30)
+    result, expected = streamed(model, rgb, 16, m, torch.bfloat16), plain(model, rgb)
+    assert result.dtype == torch.float32
+    assert 1e-6 < (result - expected).abs().mean() / expected.abs().mean() < 0.01
+
+
+@pytest.mark.parametrize(("channels", "multiple", "filled"), [(9, 8, 16), (20, 8, 24), (16, 8, 16)])
+@pytest.mark.parametrize("npm", ["released", "paper"])
+def test_channels_filled_up_change_nothing(channels, multiple, filled, npm):
+    model, rgb = network(channels=channels, npm=npm), image(21, 14)
+    wider = pad_channels(model, multiple)
+    assert wider.architecture["channels"] == filled
+    assert relative(plain(wider, rgb), plain(model, rgb)) < 1e-5
+    assert relative(streamed(wider, rgb, 8), plain(model, rgb)) < 1e-5
+
+
+def test_tee_keeps_only_what_is_wanted():
+    import weakref
+
+    class Item:
+        pass
+
+    alive = []
+
+    def source():
+        for _ in range(10):
+            item = Item()
+            alive.append(weakref.ref(item))
+            yield item
+            del item
+
+    def count():
+        return sum(reference() is not None for reference in alive)
+
+    first, second = tee(source())
+    for _ in range(3):
+        next(first)
+    assert count() == 3
+    for _ in range(2):
+        next(second)
+    assert count() == 1
+    assert len([*first]) == 7
+    assert len([*second]) == 8
+
+
+def test_tiles_and_files_change_nothing(tmp_path, monkeypatch):
+    model, rgb = network(), image(70, 24).numpy()
+    expected = plain(model, torch.from_numpy(rgb)).numpy()
+    for tile in (4, 32, 72, "auto"):
+        assert relative(Reconstructor(model, tile=tile)(rgb), expected) < 1e-5
+
+    # no memory at all: strips of the fewest rows, and the feature map in a file
+    monkeypatch.setattr(module, "free_memory", lambda device: 0)
+    opened = []
+    from_file = torch.from_file
+    monkeypatch.setattr(torch, "from_file", lambda path, **how: opened.append(path) or from_file(path, **how))
+    reconstructor = Reconstructor(model, scratch=tmp_path)
+    for _ in range(2):  # the second time over what the first left in the file
+        assert relative(reconstructor(rgb), expected) < 1e-5
+    assert len(opened) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_room_for_the_file_says_how_much_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "free_memory", lambda device: 0)
+    monkeypatch.setattr(module.os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OSError, match=r"No space left.* 0\.0 GB are needed") as error:
+        Reconstructor(network(), scratch=tmp_path)(image(8, 8).numpy())
+    assert str(tmp_path) in error.value.filename
+    assert not list(tmp_path.iterdir())
+
+
+def test_auto_takes_fewer_rows_where_memory_is_short(monkeypatch):
+    reconstructor = Reconstructor(network())
+    rows = []
+    for free in (10**12, 10**7, 10**5):
+        monkeypatch.setattr(module, "free_memory", lambda device, free=free: free)
+        rows.append(reconstructor._rows(1000, 100))
+    assert rows == [16, 8, 4]
+
+
+def test_small_images_are_refused():
+    with pytest.raises(ValueError, match="3 x 9"):
+        Reconstructor(network())(np.ones((3, 9, 3), np.float32))
+    with pytest.raises(ValueError, match="5 x 9"):
+        Reconstructor(network())(np.ones((5, 9, 3), np.float32), "released")
+
+
+def test_advance_is_told_of_every_pixel():
+    for protocol in ("padded", "released"):
+        done = []
+        Reconstructor(network())(image(50, 10).numpy(), protocol, done.append)
+        rows = 50 if protocol == "padded" else 48
+        assert sum(done) == pytest.approx(rows * 10)
+        assert len(done) > 6
+
+
+def test_strips_bound_the_memory():
+    """In strips, an image eight times as high takes more memory only for the feature map and the cube."""
+    program = """
+import resource, sys, numpy as np
+from drcr.model import DRCR
+from drcr.reconstruct import Reconstructor
+height, tile = int(sys.argv[1]), int(sys.argv[2])
+run = Reconstructor(DRCR(channels=32, n_blocks=1).eval(), tile=tile)
+run(np.ones((32, 256, 3), np.float32))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+run(np.ones((height, 256, 3), np.float32))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+    def grown(height: int, tile: int) -> float:
+        command = [sys.executable, "-c", program, str(height), str(tile)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout) / 1024
+
+    kept_and_cube = 1024 * 256 * (32 + 31 + 3) * 4 / 2**20  # MB
+    assert grown(1024, 16) < kept_and_cube + 60
+    assert grown(1024, 1024) > 3 * kept_and_cube
+
+
+def test_free_memory_is_what_the_system_says():
+    assert 2**20 < free_memory(CPU) < 2**50
+
+
+def test_free_memory_within_a_container(tmp_path, monkeypatch):
+    from drcr import memory
+
+    for name, text in (("max", "5000000"), ("current", "3000000"), ("stat", "anon 1\nfile 500000\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    limits = (tmp_path / "memory.max", tmp_path / "memory.current", (tmp_path / "memory.stat", "file"))
+    monkeypatch.setattr(memory, "_control_groups", lambda: [limits])
+    assert free_memory(CPU) == 2_500_000
+    limits[0].write_text("max\n")
+    assert free_memory(CPU) > 2_500_000
