@@ -15,9 +15,7 @@ have about 0.9 and more, wrong ones less than 0.4. Channels in the wrong order a
 """
 
 import hashlib
-import os
 import shlex
-import signal
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -35,6 +33,7 @@ from drcr import cli
 from drcr.files import DataError
 from drcr.images import IMAGE_SUFFIXES, read_rgb
 from drcr.matfile import check_cube, describe_bands, read_cube, same_bands, wavelengths_of
+from drcr.parallel import available_cores, prepare_process
 
 PARTS = {"Train": "training", "Valid": "validation"}
 
@@ -240,13 +239,6 @@ def add_failure(scene: Scene, path: Path, error: Exception) -> None:
         scene.errors.append(Fault("reading", f"{path}: {reason}"))
 
 
-def prepare_process() -> None:
-    """Set up a process that looks at scenes: Ctrl-C is the parent's to answer, and one thread is enough."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    cv2.setNumThreads(1)
-
-
 def look_at_all(scenes: list[Scene], floor: float | None, n_workers: int) -> list[Scene]:
     """Return the scenes with what was found in them, in the same order."""
     if not scenes:
@@ -385,7 +377,12 @@ def main() -> None:
     add("--data_path", type=Path, default=".", help="folder with Train_spectral, Train_RGB and the same for Valid")
     add("--patch_size", type=cli.at_least(4), default=128, help="side of a training patch in pixels")
     cli.add_non_positive(parser)
-    add("--num_workers", type=cli.at_least(1), help="processes, each with one scene in memory (default: one a core)")
+    add(
+        "--num_workers",
+        type=cli.at_least(1),
+        default=available_cores(),
+        help="processes, each with one scene in memory",
+    )
     add("--all", action="store_true", help="name every file with a fault, not the first of a kind")
     args = parser.parse_args()
     floor = args.floor
@@ -394,7 +391,7 @@ def main() -> None:
 
     errors: list[Fault] = []
     scenes = [scene for part in PARTS for scene in find_scenes(args.data_path, part, errors)]
-    scenes = look_at_all(scenes, floor, args.num_workers or os.cpu_count() or 1)
+    scenes = look_at_all(scenes, floor, args.num_workers)
     check_together(scenes, floor, args.patch_size)
     left = {}
     for part in PARTS:

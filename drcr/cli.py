@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from drcr.files import DataError
+from drcr.parallel import available_cores
 
 
 class ManualFormatter(argparse.RawDescriptionHelpFormatter):
@@ -101,6 +102,11 @@ def add_non_positive(
         metavar="skip | floor VALUE",
         help=f"skip (the default): {skip}. floor VALUE: {floor}; VALUE from 1e-6 up, below 1",
     )
+
+
+def add_num_workers(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add the option --num_workers of scripts that share work out, by default to all cores."""
+    parser.add_argument("--num_workers", type=at_least(0), default=available_cores(), help=help)
 
 
 def run(main: Callable[[], None]) -> None:

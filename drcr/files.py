@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 BROKEN = (
     OSError,
@@ -60,18 +61,35 @@ def write_atomically(path: str | Path, write: Callable[[Any], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_hdf5(path: str | Path, fill: Callable[[h5py.File], None], header: bytes = b"") -> None:
-    """Write an HDF5 file atomically; `fill` gets the open file, `header` goes before it as a user block.
+def write_hdf5(
+    path: str | Path, arrays: dict[str, np.ndarray], fill: Callable[[h5py.File], None], header: bytes = b""
+) -> None:
+    """Write an HDF5 file atomically: `arrays`, each contiguous in the file, and what `fill` adds to the open file.
 
-    It is made in memory first: HDF5 does not recover from a disk that fills up, a plain write does.
+    `header` goes before it as a user block. HDF5 makes only the frame, in memory, because it does not recover from a
+    disk that fills up; the arrays' values are plain writes, slice by slice, so that no copy of a whole one is made.
     """
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", userblock_size=512 if header else 0) as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, array.shape, array.dtype, fill_time="never")
         fill(file)
+        # the first value makes room for all; the largest comes last, so that what is in memory ends where it begins
+        for name in sorted(arrays, key=lambda name: arrays[name].nbytes):
+            file[name][(0,) * arrays[name].ndim] = 0
+        offsets = {name: file[name].id.get_offset() for name in arrays}
     if header:
         buffer.seek(0)
         buffer.write(header)
-    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+
+    def write(file: Any) -> None:
+        file.write(buffer.getbuffer())
+        for name, array in arrays.items():
+            file.seek(offsets[name])
+            for part in array:
+                file.write(np.ascontiguousarray(part))
+
+    write_atomically(path, write)
 
 
 def list_files(folder: str | Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:

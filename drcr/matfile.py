@@ -149,16 +149,15 @@ def write_cube(
     def fill(file: h5py.File) -> None:
         if origin is not None:
             file.attrs["origin"] = np.bytes_(origin.encode())
+        _set_matlab_class(file["cube"], "single")
         for name, value in variables.items():
-            dataset = file.create_dataset(name, data=np.ascontiguousarray(np.atleast_2d(value).T))
-            _set_matlab_class(dataset, {"float32": "single", "float64": "double"}[str(dataset.dtype)])
+            _set_matlab_class(file.create_dataset(name, data=np.atleast_2d(np.float64(value)).T), "double")
 
-    variables = {"cube": cube.astype(np.float32, copy=False)} | {
-        name: np.asarray(value, np.float64) for name, value in variables.items()
-    }
     header = f"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: {time.ctime()} HDF5 schema 1.00 ."
     # text to byte 116, 8 bytes of subsystem offset, version 2.0, "IM" as a little-endian "MI"
-    write_hdf5(path, fill, header.encode().ljust(116) + bytes(8) + b"\x00\x02IM")
+    header = header.encode().ljust(116) + bytes(8) + b"\x00\x02IM"
+    # MATLAB stores columns first: its H x W x bands lies in the file as (bands, W, H)
+    write_hdf5(path, {"cube": cube.astype(np.float32, copy=False).T}, fill, header)
 
 
 def read_origin(path: str | Path) -> str | None:

@@ -7,6 +7,7 @@ wavelengths of their bands, and what was done about dark pixels. Patches are cut
 
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from drcr.files import DataError, list_files, write_atomically, write_hdf5
 from drcr.images import IMAGE_SUFFIXES, read_rgb
 from drcr.matfile import check_cube, describe_bands, read_cube, same_bands, wavelengths_of
+from drcr.parallel import in_order
 
 INDEX = "index.json"
 
@@ -79,6 +81,57 @@ def _read_info(path: Path, source: np.bytes_) -> _SceneInfo | None:
 
 
 @dataclass(frozen=True)
+class _Job:
+    """A scene to prepare, and how."""
+
+    name: str
+    cube_path: Path
+    rgb_path: Path
+    out: Path
+    patch_size: int | None
+    floor: float | None
+
+
+def _prepare_scene(job: _Job, like: tuple[str, np.ndarray] | None = None) -> _SceneInfo | str:
+    """Write a scene's file, if it is not there yet; return what the index needs, or why the scene is left out.
+
+    `like`: name and wavelengths of a scene whose bands it must share. Raises DataError before anything is written.
+    """
+    path, source = job.out / f"{job.name}.h5", _source(job.cube_path, job.rgb_path, job.floor)
+    info = _read_info(path, source)
+    done = info is not None
+    if not done:
+        cube = read_cube(job.cube_path)
+        check_cube(cube, job.cube_path)
+        wavelengths = wavelengths_of(job.cube_path, cube.shape[2])
+        rgb = read_rgb(job.rgb_path)
+        if cube.shape[:2] != rgb.shape[:2]:
+            raise DataError(
+                f"{job.rgb_path}: {rgb.shape[0]} x {rgb.shape[1]} pixels, but its cube {job.cube_path} has "
+                f"{cube.shape[0]} x {cube.shape[1]}"
+            )
+        if job.floor is None:
+            dark = np.count_nonzero(cube <= 0)
+            if dark:
+                return f"left out {job.name}: {dark} values <= 0, the lowest {cube.min():g}"
+            raised = 0
+        else:
+            cube, raised = raise_to_floor(cube, job.floor)
+        info = _SceneInfo(*rgb.shape[:2], wavelengths, raised)
+    if like is not None and not same_bands(info.wavelengths, like[1]):
+        raise DataError(
+            f"{job.cube_path}: {describe_bands(info.wavelengths)}, but {like[0]} has {describe_bands(like[1])}; one "
+            "data set needs the same wavelengths throughout"
+        )
+    _check_size(job.rgb_path, info.height, info.width, job.patch_size)
+    if not done:
+        # from here to the new index the folder counts as unfinished
+        (job.out / INDEX).unlink(missing_ok=True)
+        _write_scene(path, cube, rgb, source, info)
+    return info
+
+
+@dataclass(frozen=True)
 class Prepared:
     """What `prepare` did: names of the scenes that it wrote or found done, and of those left out.
 
@@ -102,13 +155,15 @@ def prepare(
     patch_size: int | None = None,
     stride: int | None = None,
     floor: float | None = None,
+    n_workers: int = 0,
 ) -> Prepared:
     """Prepare all scenes of two folders, paired by name, into the folder `out`.
 
     Scenes with any value <= 0 in the cube are left out, and named, as in the released code; with `floor`, above 0,
     none is, and values below it are raised to it. With `patch_size` and `stride` the folder is for
-    `TrainPatches`, without for `ValidImages`. Scenes that an earlier run has finished are kept. Raises DataError on
-    bad input, which it names; all scenes need the same bands.
+    `TrainPatches`, without for `ValidImages`. Scenes that an earlier run has finished are kept. `n_workers`
+    processes (0: this one) hold two scenes each at most. Raises DataError on bad input, which it names; all scenes
+    need the same bands.
     """
     out = Path(out)
     pairs = pair_by_name(Path(spectral_dir), Path(rgb_dir))
@@ -118,54 +173,37 @@ def prepare(
         other = "training" if patch_size is None else "validation"
         raise DataError(f"{out}: holds data prepared for {other}; choose another folder")
 
+    jobs = [_Job(*pair, out, patch_size, floor) for pair in pairs]
     infos: dict[str, _SceneInfo] = {}
-    left_out, n_patches = [], 0
-    progress = tqdm(pairs, desc="preparing", unit="scene", dynamic_ncols=True)
-    for name, cube_path, rgb_path in progress:
-        path, source = out / f"{name}.h5", _source(cube_path, rgb_path, floor)
-        info = _read_info(path, source)
-        done = info is not None
-        if not done:
-            cube = read_cube(cube_path)
-            check_cube(cube, cube_path)
-            wavelengths = wavelengths_of(cube_path, cube.shape[2])
-            rgb = read_rgb(rgb_path)
-            if cube.shape[:2] != rgb.shape[:2]:
-                raise DataError(
-                    f"{rgb_path}: {rgb.shape[0]} x {rgb.shape[1]} pixels, but its cube {cube_path} has "
-                    f"{cube.shape[0]} x {cube.shape[1]}"
-                )
-            if floor is None:
-                dark = np.count_nonzero(cube <= 0)
-                if dark:
-                    progress.write(f"left out {name}: {dark} values <= 0, the lowest {cube.min():g}")
-                    left_out.append(name)
-                    continue
-                raised = 0
+    left_out: list[str] = []
+    n_patches = 0
+    with tqdm(total=len(jobs), desc="preparing", unit="scene", dynamic_ncols=True) as progress:
+
+        def done(job: _Job, info: _SceneInfo | str) -> None:
+            progress.update()
+            if isinstance(info, str):
+                progress.write(info)
+                left_out.append(job.name)
             else:
-                cube, raised = raise_to_floor(cube, floor)
-            info = _SceneInfo(*rgb.shape[:2], wavelengths, raised)
-        first = next(iter(infos), name)
-        expected = infos.get(first, info).wavelengths
-        if not same_bands(info.wavelengths, expected):
-            raise DataError(
-                f"{cube_path}: {describe_bands(info.wavelengths)}, but {first} has {describe_bands(expected)}; one "
-                "data set needs the same wavelengths throughout"
-            )
-        _check_size(rgb_path, info.height, info.width, patch_size)
-        if not done:
-            # from here to the new index the folder counts as unfinished
-            (out / INDEX).unlink(missing_ok=True)
-            _write_scene(path, cube, rgb, source, info)
-        infos[name] = info
-        if patch_size is not None:
-            rows, columns = patch_grid(info.height, info.width, patch_size, stride)
-            n_patches += rows * columns
+                infos[job.name] = info
+
+        # one by one until the bands that all must share are known, the others side by side
+        while jobs and not infos:
+            job = jobs.pop(0)
+            done(job, _prepare_scene(job))
+        like = next(((name, info.wavelengths) for name, info in infos.items()), None)
+        # a process takes as long to start as some ten scenes take
+        results = in_order(partial(_prepare_scene, like=like), jobs, min(n_workers, len(jobs) // 10))
+        for job, info in zip(jobs, results, strict=True):
+            done(job, info)
     if not infos:
         raise DataError(
             f"{spectral_dir}: every scene has values <= 0, none is left; --non_positive floor VALUE keeps them"
         )
 
+    if patch_size is not None:
+        grids = (patch_grid(info.height, info.width, patch_size, stride) for info in infos.values())
+        n_patches = sum(rows * columns for rows, columns in grids)
     result = Prepared(
         scenes=list(infos),
         left_out=left_out,
@@ -202,13 +240,11 @@ def _write_scene(path: Path, cube: np.ndarray, rgb: np.ndarray, source: np.bytes
     """Write a scene's file: cube (H, W, bands) and image (H, W, 3), both channel first."""
 
     def fill(file: h5py.File) -> None:
-        file["cube"] = np.ascontiguousarray(cube.transpose(2, 0, 1))
         file["cube"].attrs.update(wavelengths=info.wavelengths, raised=info.raised)
-        file["rgb"] = np.ascontiguousarray(rgb.transpose(2, 0, 1))
         file["rgb"].attrs["peak"] = float(rgb.max())
         file.attrs["source"] = source
 
-    write_hdf5(path, fill)
+    write_hdf5(path, {"cube": cube.transpose(2, 0, 1), "rgb": rgb.transpose(2, 0, 1)}, fill)
 
 
 def patch_grid(height: int, width: int, patch_size: int, stride: int) -> tuple[int, int]:

@@ -6,9 +6,7 @@ further. `tee` keeps what the skip connections want later. So nothing is compute
 is approximate, and a few strips of each layer are all there is at a time. Only the CRMs' averages need the whole
 image: the blocks run one after the other, and between them one feature map is kept.
 
-3x3 convolutions are split down the columns by minimal filtering F(m, 3) (Lavin and Gray, "Fast algorithms for
-convolutional neural networks", CVPR 2016, section 4): m rows of the result come from m + 2 convolutions of 1x3
-instead of 3m, over sums and differences of rows. That is exact but for rounding, and with m = 4 half the work.
+3x3 convolutions are computed by minimal filtering (drcr/filtering.py), with half the multiplications.
 """
 
 import copy
@@ -22,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from drcr.filtering import Filter
 from drcr.model import DRCR, DRCRBlock, TwoKernels
 
 Edge = Literal["zero", "reflect", "replicate"]
@@ -73,7 +72,7 @@ Strips = Iterator[Strip]
 
 @dataclass
 class Split:
-    """A strip as `Filter.split` made it: what a convolution takes. `rows` come out of it."""
+    """What `Filter.split` makes of a strip: a convolution's input. `rows` come out of it."""
 
     parts: list[Tensor]
     rows: int
@@ -126,63 +125,6 @@ def with_halo(strips: Strips, edge: Edge) -> Strips:
     yield last
 
 
-class Filter:
-    """Minimal filtering F(m, 3) down the columns; m = 1 is convolution as it is."""
-
-    def __init__(self, m: Literal[1, 2, 4]) -> None:
-        """`m` rows at a time."""
-        self.m = m
-        # in `join` this part is added to every row alike: the bias goes in there
-        self.bias_part = 0 if m == 1 else 1
-
-    def weights(self, kernel: Tensor) -> list[Tensor]:
-        """(C out, C in, 3, 3) -> m + 2 kernels (C out, C in, 1, 3); for m = 1 the kernel."""
-        if self.m == 1:
-            return [kernel]
-        a, b, c = kernel.split(1, 2)
-        match self.m:
-            case 2:
-                return [a, (a + b + c) / 2, (a - b + c) / 2, c]
-            case 4:
-                sums = [(a + b + c) / -6, (a - b + c) / -6, (a + 2 * b + 4 * c) / 24, (a - 2 * b + 4 * c) / 24]
-                return [a / 4, *sums, c]
-
-    def split(self, strip: Strip) -> Split:
-        """Return what `weights` are to be convolved with: m + 2 times (rows / m, W, C)."""
-        data, m = strip.data, self.m
-        d = [data[k : k + len(data) - m - 1 : m] for k in range(m + 2)]
-        match m:
-            case 1:
-                return Split([data], strip.rows)
-            case 2:
-                return Split([d[0] - d[2], d[1] + d[2], d[2] - d[1], d[3] - d[1]], strip.rows)
-            case 4:
-                p, q = torch.sub(d[4], d[2], alpha=4), torch.sub(d[3], d[1], alpha=4)
-                r, s = d[4] - d[2], d[3] - d[1]
-                first = torch.sub(d[4], d[2], alpha=5).add_(d[0], alpha=4)
-                last = torch.sub(d[5], d[3], alpha=5).add_(d[1], alpha=4)
-                parts = [first, p + q, p - q, torch.add(r, s, alpha=2), torch.sub(r, s, alpha=2), last]
-                return Split(parts, strip.rows)
-
-    def join(self, parts: list[Tensor], rows: int) -> Strip:
-        """Return the strip that the convolved parts make."""
-        if self.m == 1:
-            return Strip(parts[0], rows)
-        strip = Strip.empty(rows, *parts[0].shape[1:], parts[0])
-        out = [strip.data[1 + k : len(strip.data) - 1 : self.m] for k in range(self.m)]
-        both, odd = parts[1] + parts[2], parts[1] - parts[2]
-        if self.m == 2:
-            torch.add(parts[0], both, out=out[0])
-            torch.add(parts[3], odd, out=out[1])
-        else:
-            both2, odd2 = parts[3] + parts[4], parts[3] - parts[4]
-            torch.add(parts[0].add_(both), both2, out=out[0])
-            torch.add(odd, odd2, alpha=2, out=out[1])
-            torch.add(both, both2, alpha=4, out=out[2])
-            torch.add(parts[5].add_(odd), odd2, alpha=8, out=out[3])
-        return strip
-
-
 class Convolution:
     """A convolution of the network with its weights ready to run, on strips that a `Filter` has split.
 
@@ -222,14 +164,14 @@ class Convolution:
 
     def split(self, strips: Strips) -> Iterator[Split]:
         """Make strips ready to be an input."""
-        if not self.reflect:
-            return map(self.filter.split, with_halo(strips, "zero"))
 
-        def reflect_columns(strip: Strip) -> Strip:
+        def one(strip: Strip) -> Split:
             data = strip.data
-            return Strip(torch.cat([data[:, 1:2], data, data[:, -2:-1]], 1), strip.rows)
+            if self.reflect:
+                data = torch.cat([data[:, 1:2], data, data[:, -2:-1]], 1)
+            return Split(self.filter.split(data), strip.rows)
 
-        return map(self.filter.split, map(reflect_columns, with_halo(strips, "reflect")))
+        return map(one, with_halo(strips, "reflect" if self.reflect else "zero"))
 
     def __call__(self, *inputs: Iterator[Split]) -> Strips:
         """Convolve: one strip for each of the inputs'."""
@@ -243,7 +185,12 @@ class Convolution:
                 total = self._convolve(as_image(split.parts[i]), kernels[i], bias, total)
                 bias = None
             sums.append(as_strip(total))
-        return self.filter.join(sums, splits[0].rows)
+        rows = splits[0].rows
+        if self.filter.m == 1:
+            return Strip(sums[0], rows)
+        strip = Strip.empty(rows, *sums[0].shape[1:], sums[0])
+        self.filter.join(sums, strip.data[1:-1])
+        return strip
 
     def _convolve(self, image: Tensor, kernel: Tensor, bias: Tensor | None, total: Tensor | None) -> Tensor:
         """Return `total` plus the convolution."""

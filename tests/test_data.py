@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from drcr.data import TrainPatches, ValidImages
 from drcr.files import DataError
 from drcr.matfile import WAVELENGTHS, read_cube, write_cube
+from drcr.parallel import in_order
 from drcr.prepare import prepare
 
 DATASET = DATA / "Dataset"
@@ -87,6 +88,75 @@ def test_wrong_options_leave_finished_work_alone(tmp_path):
     with pytest.raises(DataError, match="patch_size"):
         prepare(spectral, rgb, tmp_path / "out", 80, 4)
     assert len(TrainPatches(tmp_path / "out")) == 2 * 4 * 5
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_in_processes_the_same_files_come_out(tmp_path, capfd):
+    spectral, rgb = make_scenes(tmp_path, 24)
+    for i in (0, 13):  # one before the processes start, one in them
+        cube = read_cube(spectral / f"scene{i:03}.mat").copy()
+        cube[3, 4, 5] = -i
+        write_cube(spectral / f"scene{i:03}.mat", cube)
+    results, printed = [], []
+    for n_workers in (0, 2):
+        results.append(prepare(spectral, rgb, tmp_path / f"{n_workers}", 16, 8, n_workers=n_workers))
+        printed.append([line for line in capfd.readouterr().out.splitlines() if "left out" in line])
+    assert results[0].left_out == results[1].left_out == ["scene000", "scene013"]
+    assert len(results[1].scenes) == 22
+    assert printed[0] == printed[1]
+    assert len(printed[1]) == 2
+    assert files_of(tmp_path / "0") == files_of(tmp_path / "2")
+    # and again: nothing is left to do
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "2").glob("*.h5")}
+    prepare(spectral, rgb, tmp_path / "2", 16, 8, n_workers=2)
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "2").glob("*.h5")}
+
+
+def test_a_bad_scene_in_a_process_ends_in_one_line(tmp_path, fails):
+    spectral, rgb = make_scenes(tmp_path, 24)
+    for part, source in (("Train_spectral", spectral), ("Train_RGB", rgb)):
+        source.rename(tmp_path / part)
+    (tmp_path / "Train_spectral/scene017.mat").write_bytes(b"no cube")
+    options = ("--data_path", tmp_path, "--train_data_path", tmp_path / "out", "--patch_size", 16)
+    fails("train/train_data_preprocess.py", *options, "--num_workers", 2, names="scene017.mat")
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left
+    assert all(name.endswith(".h5") and not name.startswith(".") for name in left)
+
+
+def test_a_killed_process_ends_in_one_line():
+    with pytest.raises(DataError, match="--num_workers 1"):
+        list(in_order(kill_the_third, range(8), 2))
+
+
+def kill_the_third(i):
+    """Do what the system does to a process for which there is no memory."""
+    if i == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return i
+
+
+def test_results_come_in_order_and_few_at_a_time():
+    begun = []
+
+    def jobs():
+        for i in range(20):
+            begun.append(i)
+            yield i
+
+    for i, result in enumerate(in_order(square_slowly_if_even, jobs(), 2)):
+        assert result == i**2
+        assert len(begun) <= i + 5
+    assert list(in_order(square_slowly_if_even, range(3), 0)) == [0, 1, 4]
+
+
+def square_slowly_if_even(i):
+    """The odd ones overtake the even ones."""
+    time.sleep(0.02 * (i % 2 == 0))
+    return i**2
 
 
 def test_only_its_own_files_are_removed(tmp_path):

@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--stride", type=cli.at_least(1), default=64, help="pixels from one patch to the next")
     parser.add_argument("--train_data_path", type=Path, default="./dataset/Train", help="folder to write")
     cli.add_non_positive(parser)
+    cli.add_num_workers(parser, "scenes prepared side by side, each in a process of its own; 0: one after the other")
     args = parser.parse_args()
 
     result = prepare(
@@ -36,6 +37,7 @@ def main() -> None:
         args.patch_size,
         args.stride,
         floor=args.floor,
+        n_workers=args.num_workers,
     )
     report(result, args.train_data_path)
     print(f"{result.n_patches} patches of {args.patch_size} x {args.patch_size} pixels, stride {args.stride}")

@@ -19,10 +19,15 @@ def main() -> None:
     )
     parser.add_argument("--valid_data_path", type=Path, default="./dataset/Valid", help="folder to write")
     cli.add_non_positive(parser)
+    cli.add_num_workers(parser, "scenes prepared side by side, each in a process of its own; 0: one after the other")
     args = parser.parse_args()
 
     result = prepare(
-        args.data_path / "Valid_spectral", args.data_path / "Valid_RGB", args.valid_data_path, floor=args.floor
+        args.data_path / "Valid_spectral",
+        args.data_path / "Valid_RGB",
+        args.valid_data_path,
+        floor=args.floor,
+        n_workers=args.num_workers,
     )
     report(result, args.valid_data_path)
 
