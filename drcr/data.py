@@ -5,6 +5,7 @@ for are touched.
 """
 
 import bisect
+from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from drcr.files import DataError
 from drcr.images import normalise_rgb
+from drcr.memory import free_memory
 from drcr.prepare import describe_floor, patch_grid, read_index
 
 
@@ -45,11 +48,18 @@ class _Scene:
         count = int(np.prod(shape)) * dtype.itemsize
         return self._bytes[offset : offset + count].view(dtype).reshape(shape)
 
+    def load(self) -> None:
+        """Read the file into memory: nothing is read from the disk after that."""
+        self._bytes = np.fromfile(self.path, np.uint8)
+
     def crop(self, top: int, left: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Return a window as (rgb, cube): float32 (3, h, w), divided by the image's peak, and (bands, h, w)."""
+        """Return a window as (rgb, cube): float32 (3, h, w), divided by the image's peak, and (bands, h, w).
+
+        The cube is a view of the file's map: to be copied before it is given away.
+        """
         window = np.s_[:, top : top + height, left : left + width]
         rgb = normalise_rgb(self.array("rgb")[window], self.peak)
-        return torch.from_numpy(rgb), torch.from_numpy(self.array("cube")[window].copy())
+        return torch.from_numpy(rgb), torch.from_numpy(self.array("cube")[window])
 
 
 def _open_index(path: str | Path) -> tuple[dict, list[_Scene]]:
@@ -72,6 +82,17 @@ def _made_of(index: dict) -> dict:
     return {name: index[name] for name in ("patch_size", "stride", "floor", "scenes")}
 
 
+def _check_room(path: str | Path, n_bytes: int, device: torch.device) -> None:
+    """Raise DataError if so much does not fit in a device's free memory, a fifth of which is left to the training."""
+    free = free_memory(device)
+    if n_bytes > 0.8 * free:
+        where = "memory" if device.type == "cpu" else "memory of the graphics card"
+        raise DataError(
+            f"{path}: to be kept, it needs {n_bytes / 0.8e9:.2f} GB of {where}, a fifth of them for the training; "
+            f"{free / 1e9:.2f} GB are free; take --cache none"
+        )
+
+
 class TrainPatches(Dataset):
     """The training patches of a folder that train_data_preprocess.py wrote.
 
@@ -81,16 +102,21 @@ class TrainPatches(Dataset):
     DataError if the folder is not prepared.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        """Open the prepared folder `path`."""
+    def __init__(self, path: str | Path, cache: bool = False) -> None:
+        """Open the prepared folder `path`; with `cache` read it into memory, which worker processes share."""
         index, self._scenes = _open_index(path)
         if index["patch_size"] is None:
             raise DataError(f"{path}: prepared for validation; training needs train_data_preprocess.py")
+        self.path, self.n_scenes = Path(path), len(self._scenes)
         self.patch_size, self.stride = index["patch_size"], index["stride"]
         self.wavelengths, self.dark_values = index["wavelengths"], _dark_values(index)
         self.made_of = _made_of(index)
         self._grids = [patch_grid(*scene.size, self.patch_size, self.stride) for scene in self._scenes]
         self._ends = list(accumulate(rows * columns for rows, columns in self._grids))
+        if cache:
+            _check_room(path, sum(scene.path.stat().st_size for scene in self._scenes), torch.device("cpu"))
+            for scene in tqdm(self._scenes, desc="reading", unit="scene", dynamic_ncols=True):
+                scene.load()
 
     def __len__(self) -> int:
         """Return the number of patches."""
@@ -98,13 +124,60 @@ class TrainPatches(Dataset):
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         """Return patch i."""
+        ((rgb, cube),) = self.__getitems__([i])
+        return rgb, cube.clone(memory_format=torch.contiguous_format)
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
+        """Return patches for a DataLoader, which copies them into a batch at once: as views."""
+        located = ((self._scenes[scene], top, left) for scene, top, left in map(self.locate, indices))
+        return [scene.crop(top, left, self.patch_size, self.patch_size) for scene, top, left in located]
+
+    def locate(self, i: int) -> tuple[int, int, int]:
+        """Return the number of patch i's scene, and its top and left pixel in it."""
         if not 0 <= i < len(self):
             raise IndexError(i)
         scene = bisect.bisect_right(self._ends, i)
         rows, columns = self._grids[scene]
         row, column = divmod(i - (self._ends[scene] - rows * columns), columns)
-        size = self.patch_size
-        return self._scenes[scene].crop(row * self.stride, column * self.stride, size, size)
+        return scene, row * self.stride, column * self.stride
+
+    def whole_scenes(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return the scenes, (rgb, cube), of which the patches are windows; to be copied before they are changed."""
+        return (scene.crop(0, 0, *scene.size) for scene in self._scenes)
+
+
+class PatchesOnDevice(Dataset):
+    """The same training patches from scenes that are kept on a device: batches are cut there.
+
+    For a DataLoader with `collate_fn=PatchesOnDevice.collate`, in one process. Raises DataError if they do not fit.
+    """
+
+    def __init__(self, patches: TrainPatches, device: torch.device) -> None:
+        """Copy the scenes of `patches` to `device`."""
+        self._patches = patches
+        n_values = sum(rgb.numel() + cube.numel() for rgb, cube in patches.whole_scenes())
+        _check_room(patches.path, 4 * n_values, device)
+        scenes = tqdm(
+            patches.whole_scenes(), desc="reading", total=patches.n_scenes, unit="scene", dynamic_ncols=True
+        )
+        self._scenes = [tuple(values.to(device, copy=True) for values in scene) for scene in scenes]
+
+    def __len__(self) -> int:
+        """Return the number of patches."""
+        return len(self._patches)
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """Return a batch, (N, 3, p, p) and (N, bands, p, p), on the device."""
+        size, batch = self._patches.patch_size, ([], [])
+        for scene, top, left in map(self._patches.locate, indices):
+            for parts, values in zip(batch, self._scenes[scene], strict=True):
+                parts.append(values[:, top : top + size, left : left + size])
+        return torch.stack(batch[0]), torch.stack(batch[1])
+
+    @staticmethod
+    def collate(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return a batch that is one already."""
+        return batch
 
 
 class ValidImages(Dataset):
@@ -131,4 +204,5 @@ class ValidImages(Dataset):
         if not 0 <= i < len(self):
             raise IndexError(i)
         height, width = self._scenes[i].size
-        return self._scenes[i].crop(0, 0, height - self.drop_rows, width)
+        rgb, cube = self._scenes[i].crop(0, 0, height - self.drop_rows, width)
+        return rgb, cube.clone(memory_format=torch.contiguous_format)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -27,13 +28,38 @@ def prepare_process() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(1)
+    # the pool's processes would wait for work for ever after their parent was killed
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    """Wait for the parent's end, then end this process."""
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _finish(function: Callable[[Job], Result], job: Job) -> Result:
+    """Return function(job); a SIGTERM meanwhile ends this process after it, so that nothing half-written is left."""
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        return function(job)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if stopped:
+            os._exit(128 + signal.SIGTERM)
 
 
 def in_order(function: Callable[[Job], Result], jobs: Iterable[Job], n_workers: int) -> Iterator[Result]:
     """Yield function(job) of each job, in their order, computed in `n_workers` processes (0: in this one).
 
     No more than two results a process wait or are in the making. The first error ends it all and goes on; a process
-    that is killed raises DataError.
+    that is killed raises DataError. What a process has begun it finishes, unless it is killed.
     """
     if n_workers == 0:
         yield from map(function, jobs)
@@ -46,7 +72,7 @@ def in_order(function: Callable[[Job], Result], jobs: Iterable[Job], n_workers: 
             for job in jobs:
                 if len(pending) == 2 * n_workers:
                     yield pending.popleft().result()
-                pending.append(pool.submit(function, job))
+                pending.append(pool.submit(_finish, function, job))
             while pending:
                 yield pending.popleft().result()
         except BrokenProcessPool as error:

@@ -111,9 +111,9 @@ def _prepare_scene(job: _Job, like: tuple[str, np.ndarray] | None = None) -> _Sc
                 f"{cube.shape[0]} x {cube.shape[1]}"
             )
         if job.floor is None:
-            dark = np.count_nonzero(cube <= 0)
-            if dark:
-                return f"left out {job.name}: {dark} values <= 0, the lowest {cube.min():g}"
+            lowest = cube.min()
+            if lowest <= 0:
+                return f"left out {job.name}: {np.count_nonzero(cube <= 0)} values <= 0, the lowest {lowest:g}"
             raised = 0
         else:
             cube, raised = raise_to_floor(cube, job.floor)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from drcr import cli
 from drcr.checkpoint import load_model
-from drcr.device import choose_device, native_bf16
+from drcr.device import choose_device
 from drcr.files import DataError
 from drcr.images import find_images, normalise_rgb, read_rgb
 from drcr.matfile import check_target, write_cube
@@ -87,10 +87,7 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    device = choose_device()
-    if args.precision == "bf16" and not native_bf16(device):
-        raise DataError(f"--precision bf16: this {device} does not compute in bfloat16 itself; take fp32")
-    model = load_model(args.model_dir, device)
+    model = load_model(args.model_dir, choose_device(args.precision))
     if model.architecture["in_channels"] != 3:
         raise DataError(f"{args.model_dir}: takes {model.architecture['in_channels']} channels, not RGB")
     paths = find_images(args.RGB_dir)

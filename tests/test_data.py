@@ -139,6 +139,39 @@ def kill_the_third(i):
     return i
 
 
+def test_when_a_process_is_killed_the_others_finish_what_they_write(tmp_path):
+    with pytest.raises(DataError, match="--num_workers 1"):
+        list(in_order(write_or_die, [(0, tmp_path), (1, tmp_path)], 2))
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+def write_or_die(job):
+    """Write a file slowly, or, once that has begun, do what the system does when there is no memory."""
+    i, folder = job
+    if i == 1:
+        while not (folder / "half").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    (folder / "half").touch()
+    time.sleep(1)
+    (folder / "half").rename(folder / "whole")
+
+
+def test_processes_end_with_a_killed_parent():
+    code = "for _ in in_order(abs, range(9), 2): print(flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", f"import time\nfrom drcr.parallel import in_order\n{code}"]
+    parent = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    parent.stdout.readline()
+    parent.kill()
+    try:
+        parent.communicate(timeout=20)  # the output ends when no process holds it any more
+    except subprocess.TimeoutExpired:
+        os.killpg(parent.pid, signal.SIGKILL)
+        raise
+
+
 def test_results_come_in_order_and_few_at_a_time():
     begun = []
 
@@ -316,25 +349,28 @@ def test_floors_that_are_none(script, words):
     assert "--non_positive: " in process.stderr.splitlines()[-1]
 
 
-def test_peak_memory_does_not_grow_with_the_number_of_scenes(tmp_path):
-    """32 more scenes of 5 MB would be 160 MB."""
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_peak_memory_does_not_grow_with_the_number_of_scenes(tmp_path, n_workers):
+    """32 more scenes of 5 MB would be 160 MB, in each of 2 processes 80 MB."""
     program = (
         "import resource, runpy, sys\n"
         "sys.argv = sys.argv[1:]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+        "for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):\n"
+        "    print('peak', resource.getrusage(who).ru_maxrss // 1024)\n"
     )
     rng = np.random.default_rng(0)
     cube, image = rng.random((200, 200, 31)) + 0.1, rng.integers(0, 256, (200, 200, 3), np.uint8)
     peaks = []
-    for count in (4, 36):
+    for count in (4, 36):  # 4 are too few for processes
         for part in ("spectral", "RGB"):
             (tmp_path / f"{count}/Valid_{part}").mkdir(parents=True)
         for i in range(count):
             write_cube(tmp_path / f"{count}/Valid_spectral/{i:02}.mat", cube)
             cv2.imwrite(str(tmp_path / f"{count}/Valid_RGB/{i:02}.png"), image)
         options = ("--data_path", tmp_path / str(count), "--valid_data_path", tmp_path / f"out{count}")
+        options = (*options, "--num_workers", str(n_workers))
         command = [sys.executable, "-c", program, ROOT / "train/valid_data_preprocess.py", *options]
         printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        peaks.append(int(printed.split("peak ")[1]))
+        peaks.append(max(map(int, printed.split("peak ")[1:])))  # of this process and its largest child
     assert peaks[1] < peaks[0] + 20

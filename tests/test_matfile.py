@@ -1,6 +1,7 @@
 import io
 import shutil
 import subprocess
+import tracemalloc
 
 import h5py
 import mat73
@@ -9,7 +10,7 @@ import pytest
 import scipy.io
 
 from drcr.files import DataError
-from drcr.matfile import WAVELENGTHS, read_cube, read_origin, write_cube
+from drcr.matfile import WAVELENGTHS, check_cube, read_cube, read_origin, write_cube
 
 RNG = np.random.default_rng(0)
 
@@ -132,3 +133,23 @@ def test_wrong_shapes_are_not_written(tmp_path):
     with pytest.raises(ValueError, match="wavelengths"):
         write_cube(tmp_path / "a.mat", np.zeros((3, 4, 5)), WAVELENGTHS)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_writing_makes_no_copy_of_the_cube(tmp_path, order):
+    cube = np.asarray(RNG.random((200, 150, 31), np.float32), order=order)
+    write_cube(tmp_path / "first.mat", cube)  # what is made once, in the first call, does not count
+    tracemalloc.start()
+    write_cube(tmp_path / "a.mat", cube, WAVELENGTHS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * cube[..., 0].nbytes  # a band at a time
+    assert np.array_equal(read_cube(tmp_path / "a.mat"), cube)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_found_and_counted(cube, value):
+    check_cube(cube, "a.mat")
+    cube[2:4, 3, 4] = value
+    with pytest.raises(DataError, match=r"a\.mat: 2 values are NaN or infinite"):
+        check_cube(cube, "a.mat")

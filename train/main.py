@@ -18,8 +18,10 @@ import argparse
 import csv
 import io
 import math
+import os
+import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -30,8 +32,8 @@ from tqdm import tqdm
 
 from drcr import cli
 from drcr.checkpoint import build_model, read_checkpoint, save_checkpoint
-from drcr.data import TrainPatches, ValidImages
-from drcr.device import choose_device
+from drcr.data import PatchesOnDevice, TrainPatches, ValidImages
+from drcr.device import DelayedReading, Precision, choose_device, for_training
 from drcr.files import DataError, write_atomically
 from drcr.matfile import describe_bands, same_bands
 from drcr.metrics import mrae
@@ -39,7 +41,8 @@ from drcr.model import DRCR
 from drcr.schedule import poly_lr
 
 COLUMNS = ("epoch", "iteration", "seconds", "learning_rate", "train_loss", "valid_loss")
-RECIPE = ("batchSize", "loss", "init_lr", "decay_power", "max_iter", "seed")  # what a resumed run must share
+# what a resumed run must share
+RECIPE = ("batchSize", "loss", "init_lr", "decay_power", "max_iter", "seed", "precision")
 KEEP_WITHIN = 1e-4  # of the best validation loss: such epochs keep their checkpoint
 
 
@@ -49,6 +52,28 @@ def validate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device:
     model.eval()
     losses = [mrae(model(rgb.to(device)), cube.to(device)) for rgb, cube in batches]
     return torch.stack(losses).double().mean().item()
+
+
+def training_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    measure: Callable[[Tensor, Tensor], Tensor],
+    rgb: Tensor,
+    cube: Tensor,
+    precision: Precision,
+) -> Tensor:
+    """Train on a batch, (N, 3, h, w) and (N, bands, h, w) on the network's device; return its loss, there.
+
+    `measure` takes output and truth. In "bf16" the network computes in bfloat16; weights, their gradients, the
+    optimiser and the loss are float32 always.
+    """
+    with torch.autocast(rgb.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        output = model(rgb.to(memory_format=torch.channels_last))
+    loss = measure(output.float(), cube)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
 
 
 def train(
@@ -66,10 +91,13 @@ def train(
     `train_batches` is an epoch. `data` tells what they are made of, for the checkpoints. Raises DataError when the
     loss is no longer finite.
     """
+    fast = for_training(model, device, args.compile)
     measure = {"mrae": mrae, "l1": l1_loss}[args.loss]
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.init_lr, betas=(0.9, 0.999), eps=1e-8)
+    optimizer = torch.optim.Adam(model.parameters(), lr=args.init_lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
     epoch, iteration, best, rows = 0, 0, math.inf, []
     if checkpoint:
+        for group in checkpoint["optimizer"]["param_groups"]:
+            group["fused"] = True  # earlier versions' were not, and these settings replace those above
         optimizer.load_state_dict(checkpoint["optimizer"])
         epoch, iteration, best = checkpoint["epoch"], checkpoint["iter"], checkpoint["best"]
         rows = read_rows(args.outf / "loss.csv", last_epoch=epoch)
@@ -82,24 +110,23 @@ def train(
         # order of the patches: by seed and epoch alone, so that a resumed run draws the same
         torch.manual_seed(1000 * args.seed + epoch)
         model.train()
-        losses = []
+        losses, reading = [], DelayedReading()
         progress = tqdm(train_batches, desc=f"epoch {epoch}/{args.end_epoch}", unit="batch", dynamic_ncols=True)
         for rgb, cube in progress:
             lr = poly_lr(args.init_lr, iteration, args.max_iter, args.decay_power)
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
-            loss = measure(model(rgb.to(device, non_blocking=True)), cube.to(device, non_blocking=True))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            rgb, cube = rgb.to(device, non_blocking=True), cube.to(device, non_blocking=True)
+            losses.append(training_step(fast, optimizer, measure, rgb, cube, args.precision))
 
             iteration += 1
-            losses.append(loss.detach())
-            if len(losses) % 10 == 1:  # not every time: reading a loss makes the CPU wait for the GPU
-                progress.set_postfix(loss=f"{loss.item():.4f}", lr=f"{lr:.2e}")
-                if not math.isfinite(loss.item()):
-                    break
+            if len(losses) % 10 == 1:  # what is read is 10 iterations old: for the newest the CPU would wait
+                seen = reading.exchange(losses[-1])
+                if seen is not None:
+                    progress.set_postfix(loss=f"{seen:.4f}", lr=f"{lr:.2e}")
+                    if not math.isfinite(seen):
+                        break
             if iteration == args.max_iter:
                 break
         progress.close()
@@ -190,14 +217,40 @@ def main() -> None:
         help="non-local purification as the authors' code computes it (the quarter scale shares the half scale's "
         "kernels), or as the paper's figure draws it (kernels of its own)",
     )
+    add(
+        "--precision",
+        choices=("fp32", "tf32", "bf16"),
+        default="fp32",
+        help="arithmetic of the network in training; weights, optimiser and loss are float32 in any case. fp32: "
+        "float32, as released. tf32: convolutions and products with 10 bits of mantissa, on CUDA only, in validation "
+        "too. bf16: bfloat16, 7 bits, where processor or card have it; validation is float32",
+    )
+    add(
+        "--compile",
+        action="store_true",
+        help="compile the network for training with torch.compile, which needs a C++ compiler and, at the start, "
+        "patience. For CUDA: on a CPU it is slower than without",
+    )
+    add(
+        "--cache",
+        choices=("none", "ram", "gpu"),
+        default="none",
+        help="training data. none: patches are cut from the prepared files, which the system keeps in memory as far "
+        "as there is room. ram: the files are read at the start, once for all worker processes; for slow or shared "
+        "file systems. gpu: the scenes are kept, and the patches cut, on the graphics card. The patches are the same",
+    )
     add("--resume", type=Path, metavar="FILE", help="go on from a checkpoint, usually OUTF/last.pth")
     add("--seed", type=cli.at_least(0), default=0, help="seed of the starting weights and of the patches' order")
     workers = 4 if torch.cuda.is_available() else 0
     add("--num_workers", type=cli.at_least(0), default=workers, help="processes that cut patches beside this one")
     args = parser.parse_args()
 
-    device = choose_device()
-    train_set, valid_set = TrainPatches(args.train_data_path), ValidImages(args.valid_data_path)
+    device = choose_device(args.precision)
+    if args.cache == "gpu" and device.type != "cuda":
+        raise DataError("--cache gpu: needs CUDA, and there is none here; take none or ram")
+    if args.compile and shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise DataError("--compile: needs a C++ compiler, and there is no g++ here; install it, or go without")
+    train_set, valid_set = TrainPatches(args.train_data_path, args.cache == "ram"), ValidImages(args.valid_data_path)
     if not same_bands(train_set.wavelengths, valid_set.wavelengths):
         raise DataError(
             f"{args.valid_data_path}: {describe_bands(valid_set.wavelengths)}, but {args.train_data_path} has "
@@ -232,7 +285,7 @@ def main() -> None:
         trained_with = {name: model.architecture[name] for name in ("channels", "n_blocks", "npm")}
         different = [
             f"--{option} {value}"
-            for option, value in (trained_with | checkpoint["recipe"]).items()
+            for option, value in (trained_with | {"precision": "fp32"} | checkpoint["recipe"]).items()
             if value != getattr(args, option)
         ]
         if different:
@@ -256,12 +309,16 @@ def main() -> None:
         if checkpoint["epoch"] >= args.end_epoch or checkpoint["iter"] >= args.max_iter:
             print(f"{args.resume}: has come to the end, epoch {checkpoint['epoch']}, iteration {checkpoint['iter']}")
             return
-    model.to(device)
     args.outf.mkdir(parents=True, exist_ok=True)
 
     loading = {"num_workers": args.num_workers, "pin_memory": device.type == "cuda"}
-    train_batches = DataLoader(train_set, args.batchSize, sampler=RandomSampler(train_set), **loading)
+    if args.num_workers:  # forked, they share what is in memory
+        loading |= {"prefetch_factor": 4, "multiprocessing_context": "fork"}
     valid_batches = DataLoader(valid_set, batch_size=1, **loading)
+    patches, sampler = train_set, RandomSampler(train_set)
+    if args.cache == "gpu":
+        patches, loading = PatchesOnDevice(train_set, device), {"collate_fn": PatchesOnDevice.collate}
+    train_batches = DataLoader(patches, args.batchSize, sampler=sampler, **loading)
     log(
         args.outf / "train.log",
         f"{len(train_set)} patches of {train_set.patch_size} x {train_set.patch_size}, {len(valid_set)} validation "
