@@ -31,6 +31,15 @@ def native_bf16(device: torch.device) -> bool:
     return torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported()
 
 
+def filtering_pays(device: torch.device, precision: Precision) -> bool:
+    """Tell whether half the multiplications are worth the additions that F(4, 3) needs.
+
+    Not on CUDA, where cuDNN chooses among such algorithms itself, nor where AMX multiplies bfloat16 ten times as
+    fast as the processor adds (benchmarks/README.md).
+    """
+    return device.type == "cpu" and not (precision == "bf16" and torch.cpu._is_amx_tile_supported())
+
+
 def choose_device(precision: Precision = "fp32") -> torch.device:
     """Return CUDA if there is one, else the CPU, set up for a precision.
 
@@ -51,17 +60,18 @@ def choose_device(precision: Precision = "fp32") -> torch.device:
     return device
 
 
-def for_training(model: nn.Module, device: torch.device, compiled: bool = False) -> nn.Module:
-    """Move a network to a device, laid out for speed, and return what to call in its place.
+def for_training(
+    model: nn.Module, device: torch.device, precision: Precision = "fp32", compiled: bool = False
+) -> nn.Module:
+    """Move a network to a device, laid out for speed in a precision, and return what to call in its place.
 
-    Its parameters stay float32, under their names. Channels last, which tensor cores and oneDNN want. On the CPU
-    also half the multiplications (drcr/filtering.py; cuDNN chooses among such algorithms itself), but not
-    `compiled`, by torch.compile: that takes nn.Conv2d as it is.
+    Its parameters stay float32, under their names. Channels last, which tensor cores and oneDNN want; where it pays,
+    half the multiplications (drcr/filtering.py), but not `compiled`, by torch.compile: that takes nn.Conv2d as it is.
     """
     model.to(device, memory_format=torch.channels_last)
     if compiled:
         return torch.compile(model, dynamic=False)  # for two sizes: whole batches, and an epoch's last
-    if device.type == "cpu":
+    if filtering_pays(device, precision):
         use_filtering(model)
     return model
 

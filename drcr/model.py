@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NPMReading = Literal["released", "paper"]
+SLOPE = 0.2
+"""Of LeakyReLU, the activation after every convolution in NPM (but the two kernels) and DRCR blocks."""
 
 
 def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -23,8 +25,8 @@ def reflect_conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def activate(x: Tensor) -> Tensor:
-    """Apply LeakyReLU with slope 0.2, the activation after every convolution in NPM and DRCR blocks."""
-    return F.leaky_relu(x, 0.2)
+    """Apply LeakyReLU."""
+    return F.leaky_relu(x, SLOPE)
 
 
 class ChannelRecalibration(nn.Module):

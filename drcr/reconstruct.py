@@ -11,16 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from drcr.device import filtering_pays
 from drcr.memory import free_memory
 from drcr.model import DRCR
 from drcr.streaming import Streamed, pad_channels
 
 Protocol = Literal["padded", "released"]
-Precision = Literal["fp32", "bf16"]
 
-# Strips of this many rows: a few of them fit a processor's cache at the released image width (measured,
-# benchmarks/README.md), and NPM's quarter scale still gets 4 of them.
-CPU_ROWS = 16
+# Strips of this many rows on a CPU: measured, benchmarks/README.md. Directly, rows are convolved in vain.
+CPU_ROWS = {"filtered": 32, "direct": 64}
 # Strips, and whole feature maps, that are there at a time: measured, rounded up.
 STRIPS_AT_A_TIME = 60
 MAPS_AT_A_TIME = 20
@@ -37,7 +36,7 @@ class Reconstructor:
     def __init__(
         self,
         model: DRCR,
-        precision: Precision = "fp32",
+        precision: Literal["fp32", "bf16"] = "fp32",
         tile: int | Literal["auto"] = "auto",
         scratch: str | Path | None = None,
     ) -> None:
@@ -51,10 +50,10 @@ class Reconstructor:
         self.device = next(model.parameters()).device
         self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         if self.device.type == "cuda":
-            # tensor cores take channels by eights; cuDNN has fast algorithms of its own, so no F(4, 3)
-            self._network = Streamed(pad_channels(model, 8), self.dtype, m=1)
-        else:
-            self._network = Streamed(model, self.dtype, m=4)
+            model = pad_channels(model, 8)  # tensor cores take channels by eights
+        filtered = filtering_pays(self.device, precision)
+        self._network = Streamed(model, self.dtype, filtered)
+        self._cpu_rows = CPU_ROWS["filtered" if filtered else "direct"]
         self.architecture = self._network.model.architecture
         self.tile, self.scratch = tile, scratch
         self._size: torch.Size | None = None  # of the last image
@@ -114,7 +113,7 @@ class Reconstructor:
                 return height
             most = int(room / (STRIPS_AT_A_TIME * row)) // 16 * 16
         else:
-            most = CPU_ROWS
+            most = self._cpu_rows
         while most > 4 and STRIPS_AT_A_TIME * most * row > room:
             most //= 2
         return max(most, 4)

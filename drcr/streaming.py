@@ -20,17 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from drcr.filtering import Filter
-from drcr.model import DRCR, DRCRBlock, TwoKernels
+from drcr.filtering import BIAS_PART, as_image, convolve_parts, join, kernels, scratch, split
+from drcr.model import DRCR, SLOPE, DRCRBlock, TwoKernels
 
 Edge = Literal["zero", "reflect", "replicate"]
 ROWS = 4
-"""Strips are stored in whole multiples of this: what NPM's pooling and every `Filter` divide."""
-
-
-def as_image(strip: Tensor) -> Tensor:
-    """(rows, W, C) -> (1, C, rows, W), the same memory: channels last."""
-    return strip[None].permute(0, 3, 1, 2)
+"""Strips are stored in whole multiples of this: what NPM's pooling and F(4, 3) divide."""
 
 
 def as_strip(image: Tensor) -> Tensor:
@@ -72,9 +67,9 @@ Strips = Iterator[Strip]
 
 @dataclass
 class Split:
-    """What `Filter.split` makes of a strip: a convolution's input. `rows` come out of it."""
+    """A strip made ready to be a convolution's input, (6, n, W, C) for F(4, 3), else as it is. `rows` come out."""
 
-    parts: list[Tensor]
+    data: Tensor
     rows: int
 
 
@@ -126,35 +121,36 @@ def with_halo(strips: Strips, edge: Edge) -> Strips:
 
 
 class Convolution:
-    """A convolution of the network with its weights ready to run, on strips that a `Filter` has split.
+    """A convolution of the network, and its LeakyReLU, with its weights ready to run on strips.
 
     Over several inputs it is the convolution of their concatenation, without making that.
     """
 
-    def __init__(self, conv: nn.Conv2d, filter: Filter, dtype: torch.dtype, n_inputs: int = 1) -> None:
-        """Prepare the weights of `conv`, for strips of type `dtype`."""
+    def __init__(
+        self, conv: nn.Conv2d, filtered: bool, dtype: torch.dtype, n_inputs: int = 1, slope: float | None = None
+    ) -> None:
+        """Prepare the weights of `conv`, for strips of type `dtype`; `filtered`: by F(4, 3). `slope`: LeakyReLU's."""
         three = conv.kernel_size == (3, 3)
         self.reflect = conv.padding_mode == "reflect"
-        self.filter = filter if three else Filter(1)
-        # With m = 1 the halo is convolved too, so that what comes out has room for one: its values mean nothing.
-        self.padding = [int(three and filter.m == 1), int(three and not self.reflect)]
-        self.dtype = dtype
+        self.filtered = filtered and three
+        # Directly, the halo is convolved too, so that what comes out has room for one: its values mean nothing.
+        self.padding = [int(three and not self.filtered), int(three and not self.reflect)]
+        self.dtype, self.slope, self.out_channels = dtype, slope, conv.out_channels
         *first, self._last = conv.weight.detach().chunk(n_inputs, 1)
         self.kernels = [self._prepare(weight) for weight in (*first, self._last)]
-        self.biases: list[Tensor | None] = [None] * len(self.kernels[0])
-        if conv.bias is not None:
-            self.biases[self.filter.bias_part] = conv.bias.detach().to(dtype)
+        self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
 
     def _prepare(self, weight: Tensor) -> list[Tensor]:
-        kernels = [
-            part.to(self.dtype).contiguous(memory_format=torch.channels_last) for part in self.filter.weights(weight)
+        parts = [
+            part.to(self.dtype).contiguous(memory_format=torch.channels_last)
+            for part in (kernels(weight) if self.filtered else [weight])
         ]
         if weight.is_cuda or not torch.backends.mkldnn.is_available():
-            return kernels
+            return parts
         # oneDNN's own order of the weights, else made anew at every call; the size is but a hint
         size = [1, weight.shape[1], 64, 64]
         reorder = torch.ops.mkldnn._reorder_convolution_weight
-        return [reorder(kernel, self.padding, [1, 1], [1, 1], 1, size) for kernel in kernels]
+        return [reorder(part, self.padding, [1, 1], [1, 1], 1, size) for part in parts]
 
     def gated(self, gate: Tensor) -> "Convolution":
         """Return this convolution with its last input scaled, channel by channel, by `gate` (C,)."""
@@ -169,49 +165,54 @@ class Convolution:
             data = strip.data
             if self.reflect:
                 data = torch.cat([data[:, 1:2], data, data[:, -2:-1]], 1)
-            return Split(self.filter.split(data), strip.rows)
+            if not self.filtered:
+                return Split(data, strip.rows)
+            parts = data.new_empty(6, len(data) // 4, *data.shape[1:])
+            split(data, parts)
+            return Split(parts, strip.rows)
 
         return map(one, with_halo(strips, "reflect" if self.reflect else "zero"))
 
     def __call__(self, *inputs: Iterator[Split]) -> Strips:
         """Convolve: one strip for each of the inputs'."""
-        return map(self._convolve_splits, *inputs)
+        return map(self._filter if self.filtered else self._convolve, *inputs)
 
-    def _convolve_splits(self, *splits: Split) -> Strip:
-        sums = []
-        for i, bias in enumerate(self.biases):
-            total = None
-            for split, kernels in zip(splits, self.kernels, strict=True):
-                total = self._convolve(as_image(split.parts[i]), kernels[i], bias, total)
-                bias = None
-            sums.append(as_strip(total))
-        rows = splits[0].rows
-        if self.filter.m == 1:
-            return Strip(sums[0], rows)
-        strip = Strip.empty(rows, *sums[0].shape[1:], sums[0])
-        self.filter.join(sums, strip.data[1:-1])
+    def _filter(self, *splits: Split) -> Strip:
+        """Convolve by F(4, 3)."""
+        _, n, width, _ = splits[0].data.shape
+        size = n, width - 2 * self.reflect, self.out_channels
+        totals = scratch("totals", (6, *size), splits[0].data).zero_()
+        if self.bias is not None:
+            totals[BIAS_PART] = self.bias
+        for given, parts in zip(splits, self.kernels, strict=True):
+            convolve_parts(totals, given.data, parts, self.padding)
+        strip = Strip.empty(splits[0].rows, *size[1:], totals)
+        join(totals, strip.data[1:-1], self.slope)
         return strip
 
-    def _convolve(self, image: Tensor, kernel: Tensor, bias: Tensor | None, total: Tensor | None) -> Tensor:
-        """Return `total` plus the convolution."""
-        if not kernel.is_mkldnn:
-            result = F.conv2d(image, kernel, bias, padding=self.padding)
-            return result if total is None else total.add_(result)
+    def _convolve(self, *splits: Split) -> Strip:
+        """Convolve directly."""
+        images = [as_image(given.data) for given in splits]
+        kernel, *others = (parts[0] for parts in self.kernels)
         geometry = self.padding, [1, 1], [1, 1], 1
-        if total is None:
-            return torch.ops.mkldnn._convolution_pointwise(image, kernel, bias, *geometry, "none", [], "")
-        add = torch.ops.mkldnn._convolution_pointwise_.binary
-        return add(total, image, kernel, bias, *geometry, "add", 1.0, None, [], None)
-
-
-def activate(strips: Strips, slope: float = 0.2) -> Strips:
-    """Apply LeakyReLU in place."""
-
-    def one(strip: Strip) -> Strip:
-        F.leaky_relu_(strip.inner, slope)
+        slope = self.slope
+        if kernel.is_mkldnn:
+            fused = slope is not None and not others
+            after = ("leaky_relu", [slope], "") if fused else ("none", [], "")
+            total = torch.ops.mkldnn._convolution_pointwise(images[0], kernel, self.bias, *geometry, *after)
+            if fused:
+                slope = None
+            for image, other in zip(images[1:], others, strict=True):
+                add = torch.ops.mkldnn._convolution_pointwise_.binary
+                add(total, image, other, None, *geometry, "add", 1.0, None, [], None)
+        else:
+            total = F.conv2d(images[0], kernel, self.bias, padding=self.padding)
+            for image, other in zip(images[1:], others, strict=True):
+                total.add_(F.conv2d(image, other, padding=self.padding))
+        strip = Strip(as_strip(total), splits[0].rows)
+        if slope is not None:
+            F.leaky_relu_(strip.inner, slope)
         return strip
-
-    return map(one, strips)
 
 
 def add(strips: Strips, others: Strips, gate: Tensor | None = None) -> Strips:
@@ -317,20 +318,23 @@ def pad_channels(model: DRCR, multiple: int) -> DRCR:
 class Streamed:
     """A trained DRCR Net, ready to reconstruct.
 
-    In float32 the result is the network's own but for rounding (1e-6 of the largest value, tested). In bfloat16
+    In float32 the result is the network's own but for rounding (3e-6 of the largest value, tested). In bfloat16
     the first and the last convolution, the averages and the gates stay in float32.
     """
 
-    def __init__(self, model: DRCR, dtype: torch.dtype = torch.float32, m: Literal[1, 2, 4] = 4) -> None:
-        """Prepare the weights, for the device they are on; `m` of the 3x3 convolutions' F(m, 3)."""
-        self.model, self.dtype, filter = model, dtype, Filter(m)
+    def __init__(self, model: DRCR, dtype: torch.dtype = torch.float32, filtered: bool = True) -> None:
+        """Prepare the weights, for the device they are on; `filtered`: 3x3 convolutions by F(4, 3)."""
+        self.model, self.dtype = model, dtype
         self.convs: dict[nn.Conv2d, Convolution] = {}
+        slopes = dict.fromkeys((model.npm.fuse, *model.npm.merge), SLOPE)
+        slopes |= {conv: SLOPE for conv in model.blocks.modules() if isinstance(conv, nn.Conv2d)}
+        slopes |= {ends[0]: ends[1].weight.item() for ends in (model.stem, model.tail)}
         for conv in model.modules():
             if isinstance(conv, nn.Conv2d):
                 n_inputs = conv.in_channels // model.architecture["channels"] or 1
                 ends = conv in (model.stem[0], model.tail[2])
-                self.convs[conv] = Convolution(conv, filter, torch.float32 if ends else dtype, n_inputs)
-        self.slopes = {prelu: prelu.weight.item() for prelu in (model.stem[1], model.tail[1])}
+                own = torch.float32 if ends else dtype
+                self.convs[conv] = Convolution(conv, filtered, own, n_inputs, slopes.get(conv))
 
     def _conv(self, conv: nn.Conv2d, strips: Strips) -> Strips:
         """Convolve one input that nothing else needs."""
@@ -338,15 +342,13 @@ class Streamed:
 
     def stem(self, rgb: Strips) -> Strips:
         """RGB (H, W, 3), float32, -> features (H, W, C)."""
-        first, prelu, second = self.model.stem
-        features = activate(self._conv(first, rgb), self.slopes[prelu])
-        return self._conv(second, cast(features, self.dtype))
+        first, _, second = self.model.stem
+        return self._conv(second, cast(self._conv(first, rgb), self.dtype))
 
     def tail(self, features: Strips) -> Strips:
         """Features (H, W, C) -> cube (H, W, bands), float32."""
-        first, prelu, second = self.model.tail
-        features = activate(self._conv(first, features), self.slopes[prelu])
-        return self._conv(second, cast(features, torch.float32))
+        first, _, second = self.model.tail
+        return self._conv(second, cast(self._conv(first, features), torch.float32))
 
     def npm(self, x: Strips, heights: list[int], width: int) -> Strips:
         """Features (H, W, C) -> features; `heights` of the strips, which all but the last are whole fours."""
@@ -360,13 +362,13 @@ class Streamed:
             enlarge(self._scale(half, npm.kernels[1], npm.merge[1]), 2, heights, width),
             enlarge(self._scale(halve(quarter), npm.kernels[-1], npm.merge[2]), 4, heights, width),
         ]
-        return add(activate(fuse(*map(fuse.split, scales))), skip)
+        return add(fuse(*map(fuse.split, scales)), skip)
 
     def _scale(self, x: Strips, kernels: TwoKernels, merge: nn.Conv2d) -> Strips:
         x, x1 = tee(x)
         merge = self.convs[merge]
         pair = self._conv(kernels.conv3x3, x), self._conv(kernels.conv1x1, x1)
-        return activate(merge(*map(merge.split, pair)))
+        return merge(*map(merge.split, pair))
 
     def block(self, x: Strips, block: DRCRBlock, mean: Tensor) -> Strips:
         """Run a block on strips of which `mean` (C,) is the channels' average over the whole image.
@@ -380,12 +382,12 @@ class Streamed:
 
         x, skip = tee(x)
         x, r = tee(conv1.split(x))
-        e1, e1_skip = tee(conv2.split(activate(conv1(x))))
-        e2, e2_skip = tee(conv3.split(activate(conv2(e1))))
-        e3 = conv4.split(activate(conv3(e2)))
-        d4 = conv5.split(activate(conv4(e3, r)))
-        d5 = conv6.split(activate(conv5(e2_skip, d4)))
-        d6 = activate(conv6(e1_skip, d5))
+        e1, e1_skip = tee(conv2.split(conv1(x)))
+        e2, e2_skip = tee(conv3.split(conv2(e1)))
+        e3 = conv4.split(conv3(e2))
+        d4 = conv5.split(conv4(e3, r))
+        d5 = conv6.split(conv5(e2_skip, d4))
+        d6 = conv6(e1_skip, d5)
         return add(d6, skip, gate2.to(self.dtype))
 
     def __call__(

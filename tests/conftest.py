@@ -13,6 +13,20 @@ DATA = ROOT / "tests" / "data"
 SHARED = ROOT.parent / "shared"
 
 
+def peak_memory(*command) -> float:
+    """Run a command; return the MB that the largest of its processes had in memory.
+
+    By way of a small process: the system counts what a process' parent has in memory, too.
+    """
+    code = (
+        "import resource, subprocess, sys\n"
+        "subprocess.run(sys.argv[1:], check=True, capture_output=True)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    command = [sys.executable, "-c", code, sys.executable, *map(str, command)]
+    return int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout) / 1024
+
+
 @pytest.fixture
 def golden():
     """Return a golden .npz file by name, as a dict."""

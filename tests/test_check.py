@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
-from conftest import DATA, ROOT
+from conftest import DATA, ROOT, peak_memory
 
 from drcr.files import DataError
 from drcr.matfile import read_cube, write_cube
@@ -376,11 +376,6 @@ def test_no_folder_at_all(script, tmp_path):
 def test_memory_does_not_grow_with_the_scenes(tmp_path):
     """The largest process, of one worker and its parent: 32 more cubes of 3.1 MB would be 100 MB."""
     cube = make_cube(0, (160, 160))
-    code = (
-        "import resource, subprocess, sys\n"
-        "subprocess.run(sys.argv[1:], check=True, capture_output=True)\n"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
     peaks = []
     for count in (8, 40):
         data = tmp_path / str(count)
@@ -389,9 +384,7 @@ def test_memory_does_not_grow_with_the_scenes(tmp_path):
         for i in range(1, count):
             for kind in ("spectral/s{:02}.mat", "RGB/s{:02}.png"):
                 os.link(data / f"Train_{kind.format(0)}", data / f"Train_{kind.format(i)}")
-        command = [sys.executable, ROOT / CHECK, "--data_path", data, "--num_workers", "1"]
-        process = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
-        peaks.append(int(process.stdout) / 1024)
+        peaks.append(peak_memory(ROOT / CHECK, "--data_path", data, "--num_workers", 1))
     assert peaks[1] < peaks[0] + 15
 
 

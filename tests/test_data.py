@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
-from conftest import DATA, ROOT
+from conftest import DATA, ROOT, peak_memory
 from torch.utils.data import DataLoader
 
 from drcr.data import TrainPatches, ValidImages
@@ -352,13 +352,6 @@ def test_floors_that_are_none(script, words):
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_peak_memory_does_not_grow_with_the_number_of_scenes(tmp_path, n_workers):
     """32 more scenes of 5 MB would be 160 MB, in each of 2 processes 80 MB."""
-    program = (
-        "import resource, runpy, sys\n"
-        "sys.argv = sys.argv[1:]\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):\n"
-        "    print('peak', resource.getrusage(who).ru_maxrss // 1024)\n"
-    )
     rng = np.random.default_rng(0)
     cube, image = rng.random((200, 200, 31)) + 0.1, rng.integers(0, 256, (200, 200, 3), np.uint8)
     peaks = []
@@ -369,8 +362,5 @@ def test_peak_memory_does_not_grow_with_the_number_of_scenes(tmp_path, n_workers
             write_cube(tmp_path / f"{count}/Valid_spectral/{i:02}.mat", cube)
             cv2.imwrite(str(tmp_path / f"{count}/Valid_RGB/{i:02}.png"), image)
         options = ("--data_path", tmp_path / str(count), "--valid_data_path", tmp_path / f"out{count}")
-        options = (*options, "--num_workers", str(n_workers))
-        command = [sys.executable, "-c", program, ROOT / "train/valid_data_preprocess.py", *options]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        peaks.append(max(map(int, printed.split("peak ")[1:])))  # of this process and its largest child
+        peaks.append(peak_memory(ROOT / "train/valid_data_preprocess.py", *options, "--num_workers", n_workers))
     assert peaks[1] < peaks[0] + 20

@@ -7,35 +7,52 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from drcr.filtering import Filter, FilteredConv2d, use_filtering
+from drcr.filtering import (
+    FilteredConv2d,
+    as_image,
+    convolve_parts,
+    join,
+    kernels,
+    scratch,
+    split,
+    use_filtering,
+)
 from drcr.metrics import mrae
 from drcr.model import DRCR
 
 
-@pytest.mark.parametrize("m", [1, 2, 4])
-def test_filter_is_the_convolution(m):
+@pytest.mark.parametrize(("first", "height"), [(0, 18), (-1, 16), (-1, 13), (-1, 1)])
+def test_split_and_join_make_the_convolution(first, height):
+    """Of a map with a halo, `first` 0, and of one without, around which there are zeros."""
     torch.manual_seed(0)
-    x, kernel = torch.randn(3, 18, 9, 5), torch.randn(7, 5, 3, 3)
-    method, double = Filter(m), torch.float64  # in which only a wrong formula shows
-    parts = [
-        F.conv2d(part.permute(0, 3, 1, 2).to(double), weight.to(double)).permute(0, 2, 3, 1)
-        for part, weight in zip(method.split(x), method.weights(kernel), strict=True)
-    ]
-    expected = F.conv2d(x.permute(0, 3, 1, 2).to(double), kernel.to(double)).permute(0, 2, 3, 1)
-    out = torch.empty_like(expected)
-    if m == 1:
-        out = parts[0]
-    else:
-        method.join(parts, out)
-    assert (out - expected).abs().max() < 1e-5  # `split` and `weights` were float32
+    x, kernel = torch.randn(height, 9, 5, dtype=torch.float64), torch.randn(7, 5, 3, 3, dtype=torch.float64)
+    expected = F.conv2d(as_image(x), kernel, padding=(-first, 0))[0].permute(1, 2, 0)
+    n = -(-len(expected) // 4)
+    parts, totals = torch.full((6, n, 9, 5), torch.nan).double(), torch.zeros(6, n, 7, 7).double()
+    split(x, parts, first)
+    convolve_parts(totals, parts, list(kernels(kernel)), [0, 0])
+    for slope in (None, 0.1):
+        out = torch.empty_like(expected)
+        join(totals, out, slope)
+        assert (out - (expected if slope is None else F.leaky_relu(expected, slope))).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
-@pytest.mark.parametrize("height", [4, 6, 9])
+def test_scratch_is_the_same_memory_as_long_as_it_fits():
+    like = torch.empty(1)
+    with torch.inference_mode():
+        first = scratch("test", (3, 4), like)
+    first.zero_()
+    assert scratch("test", (12,), like).data_ptr() == first.data_ptr()
+    assert scratch("test", (5, 4), like).numel() == 20
+    assert scratch("test", (2,), like.double()).dtype == torch.float64
+    assert scratch("other", (3, 4), like).data_ptr() != scratch("test", (3, 4), like).data_ptr()
+
+
+@pytest.mark.parametrize("height", [1, 4, 6, 9])
 @pytest.mark.parametrize("bias", [True, False])
-def test_values_and_gradients_are_the_direct_ones(padding_mode, height, bias):
+def test_values_and_gradients_are_the_direct_ones(height, bias):
     torch.manual_seed(0)
-    direct = nn.Conv2d(5, 6, 3, padding=1, padding_mode=padding_mode, bias=bias).double()
+    direct = nn.Conv2d(5, 6, 3, padding=1, bias=bias).double()
     filtered = copy.deepcopy(direct)
     use_filtering(filtered)
     assert type(filtered) is FilteredConv2d
@@ -68,10 +85,10 @@ def test_rounding_is_no_worse_than_the_direct_way():
     assert filtered < 1e-5
 
 
-def test_only_3x3_convolutions_and_the_same_parameters():
+def test_only_3x3_convolutions_with_zeros_around_and_the_same_parameters():
     model = DRCR(channels=8, n_blocks=1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     use_filtering(model)
-    kinds = {type(module) for module in model.modules() if isinstance(module, nn.Conv2d)}
-    assert kinds == {FilteredConv2d, nn.Conv2d}  # the 1x1 ones of NPM stay
+    direct = {name for name, module in model.named_modules() if type(module) is nn.Conv2d}
+    assert direct == {"stem.0", "stem.2", "tail.0", "tail.2", "npm.kernels.0.conv1x1", "npm.kernels.1.conv1x1"}
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -41,7 +41,7 @@ def test_on_multiples_of_four_padded_is_the_plain_forward_pass():
     rgb = np.random.default_rng(0).random((24, 32, 3), np.float32)
     with torch.inference_mode():
         plain = model(torch.from_numpy(rgb.transpose(2, 0, 1)[None]))[0].numpy().transpose(1, 2, 0)
-    np.testing.assert_allclose(reconstruct(model, rgb), plain, rtol=0, atol=1e-6 * np.abs(plain).max())
+    np.testing.assert_allclose(reconstruct(model, rgb), plain, rtol=0, atol=3e-6 * np.abs(plain).max())
 
 
 def test_formats_eight_and_sixteen_bit(script, tmp_path):

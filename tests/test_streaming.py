@@ -1,12 +1,9 @@
 """drcr/streaming.py, and drcr/reconstruct.py as far as it decides on strips and memory."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import peak_memory
 
 from drcr import reconstruct as module
 from drcr.device import native_bf16
@@ -40,21 +37,21 @@ def plain(model: DRCR, rgb: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def streamed(model: DRCR, rgb: torch.Tensor, rows: int, m: int = 4, dtype=torch.float32) -> torch.Tensor:
+def streamed(model: DRCR, rgb: torch.Tensor, rows: int, filtered: bool = True, dtype=torch.float32) -> torch.Tensor:
     kept = torch.empty(*rgb.shape[:2], model.architecture["channels"], dtype=dtype)
-    return torch.cat(list(Streamed(model, dtype, m)(rgb, rows, kept)))
+    return torch.cat(list(Streamed(model, dtype, filtered)(rgb, rows, kept)))
 
 
 def relative(result, expected) -> float:
     return float(abs(result - expected).max() / abs(expected).max())
 
 
-@pytest.mark.parametrize("m", [1, 2, 4])
+@pytest.mark.parametrize("filtered", [True, False])
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 7), (18, 6), (19, 37), (66, 20)])
 @pytest.mark.parametrize("rows", [4, 8, 16, 100])
-def test_strips_give_the_whole_image(m, height, width, rows):
+def test_strips_give_the_whole_image(filtered, height, width, rows):
     model, rgb = network(), image(height, width)
-    assert relative(streamed(model, rgb, rows, m), plain(model, rgb)) < 1e-5
+    assert relative(streamed(model, rgb, rows, filtered), plain(model, rgb)) < 1e-5
 
 
 @pytest.mark.parametrize("sizes", [{"npm": "paper"}, {"n_blocks": 0}, {"channels": 9, "out_channels": 5}])
@@ -80,10 +77,10 @@ def test_the_average_is_over_the_whole_image():
 
 
 @needs_bf16
-@pytest.mark.parametrize("m", [1, 4])
-def test_bf16_is_close(m):
+@pytest.mark.parametrize("filtered", [True, False])
+def test_bf16_is_close(filtered):
     model, rgb = network(), image(34, 30)
-    result, expected = streamed(model, rgb, 16, m, torch.bfloat16), plain(model, rgb)
+    result, expected = streamed(model, rgb, 16, filtered, torch.bfloat16), plain(model, rgb)
     assert result.dtype == torch.float32
     assert 1e-6 < (result - expected).abs().mean() / expected.abs().mean() < 0.01
 
@@ -160,7 +157,7 @@ def test_auto_takes_fewer_rows_where_memory_is_short(monkeypatch):
     for free in (10**12, 10**7, 10**5):
         monkeypatch.setattr(module, "free_memory", lambda device, free=free: free)
         rows.append(reconstructor._rows(1000, 100))
-    assert rows == [16, 8, 4]
+    assert rows == [32, 8, 4]
 
 
 def test_small_images_are_refused():
@@ -173,7 +170,7 @@ def test_small_images_are_refused():
 def test_advance_is_told_of_every_pixel():
     for protocol in ("padded", "released"):
         done = []
-        Reconstructor(network())(image(50, 10).numpy(), protocol, done.append)
+        Reconstructor(network(), tile=16)(image(50, 10).numpy(), protocol, done.append)
         rows = 50 if protocol == "padded" else 48
         assert sum(done) == pytest.approx(rows * 10)
         assert len(done) > 6
@@ -182,20 +179,15 @@ def test_advance_is_told_of_every_pixel():
 def test_strips_bound_the_memory():
     """In strips, an image eight times as high takes more memory only for the feature map and the cube."""
     program = """
-import resource, sys, numpy as np
+import sys, numpy as np
 from drcr.model import DRCR
 from drcr.reconstruct import Reconstructor
-height, tile = int(sys.argv[1]), int(sys.argv[2])
-run = Reconstructor(DRCR(channels=32, n_blocks=1).eval(), tile=tile)
-run(np.ones((32, 256, 3), np.float32))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-run(np.ones((height, 256, 3), np.float32))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+height, tile = map(int, sys.argv[1:])
+Reconstructor(DRCR(channels=32, n_blocks=1).eval(), tile=tile)(np.ones((height, 256, 3), np.float32))
 """
 
     def grown(height: int, tile: int) -> float:
-        command = [sys.executable, "-c", program, str(height), str(tile)]
-        return int(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout) / 1024
+        return peak_memory("-c", program, height, tile) - peak_memory("-c", program, 32, tile)
 
     kept_and_cube = 1024 * 256 * (32 + 31 + 3) * 4 / 2**20  # MB
     assert grown(1024, 16) < kept_and_cube + 60

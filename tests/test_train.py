@@ -277,19 +277,18 @@ def test_gradients_in_bf16_are_those_in_fp32_to_its_precision(trained):
     torch.manual_seed(0)
     direct = load_model(ROOT / "test/model/model.pth") if trained else DRCR(channels=32, n_blocks=1)
     rgb, cube = torch.rand(2, 3, 32, 32), torch.rand(2, 31, 32, 32) + 0.1
-    fast = [for_training(copy.deepcopy(direct), CPU) for _ in range(2)]
+    fp32, other, own = (for_training(copy.deepcopy(direct), CPU, precision) for precision in ("fp32", "fp32", "bf16"))
     expected = gradients(direct, rgb, cube, "fp32")
-    fp32, bf16 = (
-        gradients(model, rgb, cube, precision) for model, precision in zip(fast, ("fp32", "bf16"), strict=True)
-    )
-    assert (fp32 - expected).norm() < 1e-4 * expected.norm()
-    assert 1e-3 * expected.norm() < (bf16 - expected).norm() < 0.03 * expected.norm()
-    assert torch.cosine_similarity(bf16, expected, 0) > 0.9998
+    assert (gradients(fp32, rgb, cube, "fp32") - expected).norm() < 1e-4 * expected.norm()
+    for model in (own, other):  # `other`, by F(4, 3): as on processors without AMX
+        bf16 = gradients(model, rgb, cube, "bf16")
+        assert 1e-3 * expected.norm() < (bf16 - expected).norm() < 0.03 * expected.norm()
+        assert torch.cosine_similarity(bf16, expected, 0) > 0.9998
 
 
 @needs_bf16
 def test_in_bf16_loss_weights_and_optimiser_are_float32():
-    model = for_training(DRCR(channels=8, n_blocks=1), CPU)
+    model = for_training(DRCR(channels=8, n_blocks=1), CPU, "bf16")
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     inside, measured = [], []
     model.blocks.register_forward_hook(lambda _m, _x, result: inside.append(result.dtype))

@@ -91,7 +91,7 @@ def train(
     `train_batches` is an epoch. `data` tells what they are made of, for the checkpoints. Raises DataError when the
     loss is no longer finite.
     """
-    fast = for_training(model, device, args.compile)
+    fast = for_training(model, device, args.precision, args.compile)
     measure = {"mrae": mrae, "l1": l1_loss}[args.loss]
     optimizer = torch.optim.Adam(model.parameters(), lr=args.init_lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
     epoch, iteration, best, rows = 0, 0, math.inf, []
