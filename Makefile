@@ -1,5 +1,6 @@
 # make demo: the whole way on simulated scenes, with a picture at the end
 # make test: lint and tests
+# make bench: speed and memory, against the released way and this machine's limits; BENCH=--quick for a minute's look
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -20,4 +21,7 @@ test: .venv/installed
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.PHONY: demo test
+bench: .venv/installed
+	cd benchmarks && ../$(BIN)/python bench.py $(BENCH)
+
+.PHONY: bench demo test

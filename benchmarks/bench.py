@@ -31,7 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
@@ -51,11 +51,10 @@ from drcr.camera import Camera
 from drcr.checkpoint import load_model, save_checkpoint
 from drcr.data import TrainPatches
 from drcr.device import Precision, choose_device, for_training, native_bf16
-from drcr.files import write_atomically
+from drcr.files import DataError, write_atomically
 from drcr.images import normalise_rgb, read_rgb
 from drcr.model import DRCR
 from drcr.parallel import available_cores
-from drcr.prepare import prepare
 from drcr.reconstruct import Reconstructor
 from drcr.render import PRESETS, render_rgb
 from drcr.simulation import SceneModel
@@ -81,8 +80,8 @@ class Work:
 
     def pairs(self) -> list[tuple[Path, Path]]:
         """Return the cube and image files of the scenes."""
-        cubes = sorted((self.folder / "spectral").glob("*.mat"))
-        return [(path, self.folder / "RGB" / f"{path.stem}.jpg") for path in cubes]
+        cubes = sorted((self.folder / "Train_spectral").glob("*.mat"))
+        return [(path, self.folder / "Train_RGB" / f"{path.stem}.jpg") for path in cubes]
 
     def network(self) -> DRCR:
         """Return the released network with weights drawn at random."""
@@ -203,25 +202,30 @@ def prepare_released(work: Work, n_scenes: int) -> Run:
 
 
 def prepare_ours(work: Work, n_workers: int) -> Run:
-    """Return ours, in that many processes beside this one."""
+    """Return ours, with the program's start, in that many processes beside it."""
 
     def run() -> None:
         with emptied(work.folder / "prepared") as out:
-            spectral, rgb = work.folder / "spectral", work.folder / "RGB"
-            with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # the progress bar
-                prepare(spectral, rgb, out, work.patch, work.patch // 2, n_workers=n_workers)
+            sizes = ("--patch_size", work.patch, "--stride", work.patch // 2, "--num_workers", n_workers)
+            script = ROOT / "train/train_data_preprocess.py"
+            command(script, "--data_path", work.folder, "--train_data_path", out, *sizes)
 
     return run
 
 
 def read_cubes(work: Work, n_scenes: int) -> Run:
-    """Return the least that preparation can do: the compressed cubes read."""
-    return lambda: [matfile.read_cube(path) for path, _ in work.pairs()[:n_scenes]] and None
+    """Return the least that preparation can do: the compressed cubes read, one after the other."""
+
+    def run() -> None:
+        for path, _ in work.pairs()[:n_scenes]:
+            matfile.read_cube(path)
+
+    return run
 
 
-def load(work: Work, ours: bool, n_patches: int) -> Run:
+def load(work: Work, ours: bool, n_patches: int, cache: bool = False) -> Run:
     """Return the drawing of patches as in training."""
-    patches = TrainPatches(work.folder / "prepared") if ours else released.Patches(work.folder / "released")
+    patches = TrainPatches(work.folder / "prepared", cache) if ours else released.Patches(work.folder / "released")
     batches = DataLoader(patches, 16, sampler=RandomSampler(patches, replacement=True, num_samples=n_patches))
 
     def run() -> None:
@@ -319,6 +323,7 @@ def ways(stage: str, work: Work, cuda: bool, quick: bool) -> list[Way]:
             return [
                 Way("released", partial(load, ours=False, n_patches=64), 64),
                 Way("ours", partial(load, ours=True, n_patches=1600), 1600),
+                Way("ours, --cache ram", partial(load, ours=True, n_patches=1600, cache=True), 1600),
             ]
         case "write":
             levels = {"gzip 7 (released)": 7, "gzip 4": 4, "gzip 1": 1, "ours, uncompressed": None}
@@ -369,7 +374,7 @@ def serve(connection: Connection, way: Way, work: Work) -> None:
     Path("/proc/self/clear_refs").write_text("5")  # the peak, VmHWM, is what is held now
     run = way.setup(work)
     result = None
-    while connection.recv():
+    while _asked(connection):
         result = None
         begin = time.perf_counter()
         result = run()
@@ -380,30 +385,43 @@ def serve(connection: Connection, way: Way, work: Work) -> None:
     connection.send(result if isinstance(result, np.ndarray) else None)
 
 
+def _asked(connection: Connection) -> bool:
+    """Wait for the word; with none, because the other process is gone, end this one."""
+    try:
+        return connection.recv()
+    except EOFError:
+        sys.exit()
+
+
 def measure(stage: str, contenders: list[Way], work: Work, rounds: int, rooflines: "Rooflines") -> list[Result]:
     """Run the ways of a stage in turns."""
     context = multiprocessing.get_context("spawn")
     results, lines = [Result(way) for way in contenders], []
-    for way in contenders:
-        ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, way, work), daemon=True)
-        process.start()
-        theirs.close()
-        lines.append(ours)
-    with tqdm(total=(rounds + 1) * len(contenders), desc=stage, unit="run", dynamic_ncols=True, leave=False) as bar:
-        for turn in range(rounds + 1):
-            for result, line in zip(results, lines, strict=True):
-                bar.set_postfix_str(result.way.name)
-                if len(result.seconds) < rounds:
-                    line.send(True)
-                    seconds = line.recv()
-                    if turn or seconds > WARM_UP:
-                        result.seconds.append(seconds / result.way.units)
-                bar.update()
-            rooflines.measure()
-    for result, line in zip(results, lines, strict=True):
-        line.send(False)
-        result.memory, result.value = line.recv(), line.recv()
+    try:
+        for way in contenders:
+            ours, theirs = context.Pipe()
+            context.Process(target=serve, args=(theirs, way, work)).start()
+            theirs.close()
+            lines.append(ours)
+        with tqdm(total=(rounds + 1) * len(contenders), desc=stage, unit="run", leave=False) as bar:
+            for turn in range(rounds + 1):
+                for result, line in zip(results, lines, strict=True):
+                    bar.set_postfix_str(result.way.name)
+                    if len(result.seconds) < rounds:
+                        line.send(True)
+                        seconds = line.recv()
+                        if turn or seconds > WARM_UP:
+                            result.seconds.append(seconds / result.way.units)
+                    bar.update()
+                rooflines.measure()
+        for result, line in zip(results, lines, strict=True):
+            line.send(False)
+            result.memory, result.value = line.recv(), line.recv()
+    except EOFError:
+        raise DataError(f"{stage}: {result.way.name} failed; its message is above") from None
+    finally:
+        for line in lines:
+            line.close()
     return results
 
 
@@ -463,11 +481,11 @@ def disk_rate(folder: Path) -> float:
 
 def make_scenes(folder: Path, size: tuple[int, int], count: int) -> None:
     """Write simulated scenes as ARAD_1K has them, compressed; all but the first two are links to those."""
-    for name in ("spectral", "RGB"):
+    for name in ("Train_spectral", "Train_RGB"):
         (folder / name).mkdir()
     for i in range(count):
         name = f"ARAD_1K_{1 + i:04}"
-        paths = [folder / "spectral" / f"{name}.mat", folder / "RGB" / f"{name}.jpg"]
+        paths = [folder / "Train_spectral" / f"{name}.mat", folder / "Train_RGB" / f"{name}.jpg"]
         if i < 2:
             rng = np.random.default_rng(i)
             cube = SceneModel(size=size).render(rng)
@@ -522,7 +540,8 @@ def table(stage: str, results: list[Result], rates: dict[str, float]) -> list[st
     for result in results:
         spread = f"[{min(result.seconds):.4g}, {max(result.seconds):.4g}]"
         ratio = first.median / result.median
-        line = f"  {result.way.name:26}{result.median:10.4g}  {spread:20}{ratio:7.2f}{result.memory / 1e6:6.0f} MB"
+        line = f"  {result.way.name:26}{result.median:10.4g}  {spread:20}{ratio:7.2f}"
+        line += f"{result.memory / 1e6:6.0f} MB" if result.memory > 1e6 else 9 * " "  # none in this process
         if result.way.operations:
             rate = result.way.operations / result.median
             line += f"{rate / 1e9:8.0f} GFLOP/s{rate / rates[result.way.rate]:4.0%}"

@@ -5,6 +5,7 @@ for are touched.
 """
 
 import bisect
+import math
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
@@ -36,21 +37,25 @@ class _Scene:
             raise DataError(f"{path}: missing or damaged; run the preparation again") from error
         self.path = path
         self.size = self._layout["rgb"][2][1:]
-        self._bytes: np.ndarray | None = None
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def _take(self, contents: np.ndarray) -> None:
+        """Take cube and image from the file's bytes."""
+        for name, (offset, dtype, shape) in self._layout.items():
+            count = math.prod(shape) * dtype.itemsize
+            self._arrays[name] = contents[offset : offset + count].view(dtype).reshape(shape)
 
     def array(self, name: str) -> np.ndarray:
         """Return `cube` or `rgb` without reading it."""
-        if self._bytes is None:
+        if not self._arrays:
             # torch's map, unlike NumPy's, keeps no file open: a thousand scenes would reach the system's limit
             size = self.path.stat().st_size
-            self._bytes = torch.from_file(str(self.path), shared=False, size=size, dtype=torch.uint8).numpy()
-        offset, dtype, shape = self._layout[name]
-        count = int(np.prod(shape)) * dtype.itemsize
-        return self._bytes[offset : offset + count].view(dtype).reshape(shape)
+            self._take(torch.from_file(str(self.path), shared=False, size=size, dtype=torch.uint8).numpy())
+        return self._arrays[name]
 
     def load(self) -> None:
         """Read the file into memory: nothing is read from the disk after that."""
-        self._bytes = np.fromfile(self.path, np.uint8)
+        self._take(np.fromfile(self.path, np.uint8))
 
     def crop(self, top: int, left: int, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Return a window as (rgb, cube): float32 (3, h, w), divided by the image's peak, and (bands, h, w).
