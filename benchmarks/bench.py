@@ -7,10 +7,10 @@ network eager, float32 and contiguous); the peak of memory beyond what the proce
 operations of the plain convolutions per second, and which part that is of the matrix product's rate in the same
 precision, measured between the others. On CUDA if there is one, else on the CPU.
 
-  reconstruct  a 482 x 512 image through the network of 100 channels and 10 blocks, in memory
-  train        a step of that network with patches of 128 x 128
   prepare      scenes of 482 x 512, patches of 128 x 128, stride 64, files compressed as ARAD_1K's are
   load         such patches in random order in batches of 16, one process, files in the page cache
+  train        a step with patches of 128 x 128, network of 100 channels and 10 blocks
+  reconstruct  a 482 x 512 image through that network, in memory
   write        a cube of 482 x 512 x 31 as a .mat file, uncompressed (as test.py does) and compressed
   files        images to .mat files, test.py with its start against the released way without one
   start        test.py from the command line on one image of 128 x 128, network of test/model
@@ -61,7 +61,7 @@ from drcr.simulation import SceneModel
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "train"))
-STAGES = ("reconstruct", "train", "prepare", "load", "write", "files", "start")
+STAGES = ("prepare", "load", "train", "reconstruct", "write", "files", "start")
 WARM_UP = 20  # seconds: a first run that takes longer counts, its start is lost in it
 Run = Callable[[], Any]
 """What is timed. What it returns is compared with the plain network's result, where that is a cube."""
@@ -489,8 +489,8 @@ def make_scenes(folder: Path, size: tuple[int, int], count: int) -> None:
         if i < 2:
             rng = np.random.default_rng(i)
             cube = SceneModel(size=size).render(rng)
-            # the real cubes' values are of 12 bits or so: they compress like that
-            cube = np.maximum(np.round(cube * 4095), 1).astype(np.float32) / 4095
+            # the real cubes' values are of 12 bits or so: they compress like that; 41 is 0.01
+            cube = np.maximum(np.round(cube * 4095), 41).astype(np.float32) / 4095
             released.write_compressed(paths[0], cube=np.ascontiguousarray(cube.T))
             paths[1].write_bytes(render_rgb(cube, matfile.WAVELENGTHS, Camera(), PRESETS["real-world"], rng, name))
         else:

@@ -18,8 +18,9 @@ from drcr.streaming import Streamed, pad_channels
 
 Protocol = Literal["padded", "released"]
 
-# Strips of this many rows on a CPU: measured, benchmarks/README.md. Directly, rows are convolved in vain.
+# On a CPU strips of at most this many rows and bytes: measured, benchmarks/README.md.
 CPU_ROWS = {"filtered": 32, "direct": 64}
+CPU_BYTES = 20_000_000
 # Strips, and whole feature maps, that are there at a time: measured, rounded up.
 STRIPS_AT_A_TIME = 60
 MAPS_AT_A_TIME = 20
@@ -108,15 +109,16 @@ class Reconstructor:
             return self.tile
         row = width * self.architecture["channels"] * self.dtype.itemsize
         room = 0.5 * free_memory(self.device)
+        largest = room / STRIPS_AT_A_TIME
         if self.device.type == "cuda":
             if MAPS_AT_A_TIME * height * row < room:
                 return height
-            most = int(room / (STRIPS_AT_A_TIME * row)) // 16 * 16
+            rows = max(int(largest / row) // 16 * 16, 4)
         else:
-            most = self._cpu_rows
-        while most > 4 and STRIPS_AT_A_TIME * most * row > room:
-            most //= 2
-        return max(most, 4)
+            rows, largest = self._cpu_rows, min(largest, CPU_BYTES)
+        while rows > 4 and rows * row > largest:
+            rows //= 2
+        return rows
 
     def _room(self, height: int, width: int) -> Tensor:
         """Return room for a feature map where there is some: beside the network, in main memory, or in a file."""

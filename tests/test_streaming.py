@@ -151,6 +151,12 @@ def test_no_room_for_the_file_says_how_much_is_needed(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_auto_takes_fewer_rows_of_wide_images():
+    """Strips of 20 MB at most; a row of 16 channels is of 64 bytes a pixel."""
+    reconstructor = Reconstructor(network())
+    assert [reconstructor._rows(1000, width) for width in (1000, 20_000, 1_000_000)] == [32, 8, 4]
+
+
 def test_auto_takes_fewer_rows_where_memory_is_short(monkeypatch):
     reconstructor = Reconstructor(network())
     rows = []

@@ -1,0 +1,80 @@
+"""benchmarks/: the released way is what was recorded of it, and the command measures what it says."""
+
+import importlib.util
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from conftest import DATA, ROOT
+
+from drcr.checkpoint import load_model, rename_released
+from drcr.images import normalise_rgb, read_rgb
+from drcr.model import DRCR
+
+spec = importlib.util.spec_from_file_location("released", ROOT / "benchmarks/released.py")
+released = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(released)
+
+
+def test_released_reconstruction_is_the_recorded_one(golden):
+    rgb = normalise_rgb(read_rgb(DATA / "Dataset/Valid_RGB/ARAD_1K_0901.jpg"))
+    cube, expected = released.reconstruct(load_model(DATA / "model_c16_b2.pth"), rgb), golden("pipeline")
+    expected = expected["rec/ARAD_1K_0901"]
+    assert np.abs(cube - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_released_patches_are_the_recorded_ones(golden, tmp_path):
+    folder = DATA / "Dataset"
+    pairs = [(path, folder / "Train_RGB" / f"{path.stem}.jpg") for path in sorted(folder.glob("Train_spectral/*"))]
+    numbers = golden("pipeline")
+    count = released.prepare(pairs, tmp_path, 16, 8)
+    patches = released.Patches(tmp_path)
+    assert count == len(patches) == len(numbers["train_rgb"])
+    # train10.mat comes before train2.mat
+    order = sorted(range(count), key=lambda i: f"train{i + 1}.mat")
+    for i, (rgb, cube) in zip(order, patches, strict=True):
+        assert np.array_equal(rgb, numbers["train_rgb"][i])
+        assert np.array_equal(cube, numbers["train_rad"][i])
+
+
+def test_released_training_gives_the_recorded_first_loss(golden):
+    numbers = golden("training_c8_b1")
+    model = DRCR(channels=8, n_blocks=1)
+    start = {name[3:]: torch.from_numpy(value) for name, value in numbers.items() if name.startswith("w0/")}
+    model.load_state_dict(rename_released(start))
+    step = released.training_step(model, *(torch.from_numpy(numbers[name][0]) for name in ("rgb", "hyper")))
+    assert step() == pytest.approx(numbers["losses"][0], rel=1e-5)
+    assert step() < numbers["losses"][0]
+
+
+def test_the_benchmark_prints_a_table_and_writes_its_figures(script, tmp_path):
+    printed = script("benchmarks/bench.py", "--quick", "--stages", "prepare", "load", "--json", "out.json").stdout
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert {path.name for path in tmp_path.iterdir()} == {"out.json"}
+    assert {"fp32", "memory", "disk"} <= document["rates"].keys()
+    assert list(document["stages"]) == ["prepare", "load"]
+    for ways in document["stages"].values():
+        first = next(iter(ways.values()))
+        for name, way in ways.items():
+            assert name in printed
+            assert len(way["seconds"]) == 1
+            assert way["median"] > 0
+            assert way["ratio"] == pytest.approx(first["median"] / way["median"])
+    # no assertion on speed, but 42 compressed files a scene can't be faster than none
+    assert document["stages"]["prepare"]["ours, one process"]["ratio"] > 1
+    assert document["bytes"]["prepared"] > 0
+
+
+def test_a_way_that_fails_ends_the_benchmark(script, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import drcr.data\ndef broken(self, i): raise RuntimeError('broken')\n"
+        "drcr.data.TrainPatches.__getitems__ = broken\n"
+    )
+    options = ("--quick", "--stages", "load", "--json", "out.json")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    printed = script("benchmarks/bench.py", *options, ok=False, env=environment).stderr
+    assert "RuntimeError: broken" in printed
+    assert printed.splitlines()[-1].startswith("error: load: ours failed")
+    assert {path.name for path in tmp_path.glob("*[!_]")} == {"sitecustomize.py"}
