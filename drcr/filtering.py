@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 # B^T, G and A^T of the paper: of the input's rows, the kernel's, and the result's
 _INPUT = torch.tensor(
@@ -32,6 +33,8 @@ _INPUT = torch.tensor(
 _KERNEL = torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]).double() / 24
 _RESULT = torch.tensor([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]).double()
 BIAS_PART = 1
+"""`join` adds this part to every row alike: the bias belongs there."""
+
 _scratch = threading.local()
 
 
@@ -47,9 +50,6 @@ def scratch(name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
             room = torch.empty(size, dtype=like.dtype, device=like.device)
         setattr(_scratch, name, room)
     return room[:size].view(shape)
-
-
-"""`join` adds this part to every row alike: the bias belongs there."""
 
 
 def kernels(weight: Tensor) -> Tensor:
@@ -131,6 +131,7 @@ class _Filtered(torch.autograd.Function):
         return _convolve(x, weight, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
         gradient = gradient.contiguous()
