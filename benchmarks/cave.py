@@ -65,11 +65,10 @@ def run_track(track: str, source: str, out: Path, network: str) -> dict[str, Sco
         f"--train_data_path {prepared}/Train",
     )
     step(ROOT / "train", f"valid_data_preprocess.py --data_path {data} {dark} --valid_data_path {prepared}/Valid")
-    resume = f" --resume {data}/run/last.pth" * (out / track / "run/last.pth").exists()
     step(
         ROOT / "train",
         f"main.py {network} {training} --train_data_path {prepared}/Train --valid_data_path {prepared}/Valid "
-        f"--outf {data}/run{resume}",
+        f"--outf {data}/run --resume auto",
     )
     step(
         ROOT / "test",

@@ -1,8 +1,11 @@
 """Checkpoints: ours, which carry their architecture, and the authors', whose sizes are read off the tensors."""
 
 import io
+import os
 import pickle
 import re
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +81,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         problem = "a folder" if path.exists() else "no such file"
         raise DataError(f"{path}: {problem}; a checkpoint (.pth) is needed, train/main.py's or the authors'")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:  # PyTorch itself does not compare the checksums
+                if file.testzip() is not None:
+                    raise DataError(f"{path}: damaged; copy or download it again")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except DataError:
+        raise
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path}: refused: not a file of plain tensors (a checkpoint of something else, or a pickle with "
@@ -86,7 +95,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from error
     except PermissionError:
         raise
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        TypeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise DataError(f"{path}: truncated or no checkpoint; copy or download it again") from error
 
     other = DataError(f"{path}: a file of PyTorch, but no checkpoint of DRCR Net")
@@ -144,3 +163,34 @@ def save_checkpoint(path: str | Path, model: DRCR, **fields: Any) -> None:
     }
     torch.save(contents | fields, buffer)
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+
+
+def save_last(folder: Path, keep: int, model: DRCR, **fields: Any) -> None:
+    """Write `last.pth`; the one before it becomes `last-1.pth` and so on, `keep` in all.
+
+    Killed at any moment, or on a full disk, it leaves what `find_last` finds.
+    """
+    new = folder / "last-new.pth"
+    save_checkpoint(new, model, **fields)
+    names = [folder / "last.pth", *(folder / f"last-{i}.pth" for i in range(1, keep))]
+    for older, newer in zip(names[:0:-1], names[-2::-1], strict=True):
+        if newer.exists():
+            os.replace(newer, older)
+    os.replace(new, names[0])
+
+
+def find_last(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return the newest checkpoint that `save_last` left in a folder, and its path; None if there is none.
+
+    Damaged ones are passed over with a warning. Raises DataError if all are.
+    """
+    found, damaged = [], None
+    for path in sorted(folder.glob("last*.pth")):
+        try:
+            found.append((path, read_checkpoint(path)))
+        except DataError as error:
+            damaged = error
+            print(f"warning: {error}", file=sys.stderr)
+    if damaged and not found:
+        raise damaged
+    return max(found, key=lambda named: named[1].get("iter", 0), default=None)

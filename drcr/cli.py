@@ -109,6 +109,28 @@ def add_num_workers(parser: argparse.ArgumentParser, help: str) -> None:
     parser.add_argument("--num_workers", type=at_least(0), default=available_cores(), help=help)
 
 
+class Stop:
+    """Ctrl-C and SIGTERM, taken as a wish within a `with` block; a second Ctrl-C ends the program at once."""
+
+    def __init__(self) -> None:
+        """Nobody has asked yet."""
+        self.asked: signal.Signals | None = None
+
+    def __enter__(self) -> "Stop":
+        """Listen."""
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _ask(self, number: int, _frame: object) -> None:
+        self.asked = signal.Signals(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *_: object) -> None:
+        """Let others listen again."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a script's main function; what a user can cause ends in one line on stderr and exit status 1."""
     # a scheduler's SIGTERM unwinds like Ctrl-C, so that temporary files are removed

@@ -9,14 +9,16 @@ import math
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from drcr.distributed import World
 from drcr.files import DataError
 from drcr.images import normalise_rgb
 from drcr.memory import free_memory
@@ -102,9 +104,9 @@ class TrainPatches(Dataset):
     """The training patches of a folder that train_data_preprocess.py wrote.
 
     Item i is (rgb, cube), float32: (3, p, p) in [0, 1], and (bands, p, p) > 0; patches row by row, left to right,
-    scene by scene, as the released code numbers them. `wavelengths`: of the bands, in nm. `dark_values`: what the
-    preparation did about them, in a line, or None. `made_of`: patch size, stride, floor and scenes. Raises
-    DataError if the folder is not prepared.
+    scene by scene, as the released code numbers them. `names` of the scenes; `wavelengths` of the bands, in nm;
+    `dark_values`: what the preparation did about them, in a line, or None; `made_of`: patch size, stride, floor and
+    scenes. Raises DataError if the folder is not prepared.
     """
 
     def __init__(self, path: str | Path, cache: bool = False) -> None:
@@ -112,7 +114,7 @@ class TrainPatches(Dataset):
         index, self._scenes = _open_index(path)
         if index["patch_size"] is None:
             raise DataError(f"{path}: prepared for validation; training needs train_data_preprocess.py")
-        self.path, self.n_scenes = Path(path), len(self._scenes)
+        self.path, self.names, self.n_scenes = Path(path), index["scenes"], len(self._scenes)
         self.patch_size, self.stride = index["patch_size"], index["stride"]
         self.wavelengths, self.dark_values = index["wavelengths"], _dark_values(index)
         self.made_of = _made_of(index)
@@ -183,6 +185,54 @@ class PatchesOnDevice(Dataset):
     def collate(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Return a batch that is one already."""
         return batch
+
+
+class Epochs:
+    """The batches of training, epoch by epoch: all patches in random order, which seed and epoch alone decide.
+
+    Of several processes each gets its part of every batch.
+    """
+
+    def __init__(
+        self,
+        patches: TrainPatches,
+        batch_size: int,
+        seed: int,
+        world: World = World(),  # noqa: B008, it never changes
+        device: torch.device | None = None,
+        **loading: Any,
+    ) -> None:
+        """Batches of `batch_size`, in all processes together, of `patches`; `loading`: options of the DataLoader.
+
+        With `device` from scenes that are kept there (see `PatchesOnDevice`; raises DataError if they do not fit).
+        """
+        self._patches, self._batch_size, self._seed, self._world = patches, batch_size, seed, world
+        self._source, self._loading = patches, loading
+        if device is not None:
+            self._source = PatchesOnDevice(patches, device)
+            self._loading = {"collate_fn": PatchesOnDevice.collate}
+        self._batches: list[list[int]] = []
+
+    def batches(self, epoch: int, skip: int = 0) -> DataLoader:
+        """Return the batches of an epoch but the first `skip`: (rgb, cube), (N, 3, p, p) and (N, bands, p, p).
+
+        Where there are fewer patches than processes, those without one get a patch that `share` leaves out.
+        """
+        # the numbers that DataLoader and RandomSampler would draw: runs of earlier versions can be repeated
+        torch.manual_seed(1000 * self._seed + epoch)
+        _, drawn = (torch.empty((), dtype=torch.int64).random_().item() for _ in range(2))
+        order = torch.randperm(len(self._patches), generator=torch.Generator().manual_seed(drawn))
+        self._batches = [part.tolist() for part in order.split(self._batch_size)]
+        own = [self._world.share(batch) or batch[:1] for batch in self._batches[skip:]]
+        return DataLoader(self._source, batch_sampler=own, **self._loading)
+
+    def share(self, batch: int) -> float:
+        """Return this process' part of a batch of the epoch, from 0 to 1; the first batch is 0."""
+        return len(self._world.share(self._batches[batch])) / len(self._batches[batch])
+
+    def scenes(self, batch: int) -> list[str]:
+        """Return the names of the scenes that a batch of the epoch has patches of, in all processes."""
+        return sorted({self._patches.names[self._patches.locate(i)[0]] for i in self._batches[batch]})
 
 
 class ValidImages(Dataset):

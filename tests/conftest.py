@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drcr.prepare import prepare
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
 SHARED = ROOT.parent / "shared"
@@ -76,3 +78,12 @@ def prepared(script, tmp_path):
     script("train/train_data_preprocess.py", "--data_path", DATA / "Dataset", "--train_data_path", train, *size)
     script("train/valid_data_preprocess.py", "--data_path", DATA / "Dataset", "--valid_data_path", valid)
     return train, valid
+
+
+@pytest.fixture(scope="module")
+def prepared_once(tmp_path_factory):
+    """Return the same folders, for tests that leave them as they are."""
+    folder = tmp_path_factory.mktemp("prepared")
+    for part, size in (("Train", (16, 8)), ("Valid", ())):
+        prepare(DATA / f"Dataset/{part}_spectral", DATA / f"Dataset/{part}_RGB", folder / part, *size)
+    return folder / "Train", folder / "Valid"

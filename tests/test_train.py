@@ -22,6 +22,14 @@ spec.loader.exec_module(train_main)
 CPU = torch.device("cpu")
 needs_bf16 = pytest.mark.skipif(not native_bf16(CPU), reason="this processor does not compute in bfloat16 itself")
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++, a C++ compiler")
+SETTINGS = {
+    "precision": "fp32",
+    "compile": False,
+    "freeze": False,
+    "quiet": False,
+    "save_every": train_main.Every(600, timed=True),
+    "keep": 2,
+}
 TINY = ("--channels", 8, "--n_blocks", 1, "--batchSize", 8, "--init_lr", "1e-3")
 
 
@@ -35,17 +43,30 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
+class Batches(list):
+    """Stands for drcr.data.Epochs: the same batches in each epoch."""
+
+    def batches(self, epoch, skip=0):
+        return self[skip:]
+
+    def share(self, batch):
+        return 1.0
+
+    def scenes(self, batch):
+        return [f"scene{batch}"]
+
+
 def recipe(outf, **options):
     """Return the options that train() takes, for a short run."""
     defaults = {"max_iter": 40, "decay_power": 1.5, "seed": 0, "batchSize": 1, "loss": "mrae"}
-    return argparse.Namespace(**defaults | {"precision": "fp32", "compile": False, "outf": outf} | options)
+    return argparse.Namespace(**defaults | SETTINGS | {"outf": outf} | options)
 
 
 def test_losses_and_final_weights_equal_the_released_run(golden, tmp_path, monkeypatch):
     numbers = golden("training_c8_b1")
     model = DRCR(channels=8, n_blocks=1)
     model.load_state_dict(weights(numbers, "w0"))
-    batches = list(zip(torch.from_numpy(numbers["rgb"]), torch.from_numpy(numbers["hyper"]), strict=True))
+    batches = Batches(zip(torch.from_numpy(numbers["rgb"]), torch.from_numpy(numbers["hyper"]), strict=True))
     losses, mrae = [], train_main.mrae
 
     def recorded(rec, truth):
@@ -112,10 +133,11 @@ def test_epochs_within_a_hair_of_the_best_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(train_main, "validate", lambda *_: next(losses))
     args = recipe(tmp_path, init_lr=1e-3, end_epoch=4)
     batch = torch.rand(1, 3, 8, 8), torch.rand(1, 31, 8, 8) + 0.1
-    train_main.train(DRCR(channels=8, n_blocks=0), [batch], [], args, torch.device("cpu"))
+    train_main.train(DRCR(channels=8, n_blocks=0), Batches([batch]), [], args, torch.device("cpu"))
     assert {path.name for path in tmp_path.glob("*.pth")} == {
         "best.pth",
         "last.pth",
+        "last-1.pth",
         "net_1epoch.pth",
         "net_2epoch.pth",
         "net_4epoch.pth",
@@ -179,7 +201,7 @@ def test_resume_refuses_another_recipe_and_an_older_epoch(run, tmp_path):
         assert f"was trained with {option} {was}; give the same" in error
     before = {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
     error = run("a", "--end_epoch", 3, "--resume", tmp_path / "a/net_1epoch.pth", ok=False).stderr
-    assert "is of epoch 1, but" in error
+    assert "is of iteration 4, but" in error
     assert {path: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
     # into another folder it goes on, with a best of its own, even if it never comes near the old one
     checkpoint = torch.load(tmp_path / "a/net_1epoch.pth", weights_only=True)
@@ -194,13 +216,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(t
     model, device = DRCR(channels=8, n_blocks=0), torch.device("cpu")
     good = torch.rand(1, 3, 8, 8), torch.rand(1, 31, 8, 8) + 0.1
     args.end_epoch = 1
-    train_main.train(model, [good], [good], args, device)
+    train_main.train(model, Batches([good]), [good], args, device)
     before = (tmp_path / "last.pth").read_bytes()
     args.end_epoch = 2
-    with pytest.raises(DataError, match="epoch 2 is not finite"):
-        train_main.train(
-            model, [(good[0], good[1] * 0)], [good], args, device, read_checkpoint(tmp_path / "last.pth")
-        )
+    bad = Batches([good, (good[0], good[1] * 0)])
+    with pytest.raises(DataError, match=r"iteration 3 is not finite \(inf\), .* scenes scene1;.*last\.pth.*kept"):
+        train_main.train(model, bad, [good], args, device, read_checkpoint(tmp_path / "last.pth"))
     assert (tmp_path / "last.pth").read_bytes() == before
     assert len(rows(tmp_path)) == 1
 
@@ -234,27 +255,33 @@ def test_l1_is_the_mean_absolute_error_and_validation_stays_mrae(tmp_path):
     model, batch = DRCR(channels=8, n_blocks=0), (torch.rand(1, 3, 8, 8), torch.rand(1, 31, 8, 8) + 0.1)
     expected = (model(batch[0]) - batch[1]).abs().mean().item()
     args = recipe(tmp_path, init_lr=1e-9, end_epoch=1, loss="l1")
-    train_main.train(model, [batch], [batch], args, torch.device("cpu"))
+    train_main.train(model, Batches([batch]), [batch], args, torch.device("cpu"))
     row = rows(tmp_path)[0]
     assert float(row["train_loss"]) == pytest.approx(expected, rel=1e-5)
     mrae = ((model(batch[0]) - batch[1]).abs() / batch[1]).mean().item()
     assert float(row["valid_loss"]) == pytest.approx(mrae, rel=1e-5)
 
 
-def test_the_loss_is_looked_at_while_an_epoch_goes_on(tmp_path):
-    """It is read every 10 iterations, 10 late; the 6th is the first that is infinite."""
+def test_a_loss_that_is_not_finite_ends_it_at_once(tmp_path):
+    """The 6th is the first; it is read when the 7th has begun, for which the host need not wait."""
     good = torch.rand(1, 3, 8, 8), torch.rand(1, 31, 8, 8) + 0.1
     drawn = []
 
-    def batches():
-        for i in range(1000):
-            drawn.append(i)
-            yield (good[0], good[1] * 0) if i >= 5 else good
+    class Counted(list):
+        def __iter__(self):
+            for batch in super().__iter__():
+                drawn.append(batch)
+                yield batch
 
-    args = recipe(tmp_path, init_lr=1e-3, max_iter=2000, end_epoch=1)
-    with pytest.raises(DataError, match="not finite"):
-        train_main.train(DRCR(channels=8, n_blocks=0), batches(), [good], args, CPU)
-    assert len(drawn) <= 25
+    class Epochs(Batches):
+        def batches(self, epoch, skip=0):
+            return Counted(self)
+
+    bad = Epochs([good] * 5 + [(good[0], good[1] * 0)] * 10)
+    args = recipe(tmp_path, init_lr=1e-3, end_epoch=1)
+    with pytest.raises(DataError, match="iteration 6 is not finite"):
+        train_main.train(DRCR(channels=8, n_blocks=0), bad, [good], args, CPU)
+    assert len(drawn) == 7
     assert not list(tmp_path.glob("*.pth"))
 
 

@@ -7,11 +7,17 @@ epochs or --max_iter iterations, whichever comes first. On CUDA if there is one,
 Written to --outf after each epoch:
   loss.csv             epoch, iteration, seconds, learning rate, training loss, validation loss
   train.log            the same in words
+  curves.png           the same as a picture
   net_<epoch>epoch.pth if the validation loss is a new best, or within 1e-4 of the best
   best.pth             the epoch with the lowest validation loss so far
-  last.pth             the last epoch: what --resume takes
+and also within an epoch, every --save_every:
+  last.pth             all that --resume needs; last-1.pth is the one before it (see --keep)
 
 The validation loss is the MRAE of each whole image less its last two rows, averaged over the images.
+
+Ctrl-C and SIGTERM, by which schedulers stop a job, finish the iteration, save, and say how to go on. Whatever ends a
+run, the same command with --resume auto goes on from the newest checkpoint; on a CPU in fp32 it ends with the same
+weights, bit for bit, as if it had never been stopped.
 """
 
 import argparse
@@ -20,38 +26,59 @@ import io
 import math
 import os
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from drcr import checkpoint as checkpointing
 from drcr import cli
-from drcr.checkpoint import build_model, read_checkpoint, save_checkpoint
-from drcr.data import PatchesOnDevice, TrainPatches, ValidImages
+from drcr.checkpoint import build_model, read_checkpoint
+from drcr.data import Epochs, TrainPatches, ValidImages
 from drcr.device import DelayedReading, Precision, choose_device, for_training
+from drcr.distributed import World, restarted
 from drcr.files import DataError, write_atomically
 from drcr.matfile import describe_bands, same_bands
 from drcr.metrics import mrae
 from drcr.model import DRCR
+from drcr.plots import plot_curves
 from drcr.schedule import poly_lr
 
 COLUMNS = ("epoch", "iteration", "seconds", "learning_rate", "train_loss", "valid_loss")
 # what a resumed run must share
-RECIPE = ("batchSize", "loss", "init_lr", "decay_power", "max_iter", "seed", "precision")
+RECIPE = ("batchSize", "loss", "init_lr", "decay_power", "max_iter", "seed", "precision", "freeze")
 KEEP_WITHIN = 1e-4  # of the best validation loss: such epochs keep their checkpoint
 
 
 @torch.inference_mode()
-def validate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> float:
-    """Return the MRAE averaged over (rgb, cube) batches; of one image each, as `main` makes them."""
+def validate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    stop: cli.Stop,
+    world: World,
+    n_images: int,
+) -> float | None:
+    """Return the MRAE averaged over all images; `batches`: this process' share, one image each. None if stopped."""
     model.eval()
-    losses = [mrae(model(rgb.to(device)), cube.to(device)) for rgb, cube in batches]
-    return torch.stack(losses).double().mean().item()
+    losses = torch.zeros(n_images)
+    for i, (rgb, cube) in zip(world.share(range(n_images)), batches, strict=True):
+        losses[i] = mrae(model(rgb.to(device)), cube.to(device)).item()
+        if stop.asked:
+            break
+    if world.any(stop.asked or 0):
+        return None
+    return world.sum(losses).double().mean().item()
 
 
 def training_step(
@@ -61,107 +88,169 @@ def training_step(
     rgb: Tensor,
     cube: Tensor,
     precision: Precision,
+    weight: float = 1.0,
 ) -> Tensor:
     """Train on a batch, (N, 3, h, w) and (N, bands, h, w) on the network's device; return its loss, there.
 
-    `measure` takes output and truth. In "bf16" the network computes in bfloat16; weights, their gradients, the
-    optimiser and the loss are float32 always.
+    `measure` takes output and truth; gradients are those of the loss times `weight`. In "bf16" the network computes
+    in bfloat16; weights, their gradients, the optimiser and the loss are float32 always.
     """
     with torch.autocast(rgb.device.type, torch.bfloat16, enabled=precision == "bf16"):
         output = model(rgb.to(memory_format=torch.channels_last))
     loss = measure(output.float(), cube)
     optimizer.zero_grad()
-    loss.backward()
+    (loss * weight).backward()
     optimizer.step()
     return loss.detach()
 
 
 def train(
     model: DRCR,
-    train_batches: Iterable[tuple[Tensor, Tensor]],
+    epochs: Epochs,
     valid_batches: Iterable[tuple[Tensor, Tensor]],
     args: argparse.Namespace,
     device: torch.device,
     checkpoint: dict | None = None,
     data: dict | None = None,
+    world: World = World(),  # noqa: B008, it never changes
+    n_images: int | None = None,
 ) -> None:
     """Train `model` on `device`, from the start or from where `checkpoint` stopped, and write `args.outf`.
 
-    Batches are (rgb, cube), float32 (N, 3, h, w) in [0, 1] and (N, bands, h, w) > 0; each pass over
-    `train_batches` is an epoch. `data` tells what they are made of, for the checkpoints. Raises DataError when the
-    loss is no longer finite.
+    Batches are (rgb, cube), float32 (N, 3, h, w) in [0, 1] and (N, bands, h, w) > 0. `data` tells what they are made
+    of, for the checkpoints. In a world of several processes `valid_batches` are this one's share of `n_images`.
+    Raises DataError when the loss is no longer finite, SystemExit when asked to stop.
     """
-    fast = for_training(model, device, args.precision, args.compile)
+    fast = world.wrap(for_training(model, device, args.precision, args.compile))
+    n_images = len(valid_batches) if n_images is None else n_images
     measure = {"mrae": mrae, "l1": l1_loss}[args.loss]
-    optimizer = torch.optim.Adam(model.parameters(), lr=args.init_lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=args.init_lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
     epoch, iteration, best, rows = 0, 0, math.inf, []
+    losses, seconds = [], 0.0  # of the epoch under way
     if checkpoint:
         for group in checkpoint["optimizer"]["param_groups"]:
             group["fused"] = True  # earlier versions' were not, and these settings replace those above
         optimizer.load_state_dict(checkpoint["optimizer"])
         epoch, iteration, best = checkpoint["epoch"], checkpoint["iter"], checkpoint["best"]
+        losses, seconds = list(checkpoint.get("losses", torch.empty(0)).to(device)), checkpoint.get("seconds", 0.0)
         rows = read_rows(args.outf / "loss.csv", last_epoch=epoch)
         if not (args.outf / "best.pth").exists():
             best = math.inf  # resumed into a folder of its own
 
-    while epoch < args.end_epoch and iteration < args.max_iter:
-        epoch += 1
-        start = time.perf_counter()
-        # order of the patches: by seed and epoch alone, so that a resumed run draws the same
-        torch.manual_seed(1000 * args.seed + epoch)
-        model.train()
-        losses, reading = [], DelayedReading()
-        progress = tqdm(train_batches, desc=f"epoch {epoch}/{args.end_epoch}", unit="batch", dynamic_ncols=True)
-        for rgb, cube in progress:
-            lr = poly_lr(args.init_lr, iteration, args.max_iter, args.decay_power)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+    def state(**fields: Any) -> dict[str, Any]:
+        """Return what a checkpoint holds beside the network."""
+        recipe = {option: getattr(args, option) for option in RECIPE}
+        return {"epoch": epoch, "iter": iteration, "best": best, "recipe": recipe, "data": data} | fields
 
-            rgb, cube = rgb.to(device, non_blocking=True), cube.to(device, non_blocking=True)
-            losses.append(training_step(fast, optimizer, measure, rgb, cube, args.precision))
-
-            iteration += 1
-            if len(losses) % 10 == 1:  # what is read is 10 iterations old: for the newest the CPU would wait
-                seen = reading.exchange(losses[-1])
-                if seen is not None:
-                    progress.set_postfix(loss=f"{seen:.4f}", lr=f"{lr:.2e}")
-                    if not math.isfinite(seen):
-                        break
-            if iteration == args.max_iter:
-                break
-        progress.close()
-
-        train_loss = torch.stack(losses).double().mean().item()
-        valid_loss = validate(model, valid_batches, device)
-        if not math.isfinite(train_loss) or not math.isfinite(valid_loss):
-            raise DataError(
-                f"{args.outf}: the loss of epoch {epoch} is not finite (training {train_loss}, validation "
-                f"{valid_loss}); a lower --init_lr may help" + "; last.pth holds the epoch before" * (epoch > 1)
-            )
-        seconds = time.perf_counter() - start
-        rows.append([epoch, iteration, f"{seconds:.1f}", lr, train_loss, valid_loss])
-        write_rows(args.outf / "loss.csv", rows)
-        log(
-            args.outf / "train.log",
-            f"epoch {epoch}, iteration {iteration}, {seconds:.1f} s, learning rate {lr:.9f}, "
-            f"training loss {train_loss:.6f}, validation loss {valid_loss:.6f}",
+    def save_last() -> None:
+        """Save what goes on from here."""
+        if not world.first:
+            return
+        so_far = {"losses": torch.stack(losses).cpu() if losses else torch.empty(0), "seconds": seconds}
+        random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        checkpointing.save_last(
+            args.outf, args.keep, model, **state(**so_far, random=random, optimizer=optimizer.state_dict())
         )
 
-        is_best, is_kept = valid_loss < best, valid_loss < best + KEEP_WITHIN
-        best = min(best, valid_loss)
-        names = ["best.pth"] * is_best + [f"net_{epoch}epoch.pth"] * is_kept + ["last.pth"]
-        for name in names:
-            save_checkpoint(
-                args.outf / name,
-                model,
-                epoch=epoch,
-                iter=iteration,
-                best=best,
-                valid_loss=valid_loss,
-                recipe={option: getattr(args, option) for option in RECIPE},
-                data=data,
-                optimizer=optimizer.state_dict(),
+    def look_at(loss: float, at: int) -> None:
+        """Raise DataError if the loss of iteration `at` is not finite."""
+        if not math.isfinite(loss):
+            scenes = ", ".join(epochs.scenes(len(losses) - 1 - (iteration - at)))
+            kept = "; last.pth, from before, is kept" if (args.outf / "last.pth").exists() else ""
+            raise DataError(
+                f"{args.outf}: the loss of iteration {at} is not finite ({loss}), with patches of the scenes {scenes}"
+                f"; a lower --init_lr may help, or look at these scenes (Dataset/check.py){kept}"
             )
+
+    def stop_here(asked: int) -> None:
+        """Save and end the program."""
+        save_last()
+        if world.first:
+            tqdm.write(
+                f"stopped by {signal.Signals(asked).name} in epoch {epoch + 1}, after iteration {iteration}; saved. "
+                "To go on: the same command with --resume auto"
+            )
+        world.leave()
+        raise SystemExit(128 + asked)
+
+    saved = time.perf_counter()
+    with cli.Stop() as stop:
+        while epoch < args.end_epoch and (iteration < args.max_iter or losses):
+            start = time.perf_counter() - seconds
+            # the order of the patches depends on seed and epoch alone: a resumed run draws the same
+            batches = epochs.batches(epoch + 1, skip=len(losses))
+            if checkpoint and "random" in checkpoint:
+                torch.set_rng_state(checkpoint["random"]["cpu"])
+                torch.cuda.set_rng_state_all(checkpoint["random"]["cuda"])
+            checkpoint = None
+            model.train()
+            reading = DelayedReading()
+            progress = tqdm(
+                islice(batches, args.max_iter - iteration),
+                desc=f"epoch {epoch + 1}/{args.end_epoch}",
+                initial=len(losses),
+                total=len(losses) + min(len(batches), args.max_iter - iteration),
+                unit="batch",
+                dynamic_ncols=True,
+                disable=True if args.quiet or not world.first else None,  # None: where output is no terminal
+            )
+            for rgb, cube in progress:
+                lr = poly_lr(args.init_lr, iteration, args.max_iter, args.decay_power)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+
+                rgb, cube = rgb.to(device, non_blocking=True), cube.to(device, non_blocking=True)
+                share = epochs.share(len(losses))
+                # the processes' gradients are averaged: each counts by its share of the batch
+                loss = training_step(fast, optimizer, measure, rgb, cube, args.precision, share * world.size)
+                losses.append(world.sum(loss * share))
+
+                iteration += 1
+                seconds = time.perf_counter() - start
+                seen = reading.exchange(losses[-1])  # of the iteration before: for the newest the CPU would wait
+                if seen is not None:
+                    look_at(seen, iteration - 1)
+                    if iteration % 10 == 1:
+                        progress.set_postfix(loss=f"{seen:.4f}", lr=f"{lr:.2e}")
+                asked = world.any(stop.asked or 0)
+                if asked or args.save_every.due(iteration, time.perf_counter() - saved):
+                    look_at(losses[-1].item(), iteration)
+                    if asked:
+                        stop_here(asked)
+                    save_last()
+                    saved = time.perf_counter()
+            progress.close()
+
+            look_at(losses[-1].item(), iteration)
+            train_loss = torch.stack(losses).double().mean().item()
+            lr = poly_lr(args.init_lr, iteration - 1, args.max_iter, args.decay_power)
+            valid_loss = validate(model, valid_batches, device, stop, world, n_images)
+            if valid_loss is None:
+                stop_here(world.any(stop.asked or 0))
+            if not math.isfinite(valid_loss):
+                raise DataError(
+                    f"{args.outf}: the validation loss of epoch {epoch + 1} is not finite ({valid_loss}); a lower "
+                    "--init_lr may help"
+                )
+            epoch, losses, seconds = epoch + 1, [], time.perf_counter() - start
+            rows.append([epoch, iteration, f"{seconds:.1f}", lr, train_loss, valid_loss])
+            is_best, is_kept, seconds = valid_loss < best, valid_loss < best + KEEP_WITHIN, 0.0
+            best = min(best, valid_loss)
+            if not world.first:
+                continue
+            write_rows(args.outf / "loss.csv", rows)
+            plot_curves(args.outf / "curves.png", args.outf / "loss.csv")
+            log(
+                args.outf / "train.log",
+                f"epoch {epoch}, iteration {iteration}, {rows[-1][2]} s, learning rate {lr:.9f}, "
+                f"training loss {train_loss:.6f}, validation loss {valid_loss:.6f}",
+            )
+            for name in ["best.pth"] * is_best + [f"net_{epoch}epoch.pth"] * is_kept:
+                fields = state(valid_loss=valid_loss, optimizer=optimizer.state_dict())
+                checkpointing.save_checkpoint(args.outf / name, model, **fields)
+            save_last()
+            saved = time.perf_counter()
 
 
 def read_rows(path: Path, last_epoch: int) -> list[list[str]]:
@@ -179,6 +268,25 @@ def write_rows(path: Path, rows: list[list]) -> None:
     write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
 
+@dataclass(frozen=True)
+class Every:
+    """How often to save: after so many iterations, or seconds."""
+
+    amount: float
+    timed: bool = False
+
+    def due(self, iteration: int, seconds: float) -> bool:
+        """Tell whether to save after this iteration, `seconds` after the last time."""
+        return seconds >= self.amount if self.timed else iteration % self.amount == 0
+
+
+def iterations_or_minutes(text: str) -> Every:
+    """Read --save_every: `500`, or `10min`."""
+    if text.endswith("min"):
+        return Every(60 * cli.positive(text.removesuffix("min")), timed=True)
+    return Every(cli.at_least(1)(text))
+
+
 def log(path: Path, line: str) -> None:
     """Print a line and append it, with the time, to train.log."""
     tqdm.write(line)
@@ -187,6 +295,18 @@ def log(path: Path, line: str) -> None:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
+
+
+def initialised(path: Path, wavelengths: list[float]) -> DRCR:
+    """Return a network for these bands with the weights of a checkpoint; the last convolution fresh if it must be."""
+    trained = build_model(read_checkpoint(path), path)
+    model = DRCR(**trained.architecture | {"out_channels": len(wavelengths)})
+    weights = trained.state_dict()
+    if not same_bands(trained.wavelengths or (), wavelengths):
+        del weights["tail.2.weight"]
+        tqdm.write(f"{path}: other bands than the training data; the last convolution starts fresh")
+    model.load_state_dict(weights, strict=False)
+    return model
 
 
 def main() -> None:
@@ -239,13 +359,45 @@ def main() -> None:
         "as there is room. ram: the files are read at the start, once for all worker processes; for slow or shared "
         "file systems. gpu: the scenes are kept, and the patches cut, on the graphics card. The patches are the same",
     )
-    add("--resume", type=Path, metavar="FILE", help="go on from a checkpoint, usually OUTF/last.pth")
+    add(
+        "--resume",
+        metavar="auto|FILE",
+        help="go on. auto: from the newest checkpoint in OUTF that is not damaged, from the start where there is "
+        "none. FILE: from this checkpoint, usually OUTF/last.pth",
+    )
+    add(
+        "--save_every",
+        type=iterations_or_minutes,
+        default="10min",
+        metavar="N|Nmin",
+        help="save last.pth after so many iterations or minutes, and after each epoch",
+    )
+    add(
+        "--keep",
+        type=cli.at_least(1),
+        default=2,
+        help="how many of these checkpoints are kept: last.pth, last-1.pth, ...",
+    )
+    add(
+        "--init",
+        type=Path,
+        metavar="FILE",
+        help="start from the weights of a checkpoint, ours or the authors', for fine-tuning; its size is kept "
+        "(--channels, --n_blocks and --npm have no say), for another number of bands the last convolution is fresh",
+    )
+    add("--freeze", action="store_true", help="train the tail alone, the last two convolutions; with --init")
+    add("--quiet", action="store_true", help="a line an epoch, no progress bar; so it is where output is no terminal")
     add("--seed", type=cli.at_least(0), default=0, help="seed of the starting weights and of the patches' order")
     workers = 4 if torch.cuda.is_available() else 0
     add("--num_workers", type=cli.at_least(0), default=workers, help="processes that cut patches beside this one")
     args = parser.parse_args()
 
+    world = World.join()
+    if not world.first:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, for the rest of the program
     device = choose_device(args.precision)
+    if args.batchSize < world.size:
+        raise DataError(f"--batchSize {args.batchSize}: is for all {world.size} processes together; take more")
     if args.cache == "gpu" and device.type != "cuda":
         raise DataError("--cache gpu: needs CUDA, and there is none here; take none or ram")
     if args.compile and shutil.which(os.environ.get("CXX", "g++")) is None:
@@ -264,9 +416,18 @@ def main() -> None:
             f"{words[0]}; prepare both alike"
         )
     data = {"train": train_set.made_of, "valid": valid_set.made_of}
-    checkpoint = read_checkpoint(args.resume) if args.resume else None
+    checkpoint = None
+    if restarted():
+        args.resume = "auto"
+    if args.resume == "auto":
+        if found := checkpointing.find_last(args.outf):
+            args.resume, checkpoint = found
+    elif args.resume:
+        checkpoint = read_checkpoint(args.resume)
     if checkpoint is None:
         names = ("last.pth", "best.pth", "loss.csv", "train.log")
+        if args.resume:  # stopped before it had saved anything
+            names = ("best.pth",)
         for path in (*(args.outf / name for name in names), *args.outf.glob("net_*epoch.pth")):
             if path.exists():
                 raise DataError(
@@ -274,19 +435,19 @@ def main() -> None:
                     "finished), or choose another --outf"
                 )
         torch.manual_seed(args.seed)
-        model = DRCR(
-            out_channels=len(train_set.wavelengths), channels=args.channels, n_blocks=args.n_blocks, npm=args.npm
-        )
+        sizes = {"channels": args.channels, "n_blocks": args.n_blocks, "npm": args.npm}
+        bands = train_set.wavelengths
+        model = initialised(args.init, bands) if args.init else DRCR(out_channels=len(bands), **sizes)
         model.wavelengths = train_set.wavelengths
     else:
         if not {"optimizer", "epoch", "iter", "best", "recipe"} <= checkpoint.keys():
             raise DataError(f"{args.resume}: no training state of this program in it; --resume takes OUTF/last.pth")
         model = build_model(checkpoint, args.resume)
-        trained_with = {name: model.architecture[name] for name in ("channels", "n_blocks", "npm")}
+        sizes = () if args.init else ("channels", "n_blocks", "npm")  # --init: those of that network
+        trained_with = {name: model.architecture[name] for name in sizes}
+        trained_with |= {"precision": "fp32", "freeze": False} | checkpoint["recipe"]  # earlier versions name neither
         different = [
-            f"--{option} {value}"
-            for option, value in (trained_with | {"precision": "fp32"} | checkpoint["recipe"]).items()
-            if value != getattr(args, option)
+            f"--{option} {value}" for option, value in trained_with.items() if value != getattr(args, option)
         ]
         if different:
             raise DataError(f"{args.resume}: was trained with {' '.join(different)}; give the same to go on")
@@ -299,14 +460,15 @@ def main() -> None:
                 )
         if not same_bands(model.wavelengths or (), train_set.wavelengths):
             raise DataError(f"{args.resume}: was trained for other bands than {args.train_data_path} has")
-        if (args.outf / "last.pth").exists():
-            newest = read_checkpoint(args.outf / "last.pth")["epoch"]
-            if newest > checkpoint["epoch"]:
-                raise DataError(
-                    f"{args.resume}: is of epoch {checkpoint['epoch']}, but {args.outf / 'last.pth'} is of epoch "
-                    f"{newest}; go on with that one, or choose another --outf"
-                )
-        if checkpoint["epoch"] >= args.end_epoch or checkpoint["iter"] >= args.max_iter:
+        newest = checkpointing.find_last(args.outf)
+        if newest and newest[1]["iter"] > checkpoint["iter"]:
+            raise DataError(
+                f"{args.resume}: is of iteration {checkpoint['iter']}, but {newest[0]} is of {newest[1]['iter']}; go "
+                "on with --resume auto, or choose another --outf"
+            )
+        if checkpoint["epoch"] >= args.end_epoch or (
+            checkpoint["iter"] >= args.max_iter and not len(checkpoint.get("losses", ()))
+        ):
             print(f"{args.resume}: has come to the end, epoch {checkpoint['epoch']}, iteration {checkpoint['iter']}")
             return
     args.outf.mkdir(parents=True, exist_ok=True)
@@ -314,21 +476,26 @@ def main() -> None:
     loading = {"num_workers": args.num_workers, "pin_memory": device.type == "cuda"}
     if args.num_workers:  # forked, they share what is in memory
         loading |= {"prefetch_factor": 4, "multiprocessing_context": "fork"}
-    valid_batches = DataLoader(valid_set, batch_size=1, **loading)
-    patches, sampler = train_set, RandomSampler(train_set)
-    if args.cache == "gpu":
-        patches, loading = PatchesOnDevice(train_set, device), {"collate_fn": PatchesOnDevice.collate}
-    train_batches = DataLoader(patches, args.batchSize, sampler=sampler, **loading)
-    log(
-        args.outf / "train.log",
-        f"{len(train_set)} patches of {train_set.patch_size} x {train_set.patch_size}, {len(valid_set)} validation "
-        f"images, {describe_bands(train_set.wavelengths)}, {sum(p.numel() for p in model.parameters()):,} "
-        f"parameters, on {device}",
-    )
-    for what, dark_values in (("training", train_set.dark_values), ("validation", valid_set.dark_values)):
-        if dark_values:
-            log(args.outf / "train.log", f"{what} data, {dark_values}")
-    train(model, train_batches, valid_batches, args, device, checkpoint, data)
+    valid_batches = DataLoader(Subset(valid_set, world.share(range(len(valid_set)))), batch_size=1, **loading)
+    kept_on = device if args.cache == "gpu" else None
+    epochs = Epochs(train_set, args.batchSize, args.seed, world, kept_on, **loading)
+    if world.first:
+        log(
+            args.outf / "train.log",
+            f"{len(train_set)} patches of {train_set.patch_size} x {train_set.patch_size}, {len(valid_set)} "
+            f"validation images, {describe_bands(train_set.wavelengths)}, "
+            f"{sum(p.numel() for p in model.parameters()):,} parameters, on {device}, {world.size} processes",
+        )
+        for what, dark_values in (("training", train_set.dark_values), ("validation", valid_set.dark_values)):
+            if dark_values:
+                log(args.outf / "train.log", f"{what} data, {dark_values}")
+    if args.freeze:
+        model.requires_grad_(False)
+        model.tail.requires_grad_(True)
+    train(model, epochs, valid_batches, args, device, checkpoint, data, world, len(valid_set))
+    world.leave()
+    if not world.first:
+        return
 
     best = read_checkpoint(args.outf / "best.pth")
     print(f"best: epoch {best['epoch']}, validation loss {best['best']:.6f}, {args.outf / 'best.pth'}")
