@@ -5,8 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from drcr import filtering
 from drcr.files import DataError
-from drcr.filtering import use_filtering
+from drcr.model import DRCR
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -31,13 +32,15 @@ def native_bf16(device: torch.device) -> bool:
     return torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported()
 
 
-def filtering_pays(device: torch.device, precision: Precision) -> bool:
-    """Tell whether half the multiplications are worth the additions that F(4, 3) needs.
+def filtering_pays(device: torch.device, precision: Precision, channels: int) -> bool:
+    """Tell whether half the multiplications are worth the additions that F(4, 3) needs, in a network of `channels`.
 
-    Not on CUDA, where cuDNN chooses among such algorithms itself, nor where AMX multiplies bfloat16 ten times as
-    fast as the processor adds (benchmarks/README.md).
+    Not in small ones, not on CUDA, where cuDNN chooses among such algorithms itself, nor where AMX multiplies
+    bfloat16 ten times as fast as the processor adds (benchmarks/README.md).
     """
-    return device.type == "cpu" and not (precision == "bf16" and torch.cpu._is_amx_tile_supported())
+    if device.type != "cpu" or channels < filtering.CHANNELS:
+        return False
+    return not (precision == "bf16" and torch.cpu._is_amx_tile_supported())
 
 
 def choose_device(precision: Precision = "fp32") -> torch.device:
@@ -61,7 +64,7 @@ def choose_device(precision: Precision = "fp32") -> torch.device:
 
 
 def for_training(
-    model: nn.Module, device: torch.device, precision: Precision = "fp32", compiled: bool = False
+    model: DRCR, device: torch.device, precision: Precision = "fp32", compiled: bool = False
 ) -> nn.Module:
     """Move a network to a device, laid out for speed in a precision, and return what to call in its place.
 
@@ -71,8 +74,8 @@ def for_training(
     model.to(device, memory_format=torch.channels_last)
     if compiled:
         return torch.compile(model, dynamic=False)  # for two sizes: whole batches, and an epoch's last
-    if filtering_pays(device, precision):
-        use_filtering(model)
+    if filtering_pays(device, precision, model.architecture["channels"]):
+        filtering.use_filtering(model)
     return model
 
 

@@ -35,6 +35,9 @@ _RESULT = torch.tensor([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4
 BIAS_PART = 1
 """`join` adds this part to every row alike: the bias belongs there."""
 
+CHANNELS, WIDTH = 80, 64
+"""Networks of fewer channels, and maps of fewer columns, are faster directly: measured, benchmarks/README.md."""
+
 _scratch = threading.local()
 
 
@@ -161,14 +164,16 @@ class FilteredConv2d(nn.Conv2d):
     """A 3x3 `nn.Conv2d` with zero padding of 1, computed by F(4, 3), with gradients; for the CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C in, H, W) -> (N, C out, H, W), both channels last in memory."""
+        """(N, C in, H, W) -> (N, C out, H, W), both channels last in memory. Narrow maps are convolved directly."""
+        if x.shape[3] < WIDTH:
+            return super().forward(x)
         if torch.is_autocast_enabled("cpu"):
             x = x.to(torch.get_autocast_dtype("cpu"))
         return _Filtered.apply(x.permute(0, 2, 3, 1).contiguous(), self.weight, self.bias).permute(0, 3, 1, 2)
 
 
 def use_filtering(model: nn.Module) -> None:
-    """Let the 3x3 convolutions that pad with zeros be computed by F(4, 3); the parameters stay as they are."""
+    """Let 3x3 convolutions that pad with zeros be computed by F(4, 3); the parameters stay as they are."""
     for module in model.modules():
         if type(module) is nn.Conv2d and module.kernel_size == (3, 3) and module.padding_mode == "zeros":
             module.__class__ = FilteredConv2d

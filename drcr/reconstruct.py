@@ -52,7 +52,7 @@ class Reconstructor:
         self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         if self.device.type == "cuda":
             model = pad_channels(model, 8)  # tensor cores take channels by eights
-        filtered = filtering_pays(self.device, precision)
+        filtered = filtering_pays(self.device, precision, model.architecture["channels"])
         self._network = Streamed(model, self.dtype, filtered)
         self._cpu_rows = CPU_ROWS["filtered" if filtered else "direct"]
         self.architecture = self._network.model.architecture

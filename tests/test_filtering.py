@@ -21,6 +21,11 @@ from drcr.metrics import mrae
 from drcr.model import DRCR
 
 
+@pytest.fixture(autouse=True)
+def narrow_maps_too(monkeypatch):
+    monkeypatch.setattr("drcr.filtering.WIDTH", 0)
+
+
 @pytest.mark.parametrize(("first", "height"), [(0, 18), (-1, 16), (-1, 13), (-1, 1)])
 def test_split_and_join_make_the_convolution(first, height):
     """Of a map with a halo, `first` 0, and of one without, around which there are zeros."""
@@ -92,3 +97,13 @@ def test_only_3x3_convolutions_with_zeros_around_and_the_same_parameters():
     direct = {name for name, module in model.named_modules() if type(module) is nn.Conv2d}
     assert direct == {"stem.0", "stem.2", "tail.0", "tail.2", "npm.kernels.0.conv1x1", "npm.kernels.1.conv1x1"}
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_narrow_maps_are_convolved_directly(monkeypatch):
+    conv = nn.Conv2d(4, 4, 3, padding=1)
+    x = torch.rand(1, 4, 8, 16)
+    expected = conv(x)
+    use_filtering(conv)
+    assert not torch.equal(conv(x), expected)
+    monkeypatch.setattr("drcr.filtering.WIDTH", 17)
+    assert torch.equal(conv(x), expected)

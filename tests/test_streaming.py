@@ -152,15 +152,16 @@ def test_no_room_for_the_file_says_how_much_is_needed(tmp_path, monkeypatch):
 
 
 def test_auto_takes_fewer_rows_of_wide_images():
-    """Strips of 20 MB at most; a row of 16 channels is of 64 bytes a pixel."""
-    reconstructor = Reconstructor(network())
-    assert [reconstructor._rows(1000, width) for width in (1000, 20_000, 1_000_000)] == [32, 8, 4]
+    """Strips of 20 MB at most; a row of 80 channels is of 320 bytes a pixel. Small networks: direct, 64 rows."""
+    reconstructor = Reconstructor(network(channels=80, n_blocks=0))
+    assert [reconstructor._rows(1000, width) for width in (1000, 5000, 1_000_000)] == [32, 8, 4]
+    assert Reconstructor(network())._rows(1000, 1000) == 64
 
 
 def test_auto_takes_fewer_rows_where_memory_is_short(monkeypatch):
-    reconstructor = Reconstructor(network())
+    reconstructor = Reconstructor(network(channels=80, n_blocks=0))
     rows = []
-    for free in (10**12, 10**7, 10**5):
+    for free in (10**12, 5 * 10**7, 10**5):
         monkeypatch.setattr(module, "free_memory", lambda device, free=free: free)
         rows.append(reconstructor._rows(1000, 100))
     assert rows == [32, 8, 4]

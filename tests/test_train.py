@@ -62,7 +62,12 @@ def recipe(outf, **options):
     return argparse.Namespace(**defaults | SETTINGS | {"outf": outf} | options)
 
 
-def test_losses_and_final_weights_equal_the_released_run(golden, tmp_path, monkeypatch):
+@pytest.mark.parametrize("filtered", [False, True])
+def test_losses_and_final_weights_equal_the_released_run(golden, tmp_path, monkeypatch, filtered):
+    """Convolved directly, as a network so small is, and by F(4, 3), as the full one is on a CPU."""
+    if filtered:
+        monkeypatch.setattr("drcr.filtering.CHANNELS", 0)
+        monkeypatch.setattr("drcr.filtering.WIDTH", 0)
     numbers = golden("training_c8_b1")
     model = DRCR(channels=8, n_blocks=1)
     model.load_state_dict(weights(numbers, "w0"))
@@ -299,11 +304,13 @@ def gradients(model, rgb, cube, precision):
 
 @needs_bf16
 @pytest.mark.parametrize("trained", [True, False])
-def test_gradients_in_bf16_are_those_in_fp32_to_its_precision(trained):
+def test_gradients_in_bf16_are_those_in_fp32_to_its_precision(trained, monkeypatch):
     """Measured, as a part of their norm: 0.006-0.017 trained, 0.004-0.005 new; a bfloat16 is off by up to 0.004."""
     torch.manual_seed(0)
     direct = load_model(ROOT / "test/model/model.pth") if trained else DRCR(channels=32, n_blocks=1)
     rgb, cube = torch.rand(2, 3, 32, 32), torch.rand(2, 31, 32, 32) + 0.1
+    monkeypatch.setattr("drcr.filtering.CHANNELS", 0)
+    monkeypatch.setattr("drcr.filtering.WIDTH", 0)
     fp32, other, own = (for_training(copy.deepcopy(direct), CPU, precision) for precision in ("fp32", "fp32", "bf16"))
     expected = gradients(direct, rgb, cube, "fp32")
     assert (gradients(fp32, rgb, cube, "fp32") - expected).norm() < 1e-4 * expected.norm()
