@@ -471,6 +471,7 @@ def main() -> None:
         ):
             print(f"{args.resume}: has come to the end, epoch {checkpoint['epoch']}, iteration {checkpoint['iter']}")
             return
+    world.any(0)  # nobody writes before all have looked at what is there
     args.outf.mkdir(parents=True, exist_ok=True)
 
     loading = {"num_workers": args.num_workers, "pin_memory": device.type == "cuda"}
