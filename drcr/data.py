@@ -114,7 +114,7 @@ class TrainPatches(Dataset):
         index, self._scenes = _open_index(path)
         if index["patch_size"] is None:
             raise DataError(f"{path}: prepared for validation; training needs train_data_preprocess.py")
-        self.path, self.names, self.n_scenes = Path(path), index["scenes"], len(self._scenes)
+        self.path, self.names = Path(path), index["scenes"]
         self.patch_size, self.stride = index["patch_size"], index["stride"]
         self.wavelengths, self.dark_values = index["wavelengths"], _dark_values(index)
         self.made_of = _made_of(index)
@@ -165,7 +165,7 @@ class PatchesOnDevice(Dataset):
         n_values = sum(rgb.numel() + cube.numel() for rgb, cube in patches.whole_scenes())
         _check_room(patches.path, 4 * n_values, device)
         scenes = tqdm(
-            patches.whole_scenes(), desc="reading", total=patches.n_scenes, unit="scene", dynamic_ncols=True
+            patches.whole_scenes(), desc="reading", total=len(patches.names), unit="scene", dynamic_ncols=True
         )
         self._scenes = [tuple(values.to(device, copy=True) for values in scene) for scene in scenes]
 
