@@ -1,0 +1,47 @@
+"""True colour: cubes as a standard observer would see them, by colour-science, the field's library for it."""
+
+import numpy as np
+
+from drcr.files import DataError
+from drcr.matfile import WAVELENGTHS
+
+ILLUMINANTS = ("D65", "D50", "A", "E", "FL2", "LED-B3")
+"""CIE illuminants to choose from: daylight, warmer daylight, incandescent, equal energy, fluorescent, LED."""
+
+
+def true_colour(
+    cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS, illuminant: str = "D65", white: float = 1.0
+) -> np.ndarray:
+    """Return a cube (H, W, bands) at `wavelengths` (nm) as sRGB (H, W, 3), float32 in [0, 1].
+
+    Each spectrum is taken as a reflectance under a CIE illuminant, goes through the CIE 1931 2 degree observer to XYZ
+    (CIE 015:2018, section 7), and is adapted to the white of sRGB, so that an even spectrum is grey. Radiance is seen
+    with equal energy, "E". Luminance `white` becomes 1 (see `white_level`); what is brighter, or out of sRGB's
+    gamut, is clipped. Outside the measured range the nearest band is repeated. Raises DataError if the illuminant is
+    unknown.
+    """
+    from colour import CCS_ILLUMINANTS, XYZ_to_sRGB  # takes a second to import, so only where it is needed
+
+    if illuminant not in ILLUMINANTS:
+        raise DataError(f"illuminant {illuminant}: not one of {', '.join(ILLUMINANTS)}")
+    xyz = (cube @ _observer(wavelengths, illuminant)) / white
+    neutral = CCS_ILLUMINANTS["CIE 1931 2 Degree Standard Observer"][illuminant]
+    return XYZ_to_sRGB(np.maximum(xyz, 0), illuminant=neutral).clip(0, 1).astype(np.float32)
+
+
+def white_level(cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS, illuminant: str = "D65") -> float:
+    """Return the luminance that 99.5% of a cube's pixels stay below, for `white` of `true_colour`."""
+    return max(float(np.percentile(cube @ _observer(wavelengths, illuminant)[:, 1], 99.5)), 1e-6)
+
+
+def _observer(wavelengths: np.ndarray, illuminant: str) -> np.ndarray:
+    """Return what a value of 1 in each band adds to X, Y, Z: (bands, 3), float32; bands of 1 give Y = 1."""
+    from colour import MSDS_CMFS, SDS_ILLUMINANTS, SpectralShape, sd_ones
+
+    shape = SpectralShape(380, 780, 1)
+    cmfs = MSDS_CMFS["CIE 1931 2 Degree Standard Observer"].copy().align(shape)
+    light = (sd_ones(shape) if illuminant == "E" else SDS_ILLUMINANTS[illuminant].copy().align(shape)).values
+    # each band stands for lines to its neighbours
+    bands = np.stack([np.interp(shape.range(), wavelengths, unit) for unit in np.eye(len(wavelengths))])
+    weights = bands @ (cmfs.values * light[:, None])
+    return (weights / weights[:, 1].sum()).astype(np.float32)

@@ -1,0 +1,48 @@
+import colour
+import numpy as np
+import pytest
+
+from drcr.colour import ILLUMINANTS, true_colour, white_level
+from drcr.files import DataError
+from drcr.matfile import WAVELENGTHS
+
+
+@pytest.mark.parametrize("illuminant", ILLUMINANTS)
+def test_an_even_spectrum_is_grey_under_any_illuminant(illuminant):
+    rgb = true_colour(np.full((2, 3, 31), 0.5, np.float32), illuminant=illuminant)
+    assert rgb.shape == (2, 3, 3)
+    assert rgb.dtype == np.float32
+    np.testing.assert_allclose(rgb, 0.7354, atol=2e-3)  # sRGB's curve at 0.5
+
+
+@pytest.mark.parametrize("illuminant", ["D65", "A"])
+def test_measured_patches_have_the_colours_that_the_library_gives_their_spectra(illuminant):
+    patches = list(colour.SDS_COLOURCHECKERS["BabelColor Average"].values())
+    cube = np.stack([patch[WAVELENGTHS] for patch in patches])[None].astype(np.float32)
+    white = colour.CCS_ILLUMINANTS["CIE 1931 2 Degree Standard Observer"][illuminant]
+    expected = [
+        colour.XYZ_to_sRGB(colour.sd_to_XYZ(patch, illuminant=colour.SDS_ILLUMINANTS[illuminant]) / 100, white)
+        for patch in patches
+    ]
+    # the library has the patches from 380 to 730 nm, the cube to 700
+    np.testing.assert_allclose(true_colour(cube, illuminant=illuminant)[0], np.clip(expected, 0, 1), atol=0.01)
+
+
+def test_other_bands_give_the_same_colour():
+    nm = np.arange(400, 701, 5)
+    fine = np.interp(nm, WAVELENGTHS, np.linspace(0.2, 0.9, 31) ** 2)[None, None]
+    coarse = (np.linspace(0.2, 0.9, 31) ** 2)[None, None]
+    np.testing.assert_allclose(true_colour(fine, nm), true_colour(coarse), atol=1e-3)
+
+
+def test_white_level_brings_the_bright_pixels_to_white():
+    cube = np.linspace(0.01, 0.2, 1000, dtype=np.float32)[:, None, None] * np.ones((1, 1, 31), np.float32)
+    level = white_level(cube)
+    assert level == pytest.approx(0.199, abs=1e-3)
+    assert true_colour(cube, white=level)[-1].min() > 0.99
+    assert white_level(np.zeros((2, 2, 31), np.float32)) > 0
+
+
+def test_an_unknown_illuminant_is_an_error():
+    with pytest.raises(DataError, match="not one of D65"):
+        true_colour(np.ones((1, 1, 31)), illuminant="D66")
