@@ -230,6 +230,10 @@ class Epochs:
         """Return this process' part of a batch of the epoch, from 0 to 1; the first batch is 0."""
         return len(self._world.share(self._batches[batch])) / len(self._batches[batch])
 
+    def positions(self, batch: int) -> list[int]:
+        """Return where this process' patches stand in a batch of the epoch, all processes' together."""
+        return self._world.share(list(range(len(self._batches[batch])))) or [0]
+
     def scenes(self, batch: int) -> list[str]:
         """Return the names of the scenes that a batch of the epoch has patches of, in all processes."""
         return sorted({self._patches.names[self._patches.locate(i)[0]] for i in self._batches[batch]})

@@ -52,13 +52,16 @@ class Batches(list):
     def share(self, batch):
         return 1.0
 
+    def positions(self, batch):
+        return list(range(len(self[batch][0])))
+
     def scenes(self, batch):
         return [f"scene{batch}"]
 
 
 def recipe(outf, **options):
     """Return the options that train() takes, for a short run."""
-    defaults = {"max_iter": 40, "decay_power": 1.5, "seed": 0, "batchSize": 1, "loss": "mrae"}
+    defaults = {"max_iter": 40, "decay_power": 1.5, "seed": 0, "batchSize": 1, "loss": "mrae", "recipe": "released"}
     return argparse.Namespace(**defaults | SETTINGS | {"outf": outf} | options)
 
 

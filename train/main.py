@@ -2,7 +2,8 @@
 
 The defaults are the released recipe: batches of 16 patches drawn from all, MRAE loss, Adam, learning rate
 1e-4 * (1 - i / 300000)^1.5 at iteration i, 130 epochs, fp32, no augmentation. Training ends after --end_epoch
-epochs or --max_iter iterations, whichever comes first. On CUDA if there is one, else on the CPU.
+epochs or --max_iter iterations, whichever comes first. On CUDA if there is one, else on the CPU. --recipe improved
+adds what the field has learned since then.
 
 Written to --outf after each epoch:
   loss.csv             epoch, iteration, seconds, learning rate, training loss, validation loss
@@ -21,6 +22,7 @@ weights, bit for bit, as if it had never been stopped.
 """
 
 import argparse
+import copy
 import csv
 import io
 import math
@@ -52,11 +54,12 @@ from drcr.matfile import describe_bands, same_bands
 from drcr.metrics import mrae
 from drcr.model import DRCR
 from drcr.plots import plot_curves
-from drcr.schedule import poly_lr
+from drcr.recipe import CLIP_NORM, PARTS, augment, average, parts_of, read_recipe
+from drcr.schedule import cosine_lr, poly_lr
 
 COLUMNS = ("epoch", "iteration", "seconds", "learning_rate", "train_loss", "valid_loss")
 # what a resumed run must share
-RECIPE = ("batchSize", "loss", "init_lr", "decay_power", "max_iter", "seed", "precision", "freeze")
+RECIPE = ("batchSize", "loss", "init_lr", "decay_power", "max_iter", "seed", "precision", "freeze", "recipe")
 KEEP_WITHIN = 1e-4  # of the best validation loss: such epochs keep their checkpoint
 
 
@@ -89,17 +92,21 @@ def training_step(
     cube: Tensor,
     precision: Precision,
     weight: float = 1.0,
+    clip_norm: float = math.inf,
 ) -> Tensor:
     """Train on a batch, (N, 3, h, w) and (N, bands, h, w) on the network's device; return its loss, there.
 
-    `measure` takes output and truth; gradients are those of the loss times `weight`. In "bf16" the network computes
-    in bfloat16; weights, their gradients, the optimiser and the loss are float32 always.
+    `measure` takes output and truth; gradients are those of the loss times `weight`, scaled down to a norm of
+    `clip_norm` if theirs is above. In "bf16" the network computes in bfloat16; weights, their gradients, the
+    optimiser and the loss are float32 always.
     """
     with torch.autocast(rgb.device.type, torch.bfloat16, enabled=precision == "bf16"):
         output = model(rgb.to(memory_format=torch.channels_last))
     loss = measure(output.float(), cube)
     optimizer.zero_grad()
     (loss * weight).backward()
+    if clip_norm < math.inf:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
     optimizer.step()
     return loss.detach()
 
@@ -121,7 +128,10 @@ def train(
     of, for the checkpoints. In a world of several processes `valid_batches` are this one's share of `n_images`.
     Raises DataError when the loss is no longer finite, SystemExit when asked to stop.
     """
+    parts = parts_of(args.recipe)
     fast = world.wrap(for_training(model, device, args.precision, args.compile))
+    # what is validated and tested: with "ema" an average of the weights, else the network itself
+    shown = copy.deepcopy(model).requires_grad_(False) if "ema" in parts else model
     n_images = len(valid_batches) if n_images is None else n_images
     measure = {"mrae": mrae, "l1": l1_loss}[args.loss]
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -132,15 +142,24 @@ def train(
         for group in checkpoint["optimizer"]["param_groups"]:
             group["fused"] = True  # earlier versions' were not, and these settings replace those above
         optimizer.load_state_dict(checkpoint["optimizer"])
+        model.load_state_dict(checkpoint.get("trained", checkpoint["state_dict"]))
         epoch, iteration, best = checkpoint["epoch"], checkpoint["iter"], checkpoint["best"]
         losses, seconds = list(checkpoint.get("losses", torch.empty(0)).to(device)), checkpoint.get("seconds", 0.0)
         rows = read_rows(args.outf / "loss.csv", last_epoch=epoch)
         if not (args.outf / "best.pth").exists():
             best = math.inf  # resumed into a folder of its own
 
+    def learning_rate(iteration: int) -> float:
+        """Return the rate of iteration 0, 1, 2, ..."""
+        if "cosine" in parts:
+            return cosine_lr(args.init_lr, iteration, args.max_iter)
+        return poly_lr(args.init_lr, iteration, args.max_iter, args.decay_power)
+
     def state(**fields: Any) -> dict[str, Any]:
-        """Return what a checkpoint holds beside the network."""
+        """Return what a checkpoint holds beside the network that is shown."""
         recipe = {option: getattr(args, option) for option in RECIPE}
+        if shown is not model:
+            fields["trained"] = model.state_dict()
         return {"epoch": epoch, "iter": iteration, "best": best, "recipe": recipe, "data": data} | fields
 
     def save_last() -> None:
@@ -150,7 +169,7 @@ def train(
         so_far = {"losses": torch.stack(losses).cpu() if losses else torch.empty(0), "seconds": seconds}
         random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
         checkpointing.save_last(
-            args.outf, args.keep, model, **state(**so_far, random=random, optimizer=optimizer.state_dict())
+            args.outf, args.keep, shown, **state(**so_far, random=random, optimizer=optimizer.state_dict())
         )
 
     def look_at(loss: float, at: int) -> None:
@@ -196,17 +215,21 @@ def train(
                 disable=True if args.quiet or not world.first else None,  # None: where output is no terminal
             )
             for rgb, cube in progress:
-                lr = poly_lr(args.init_lr, iteration, args.max_iter, args.decay_power)
+                lr = learning_rate(iteration)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
 
                 rgb, cube = rgb.to(device, non_blocking=True), cube.to(device, non_blocking=True)
+                rgb, cube = augment(rgb, cube, parts, args.seed, iteration, epochs.positions(len(losses)))
                 share = epochs.share(len(losses))
                 # the processes' gradients are averaged: each counts by its share of the batch
-                loss = training_step(fast, optimizer, measure, rgb, cube, args.precision, share * world.size)
+                weight, clip_norm = share * world.size, CLIP_NORM if "clip" in parts else math.inf
+                loss = training_step(fast, optimizer, measure, rgb, cube, args.precision, weight, clip_norm)
                 losses.append(world.sum(loss * share))
 
                 iteration += 1
+                if shown is not model:
+                    average(shown, model, iteration)
                 seconds = time.perf_counter() - start
                 seen = reading.exchange(losses[-1])  # of the iteration before: for the newest the CPU would wait
                 if seen is not None:
@@ -224,8 +247,8 @@ def train(
 
             look_at(losses[-1].item(), iteration)
             train_loss = torch.stack(losses).double().mean().item()
-            lr = poly_lr(args.init_lr, iteration - 1, args.max_iter, args.decay_power)
-            valid_loss = validate(model, valid_batches, device, stop, world, n_images)
+            lr = learning_rate(iteration - 1)
+            valid_loss = validate(shown, valid_batches, device, stop, world, n_images)
             if valid_loss is None:
                 stop_here(world.any(stop.asked or 0))
             if not math.isfinite(valid_loss):
@@ -248,7 +271,7 @@ def train(
             )
             for name in ["best.pth"] * is_best + [f"net_{epoch}epoch.pth"] * is_kept:
                 fields = state(valid_loss=valid_loss, optimizer=optimizer.state_dict())
-                checkpointing.save_checkpoint(args.outf / name, model, **fields)
+                checkpointing.save_checkpoint(args.outf / name, shown, **fields)
             save_last()
             saved = time.perf_counter()
 
@@ -322,7 +345,15 @@ def main() -> None:
         help="training loss. mrae: the released one. l1: the mean absolute error, under which bright pixels weigh as "
         "much as they do in RMSE. Validation is MRAE in any case",
     )
-    add("--init_lr", type=cli.positive, default=1e-4, help="learning rate at iteration 0")
+    add(
+        "--recipe",
+        type=read_recipe,
+        default="released",
+        metavar="NAME|PART,...",
+        help="released: as the authors trained. improved: with all of these parts; or some of them, with commas "
+        f"between. {'; '.join(f'{name}: {words}' for name, words in PARTS.items())}. What each brings: README.md",
+    )
+    add("--init_lr", type=cli.positive, default=1e-4, help="learning rate at iteration 0; with cosine the highest")
     add("--decay_power", type=cli.non_negative, default=1.5, help="power of the learning rate's polynomial decay")
     add("--max_iter", type=cli.at_least(1), default=300000, help="iteration at which the learning rate is 0")
     add("--outf", type=Path, default="RealWorldResults", help="folder for checkpoints and logs")
@@ -445,7 +476,8 @@ def main() -> None:
         model = build_model(checkpoint, args.resume)
         sizes = () if args.init else ("channels", "n_blocks", "npm")  # --init: those of that network
         trained_with = {name: model.architecture[name] for name in sizes}
-        trained_with |= {"precision": "fp32", "freeze": False} | checkpoint["recipe"]  # earlier versions name neither
+        # earlier versions do not name these
+        trained_with |= {"precision": "fp32", "freeze": False, "recipe": "released"} | checkpoint["recipe"]
         different = [
             f"--{option} {value}" for option, value in trained_with.items() if value != getattr(args, option)
         ]
