@@ -138,7 +138,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except DataError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {str(error).rsplit('DataError: ', 1)[-1].strip()}")  # a DataLoader's process adds its trace
     except BrokenPipeError:  # as with `python compute_mrae.py | head`: end in silence
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -37,7 +37,7 @@ class _Scene:
                 self.peak = float(file["rgb"].attrs["peak"])
         except (OSError, KeyError) as error:
             raise DataError(f"{path}: missing or damaged; run the preparation again") from error
-        self.path = path
+        self.path, self._n_bytes, self._in_memory = path, path.stat().st_size, False
         self.size = self._layout["rgb"][2][1:]
         self._arrays: dict[str, np.ndarray] = {}
 
@@ -48,16 +48,23 @@ class _Scene:
             self._arrays[name] = contents[offset : offset + count].view(dtype).reshape(shape)
 
     def array(self, name: str) -> np.ndarray:
-        """Return `cube` or `rgb` without reading it."""
+        """Return `cube` or `rgb` without reading it. Raises DataError if the file is no longer what it was."""
+        if not self._in_memory:
+            try:
+                n_bytes = self.path.stat().st_size
+            except OSError:
+                n_bytes = 0
+            if n_bytes != self._n_bytes:  # to read what was cut off would kill the process
+                raise DataError(f"{self.path}: gone or cut short since the start; run the preparation again")
         if not self._arrays:
             # torch's map, unlike NumPy's, keeps no file open: a thousand scenes would reach the system's limit
-            size = self.path.stat().st_size
-            self._take(torch.from_file(str(self.path), shared=False, size=size, dtype=torch.uint8).numpy())
+            self._take(torch.from_file(str(self.path), shared=False, size=n_bytes, dtype=torch.uint8).numpy())
         return self._arrays[name]
 
     def load(self) -> None:
         """Read the file into memory: nothing is read from the disk after that."""
         self._take(np.fromfile(self.path, np.uint8))
+        self._in_memory = True
 
     def crop(self, top: int, left: int, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Return a window as (rgb, cube): float32 (3, h, w), divided by the image's peak, and (bands, h, w).

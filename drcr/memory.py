@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 
 def free_memory(device: torch.device) -> int:
@@ -18,6 +19,38 @@ def free_memory(device: torch.device) -> int:
         except (OSError, ValueError):  # no limit: no such file, or the word "max"
             continue
     return max(free, 0)
+
+
+def activation_bytes(model: nn.Module, device: torch.device, size: int, precision: str) -> int:
+    """Return the bytes that training keeps of a patch of `size` x `size` pixels until it has its gradients."""
+
+    def kept(count: int) -> int:
+        tensors: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            tensors[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        model.to(device)
+        rgb = torch.rand(count, 3, size, size, device=device).to(memory_format=torch.channels_last)
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
+        ):
+            _output = model(rgb)  # whose graph keeps the tensors, and so their addresses, apart
+        return sum(tensors.values())
+
+    return kept(2) - kept(1)  # without the weights
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether PyTorch, or Python, raised an error because memory ran out, on CPU or CUDA."""
+    # oneDNN does not tell more than that it "could not create a primitive", or "execute" it
+    words = ("memory", "could not create a primitive", "could not execute a primitive")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(part in str(error) for part in words)
+    )
 
 
 def _read_field(path: Path, name: str) -> int:

@@ -22,6 +22,7 @@ from drcr.device import choose_device
 from drcr.files import DataError
 from drcr.images import find_images, normalise_rgb, read_rgb
 from drcr.matfile import check_target, write_cube
+from drcr.memory import is_out_of_memory
 from drcr.reconstruct import Reconstructor
 
 Item = TypeVar("Item")
@@ -110,7 +111,7 @@ def main() -> None:
         try:
             cube = reconstructor(rgb, args.protocol, advance=progress.update)
         except (RuntimeError, MemoryError) as error:
-            if "memory" not in str(error) and not isinstance(error, MemoryError):
+            if not is_out_of_memory(error):
                 raise
             raise DataError(
                 f"{path}: too large for the memory of this machine; a smaller --tile, or scale it down"

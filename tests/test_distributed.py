@@ -26,11 +26,12 @@ def torchrun(prepared_once, tmp_path):
     return start
 
 
-def test_one_two_and_four_processes_give_the_same_losses(torchrun, tmp_path):
+@pytest.mark.parametrize(("recipe", "numbers"), [("released", (1, 2, 4)), ("improved", (1, 2))])
+def test_one_two_and_four_processes_give_the_same_losses(torchrun, tmp_path, recipe, numbers):
     """The last batch has 6 patches: two of four processes get one, two get two. Validation has 2 images for 4."""
     tables = []
-    for n in (1, 2, 4):
-        printed = finish(torchrun(n, str(n), "--end_epoch", 3))[0]
+    for n in numbers:
+        printed = finish(torchrun(n, str(n), "--end_epoch", 3, "--recipe", recipe))[0]
         assert printed.count("epoch 3, iteration 12") == 1
         tables.append(rows(tmp_path / str(n)))
     for table in tables[1:]:

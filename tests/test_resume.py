@@ -3,6 +3,7 @@
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,23 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(start, whole, tmp_path, nu
     assert same_run(whole, tmp_path / "stopped")
 
 
+def test_the_improved_recipe_goes_on_as_exactly(start, tmp_path):
+    recipe = ("--recipe", "improved")
+    finish(start("whole", *recipe))
+    process = start("killed", *recipe)
+    wait_for_saves(process, tmp_path / "killed/last.pth", 6)
+    process.kill()
+    process.communicate()
+    assert find_last(tmp_path / "killed")[1]["iter"] < 4 * EPOCHS
+    finish(start("killed", *recipe))
+    assert same_run(tmp_path / "whole", tmp_path / "killed")
+    # what is tested is an average of the weights, what goes on are the weights themselves
+    ended = [read_checkpoint(tmp_path / outf / "last.pth") for outf in ("whole", "killed")]
+    assert all(torch.equal(weight, ended[1]["trained"][name]) for name, weight in ended[0]["trained"].items())
+    assert not torch.equal(*(ended[0][state]["stem.0.weight"] for state in ("trained", "state_dict")))
+    assert "--recipe improved" in finish(start("killed", "--end_epoch", EPOCHS + 1), 1)[1]
+
+
 @pytest.mark.parametrize("damage", ["torn", "a byte", "gone"])
 def test_a_damaged_checkpoint_is_passed_over(start, whole, tmp_path, damage):
     finish(start("run", "--end_epoch", 2))
@@ -204,3 +222,24 @@ def test_fine_tuning_from_weights(start, tmp_path):
     printed = finish(start("fresh", "--init", tmp_path / "last.pth", "--end_epoch", 1))[0]
     assert "the last convolution starts fresh" in printed
     assert load_model(tmp_path / "fresh/last.pth").architecture["out_channels"] == 31
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+@pytest.mark.parametrize("damage", ["gone", "cut short"])
+def test_a_data_file_that_is_lost_in_a_run_is_named(start, prepared_once, tmp_path, damage, n_workers):
+    copies = []
+    for folder in prepared_once:
+        copies.append(tmp_path / folder.name)
+        shutil.copytree(folder, copies[-1])
+    options = ("--train_data_path", copies[0], "--valid_data_path", copies[1], "--num_workers", n_workers)
+    process = start("run", *options, "--end_epoch", 1000)
+    wait_for_saves(process, tmp_path / "run/last.pth", 6)
+    lost = copies[0] / "ARAD_1K_0003.h5"
+    if damage == "gone":
+        lost.unlink()
+    else:
+        os.truncate(lost, 1000)
+    errors = finish(process, 1)[1]
+    assert errors.splitlines()[-1] == f"error: {lost}: gone or cut short since the start; run the preparation again"
+    assert "Traceback" not in errors
+    assert find_last(tmp_path / "run")[1]["iter"] >= 4

@@ -3,12 +3,17 @@ import copy
 import csv
 import importlib.util
 import math
+import os
+import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from conftest import DATA, ROOT
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from drcr.checkpoint import load_model, read_checkpoint, rename_released
 from drcr.device import DelayedReading, choose_device, for_training, native_bf16
@@ -61,7 +66,15 @@ class Batches(list):
 
 def recipe(outf, **options):
     """Return the options that train() takes, for a short run."""
-    defaults = {"max_iter": 40, "decay_power": 1.5, "seed": 0, "batchSize": 1, "loss": "mrae", "recipe": "released"}
+    defaults = {
+        "max_iter": 40,
+        "decay_power": 1.5,
+        "seed": 0,
+        "batchSize": 1,
+        "loss": "mrae",
+        "recipe": "released",
+        "tensorboard": False,
+    }
     return argparse.Namespace(**defaults | SETTINGS | {"outf": outf} | options)
 
 
@@ -406,3 +419,83 @@ def test_a_compiled_run_is_the_same_run(run, tmp_path):
 def test_compiling_without_a_compiler(fails, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     fails("train/main.py", "--compile", names="--compile: needs a C++ compiler")
+
+
+def test_a_batch_that_cannot_fit_is_refused_with_one_that_does(script, fails, tmp_path):
+    """10,000 patches of 128 x 128 take some 1,000 GB in 64 channels; from such a patch to the next is a pixel."""
+    sizes = "--n_train", 1, "--n_valid", 1, "--size", 256, 256
+    script("Dataset/simulate.py", "--out", "data", *sizes)
+    script("train/train_data_preprocess.py", "--data_path", "data", "--stride", 1)
+    script("train/valid_data_preprocess.py", "--data_path", "data")
+    options = "--channels", 64, "--n_blocks", 2, "--end_epoch", 1, "--max_iter", 1
+    message = fails("train/main.py", *options, "--batchSize", 10000, names="RealWorldResults")
+    assert "10000 patches of 128 x 128 in fp32 need" in message
+    fitting = int(re.search(r"--batchSize (\d+) --precision fp32", message)[1])
+    assert 1 < fitting < 10000
+    assert "--resume" not in message
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+def test_activations_are_half_or_more_of_what_a_step_takes(precision):
+    """What passes through in the backward pass is the rest; in a process of its own, for its peak."""
+    code = (
+        "import resource, sys, torch\n"
+        "from drcr.memory import activation_bytes\n"
+        "from drcr.model import DRCR\n"
+        "model, count, precision = DRCR(channels=32, n_blocks=3), 40, sys.argv[1]\n"
+        "estimate = count * activation_bytes(model, torch.device('cpu'), 64, precision)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "rgb = torch.rand(count, 3, 64, 64).to(memory_format=torch.channels_last)\n"
+        "with torch.autocast('cpu', torch.bfloat16, enabled=precision == 'bf16'):\n"
+        "    output = model(rgb)\n"
+        "output.float().abs().mean().backward()\n"
+        "taken = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+        "print(estimate / taken)"
+    )
+    small = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]], check=True)"
+    command = [sys.executable, "-c", small, code, precision]
+    part = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert 0.5 < part < 1
+
+
+def test_gradients_are_clipped_where_the_recipe_says_so(tmp_path):
+    norms = {}
+    for recipe_name in ("released", "clip"):
+        torch.manual_seed(0)
+        model, norms[recipe_name] = DRCR(channels=8, n_blocks=0), []
+        batch = torch.rand(1, 3, 8, 8), torch.rand(1, 31, 8, 8) * 0.01 + 0.001
+        # as the optimiser finds them
+        hook = register_optimizer_step_pre_hook(
+            lambda *_, model=model, norms=norms[recipe_name]: norms.append(
+                torch.cat([parameter.grad.flatten() for parameter in model.parameters()]).norm().item()
+            )
+        )
+        args = recipe(tmp_path / recipe_name, init_lr=1e-5, end_epoch=1, recipe=recipe_name)
+        args.outf.mkdir()
+        train_main.train(model, Batches([batch] * 3), [batch], args, CPU)
+        hook.remove()
+    assert min(norms["released"]) > 2
+    np.testing.assert_allclose(norms["clip"], 1, rtol=1e-4)
+
+
+def test_tensorboard_gets_the_numbers_of_loss_csv(run, tmp_path):
+    pytest.importorskip("tensorboard", reason="TensorBoard, an optional install, is not there")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = ("--batchSize", 2, "--tensorboard", "--resume", "auto")
+    run("run", "--end_epoch", 1, *options)
+    run("run", "--end_epoch", 2, *options)
+    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    written = {event.step: event.value for event in events.Scalars("loss/validation, MRAE")}
+    table = {int(row["iteration"]): float(row["valid_loss"]) for row in rows(tmp_path / "run")}
+    assert written == pytest.approx(table, rel=1e-6)
+    assert len(written) == 2
+    assert {"learning rate", "loss/training", "loss/training, mean of the epoch"} <= set(events.Tags()["scalars"])
+
+
+def test_tensorboard_that_is_not_there(fails, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['tensorboard'] = None\n")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+    message = fails("train/main.py", "--tensorboard", names="--tensorboard", env=environment)
+    assert "pip install tensorboard" in message

@@ -24,6 +24,7 @@ weights, bit for bit, as if it had never been stopped.
 import argparse
 import copy
 import csv
+import importlib.util
 import io
 import math
 import os
@@ -32,6 +33,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -47,10 +49,11 @@ from drcr import checkpoint as checkpointing
 from drcr import cli
 from drcr.checkpoint import build_model, read_checkpoint
 from drcr.data import Epochs, TrainPatches, ValidImages
-from drcr.device import DelayedReading, Precision, choose_device, for_training
+from drcr.device import DelayedReading, Precision, choose_device, for_training, native_bf16
 from drcr.distributed import World, restarted
 from drcr.files import DataError, write_atomically
 from drcr.matfile import describe_bands, same_bands
+from drcr.memory import activation_bytes, free_memory, is_out_of_memory
 from drcr.metrics import mrae
 from drcr.model import DRCR
 from drcr.plots import plot_curves
@@ -76,7 +79,16 @@ def validate(
     model.eval()
     losses = torch.zeros(n_images)
     for i, (rgb, cube) in zip(world.share(range(n_images)), batches, strict=True):
-        losses[i] = mrae(model(rgb.to(device)), cube.to(device)).item()
+        try:
+            losses[i] = mrae(model(rgb.to(device)), cube.to(device)).item()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            height, width = rgb.shape[2:]
+            raise DataError(
+                f"out of memory on {device}: a validation image of {height} x {width} is too large; cut it smaller "
+                "(the importers' --size), and prepare the validation data again"
+            ) from error
         if stop.asked:
             break
     if world.any(stop.asked or 0):
@@ -194,7 +206,12 @@ def train(
         raise SystemExit(128 + asked)
 
     saved = time.perf_counter()
-    with cli.Stop() as stop:
+    board = nullcontext()
+    if args.tensorboard and world.first:
+        from torch.utils.tensorboard import SummaryWriter  # an optional install
+
+        board = SummaryWriter(args.outf / "tensorboard", purge_step=iteration + 1)
+    with cli.Stop() as stop, board:
         while epoch < args.end_epoch and (iteration < args.max_iter or losses):
             start = time.perf_counter() - seconds
             # the order of the patches depends on seed and epoch alone: a resumed run draws the same
@@ -210,7 +227,8 @@ def train(
                 desc=f"epoch {epoch + 1}/{args.end_epoch}",
                 initial=len(losses),
                 total=len(losses) + min(len(batches), args.max_iter - iteration),
-                unit="batch",
+                unit=" patches",
+                unit_scale=args.batchSize,
                 dynamic_ncols=True,
                 disable=True if args.quiet or not world.first else None,  # None: where output is no terminal
             )
@@ -236,6 +254,9 @@ def train(
                     look_at(seen, iteration - 1)
                     if iteration % 10 == 1:
                         progress.set_postfix(loss=f"{seen:.4f}", lr=f"{lr:.2e}")
+                        if args.tensorboard and world.first:
+                            board.add_scalar("loss/training", seen, iteration - 1)
+                            board.add_scalar("learning rate", lr, iteration)
                 asked = world.any(stop.asked or 0)
                 if asked or args.save_every.due(iteration, time.perf_counter() - saved):
                     look_at(losses[-1].item(), iteration)
@@ -264,6 +285,9 @@ def train(
                 continue
             write_rows(args.outf / "loss.csv", rows)
             plot_curves(args.outf / "curves.png", args.outf / "loss.csv")
+            if args.tensorboard:
+                board.add_scalar("loss/training, mean of the epoch", train_loss, iteration)
+                board.add_scalar("loss/validation, MRAE", valid_loss, iteration)
             log(
                 args.outf / "train.log",
                 f"epoch {epoch}, iteration {iteration}, {rows[-1][2]} s, learning rate {lr:.9f}, "
@@ -330,6 +354,32 @@ def initialised(path: Path, wavelengths: list[float]) -> DRCR:
         tqdm.write(f"{path}: other bands than the training data; the last convolution starts fresh")
     model.load_state_dict(weights, strict=False)
     return model
+
+
+def check_memory(
+    model: DRCR, args: argparse.Namespace, device: torch.device, patches: TrainPatches, world: World
+) -> str:
+    """Return advice for when memory runs out. Raises DataError with it if the batch is certain not to fit.
+
+    A CPU's system would not report it: it kills the process.
+    """
+    room, size = free_memory(device), patches.patch_size
+    precisions = [args.precision] + ["bf16"] * (args.precision != "bf16" and native_bf16(device))
+    kept = {precision: activation_bytes(model, device, size, precision) for precision in precisions}
+    # with what passes through while gradients are computed, twice as much is safe (measured: 1.4 to 1.8 times)
+    fitting = [(int(room / (2 * kept[precision])) * world.size, precision) for precision in precisions]
+    ways = " or ".join(f"--batchSize {count} --precision {precision}" for count, precision in fitting if count)
+    advice = (
+        f"{ways} should fit" if ways else "not even one patch fits; prepare smaller ones, or take fewer --channels"
+    )
+    batch = -(-min(args.batchSize, len(patches)) // world.size)
+    needed = batch * kept[args.precision]
+    if needed > room:
+        raise DataError(
+            f"{args.outf}: {batch} patches of {size} x {size} in {args.precision} need {needed / 1e9:.1f} GB of "
+            f"memory or more, {room / 1e9:.1f} GB are free on {device}; {advice}"
+        )
+    return advice
 
 
 def main() -> None:
@@ -417,6 +467,12 @@ def main() -> None:
         "(--channels, --n_blocks and --npm have no say), for another number of bands the last convolution is fresh",
     )
     add("--freeze", action="store_true", help="train the tail alone, the last two convolutions; with --init")
+    add(
+        "--tensorboard",
+        action="store_true",
+        help="also write losses and learning rate to OUTF/tensorboard, for `tensorboard --logdir OUTF`; needs "
+        "`pip install tensorboard`",
+    )
     add("--quiet", action="store_true", help="a line an epoch, no progress bar; so it is where output is no terminal")
     add("--seed", type=cli.at_least(0), default=0, help="seed of the starting weights and of the patches' order")
     workers = 4 if torch.cuda.is_available() else 0
@@ -433,6 +489,8 @@ def main() -> None:
         raise DataError("--cache gpu: needs CUDA, and there is none here; take none or ram")
     if args.compile and shutil.which(os.environ.get("CXX", "g++")) is None:
         raise DataError("--compile: needs a C++ compiler, and there is no g++ here; install it, or go without")
+    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise DataError("--tensorboard: is not installed; pip install tensorboard, or go without")
     train_set, valid_set = TrainPatches(args.train_data_path, args.cache == "ram"), ValidImages(args.valid_data_path)
     if not same_bands(train_set.wavelengths, valid_set.wavelengths):
         raise DataError(
@@ -525,7 +583,13 @@ def main() -> None:
     if args.freeze:
         model.requires_grad_(False)
         model.tail.requires_grad_(True)
-    train(model, epochs, valid_batches, args, device, checkpoint, data, world, len(valid_set))
+    advice = check_memory(model, args, device, train_set, world)
+    try:
+        train(model, epochs, valid_batches, args, device, checkpoint, data, world, len(valid_set))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DataError(f"{args.outf}: out of memory on {device}; {advice}") from error
     world.leave()
     if not world.first:
         return
