@@ -1,21 +1,24 @@
 """Methods side by side: what figures.py and report.py share, their options and the scenes as they show them."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from drcr import cli
+from drcr import cli, plots
 from drcr.colour import ILLUMINANTS, true_colour, white_level
 from drcr.files import DataError, list_files
 from drcr.images import IMAGE_SUFFIXES, read_rgb
 from drcr.matfile import read_origin, wavelengths_of
-from drcr.plots import METHODS, pick_points
-from drcr.scoring import pair_cubes, read_reconstruction, read_truth
+from drcr.parallel import in_order
+from drcr.scoring import pair_cubes, read_reconstruction, read_truth, scores
 
+KINDS = ("colour", "bands", "errors", "spectra", "mrae")
+"""The figures of a scene."""
 BANDS = {"column": (450.0, 550.0, 650.0), "page": (450.0, 500.0, 550.0, 600.0, 650.0)}
 
 
@@ -36,8 +39,8 @@ class _AddMethod(argparse.Action):
         methods = getattr(namespace, self.dest) or {}
         if not name.strip() or name == "truth" or name in methods:
             parser.error(f"argument {option_string}: {text}: give each method a name of its own, name=folder")
-        if len(methods) == len(METHODS):
-            parser.error(f"argument {option_string}: {len(METHODS)} at most; more curves are not told apart")
+        if len(methods) == len(plots.METHODS):
+            parser.error(f"argument {option_string}: {len(plots.METHODS)} at most; more curves are not told apart")
         setattr(namespace, self.dest, {**methods, name: Path(folder)})
 
 
@@ -60,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action=_AddMethod,
         metavar="[NAME=]FOLDER",
         help="folder of reconstructed cubes, and the name of the method (else the folder's); again for each method, "
-        f"{len(METHODS)} at most (default: ./test_results)",
+        f"{len(plots.METHODS)} at most (default: ./test_results)",
     )
     add("--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of true cubes")
     add("--RGB_dir", type=Path, help="folder of the RGB images; without it the truth in true colour stands for them")
@@ -180,14 +183,75 @@ def read_scene(job: Job) -> Scene | None:
         if row >= truth.shape[0] or column >= truth.shape[1]:
             size = f"{truth.shape[0]} rows and {truth.shape[1]} columns"
             raise DataError(f"{job.truth}: no pixel {row},{column} in {size}; choose other --points")
-    return Scene(job, truth, recs, wavelengths, raised, list(job.points or pick_points(truth)))
+    return Scene(job, truth, recs, wavelengths, raised, list(job.points or plots.pick_points(truth)))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is kept of a drawn scene: by method, SCORES, MRAE of the bands at `wavelengths` (nm), and origins."""
+
+    scores: dict[str, list[float]]
+    curves: dict[str, np.ndarray]
+    wavelengths: np.ndarray
+    origins: dict[str, str]
+    raised: int
+    n_values: int
+
+
+Save = Callable[[plots.Sheet, str], None]
+"""Writes a figure under a name without suffix."""
+
+
+def draw_scene(job: Job, bands: Sequence[float], patch: int, width: float, save: Save) -> Result | None:
+    """Draw a scene's figures, NAME_ and one of KINDS; None if the scene is passed over."""
+    scene = read_scene(job)
+    if scene is None:
+        return None
+    shown = plots.nearest_bands(scene.wavelengths, bands)
+    title, image = next(iter(scene.colours.items()))
+    curves = {method: plots.mrae_of_bands(rec, scene.truth) for method, rec in scene.recs.items()}
+    cubes = (scene.truth, scene.recs, scene.wavelengths)
+    sheets = (
+        plots.plot_colour(scene.colours, width),
+        plots.plot_bands(*cubes, shown, width),
+        plots.plot_errors(*cubes, shown, width),
+        plots.plot_spectra(image, title, *cubes, scene.points, patch, width),
+        plots.plot_mrae(curves, scene.wavelengths, width),
+    )
+    for kind, sheet in zip(KINDS, sheets, strict=True):
+        save(sheet, f"{job.name}_{kind}")
+    table = {method: scores(rec, scene.truth) for method, rec in scene.recs.items()}
+    return Result(table, curves, scene.wavelengths, scene.origins, scene.raised, scene.truth.size)
+
+
+def draw_all(
+    args: argparse.Namespace, jobs: list[Job], width: str, save: Save
+) -> tuple[dict[str, Result], list[str]]:
+    """Draw all scenes, and `scores` and `mrae` over them; return the results by scene, and who was passed over.
+
+    `mrae`, the mean over the scenes, is drawn only if they have the same bands. Raises DataError if no scene is left.
+    """
+    inches = plots.WIDTHS[width]
+    draw = partial(draw_scene, bands=args.bands or BANDS[width], patch=args.patch, width=inches, save=save)
+    drawn = in_order(draw, jobs, min(args.num_workers, len(jobs) // 2))
+    progress = tqdm(zip(jobs, drawn, strict=True), "drawing", len(jobs), unit="scene", dynamic_ncols=True)
+    results = {job.name: result for job, result in progress}
+    passed_over = [name for name, result in results.items() if result is None]
+    shown = {name: result for name, result in results.items() if result is not None}
+    if not shown:
+        raise DataError(
+            f"{args.path_gt}: every cube has values <= 0, nothing to show; --non_positive floor VALUE, as the data "
+            "were prepared with, keeps them"
+        )
+    first = next(iter(shown.values()))
+    tables = {method: {name: result.scores[method] for name, result in shown.items()} for method in first.scores}
+    save(plots.plot_scores(tables, inches), "scores")
+    if all(np.array_equal(result.wavelengths, first.wavelengths) for result in shown.values()):
+        curves = {method: np.mean([result.curves[method] for result in shown.values()], 0) for method in first.curves}
+        save(plots.plot_mrae(curves, first.wavelengths, inches), "mrae")
+    return shown, passed_over
 
 
 def describe_passed_over(names: list[str]) -> str:
-    """Return a line on the scenes that `read_scene` passed over."""
+    """Return a line on the scenes that were passed over."""
     return f"passed over {len(names)} scenes whose truth has values <= 0: {', '.join(names)}"
-
-
-def nothing_left(path_gt: Path) -> DataError:
-    """Return the error for when that is all of them."""
-    return DataError(f"{path_gt}: every cube has values <= 0, nothing to show; --non_positive floor VALUE keeps them")

@@ -348,32 +348,37 @@ def _spectra(
         n_columns = min(n_columns, len(points))
     bottom, sheet.y = sheet.y, sheet.y if narrow else top - _LINE - _PAD
 
-    before, after = (0.38, 0.06) if narrow else (0.42, 0.08)
+    before, after = 0.46, 0.1
     w = (sheet.width - left) / n_columns - before - after
-    per_line = max(1, int((w - 0.3) / 0.53))
+    trues = [patch_mean(truth, point, patch) for point in points]
+    spectra = [[patch_mean(rec, point, patch) for rec in recs.values()] for point in points]
+    numbers = [
+        [f"{correlation(spectrum, true):.3f}".replace("nan", "–").replace("-", "−") for spectrum in at_point]
+        for at_point, true in zip(spectra, trues, strict=True)
+    ]
+    widest = max(_text_width(number, SMALL) for at_point in numbers for number in at_point)
+    per_line = max(1, min(len(recs), int((w - 0.22) / (widest + 0.21))))
     head = _LINE * -(-len(recs) // per_line) + 0.05
     n_rows = -(-len(points) // n_columns)
     h = max(0.85, 0.5 * w) if narrow else max(0.95, (bottom - sheet.y - 0.22) / n_rows - head - 0.1)
-    for i, (letter, point) in enumerate(zip(_letters(points), points, strict=True)):
+    for i, letter in enumerate(_letters(points)):
         column = i % n_columns
         axes = sheet.axes(left + before + column * (w + before + after), sheet.y + head, w, h)
-        true = patch_mean(truth, point, patch)
-        spectra = [patch_mean(rec, point, patch) for rec in recs.values()]
-        axes.plot(wavelengths, true, **TRUTH)
-        _curves(axes, wavelengths, spectra)
-        axes.set(ylim=(0, 1.08 * max(true.max(), *(spectrum.max() for spectrum in spectra))))
+        axes.plot(wavelengths, trues[i], **TRUTH)
+        _curves(axes, wavelengths, spectra[i])
+        axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+        axes.set(ylim=(0, 1.08 * max(curve.max() for curve in (trues[i], *spectra[i]))))
         axes.set_title(letter, loc="left", weight="bold", x=-0.02)
-        axes.annotate("r =", (0, 1), (10, 3), xycoords="axes fraction", textcoords="offset points", size=SMALL)
+        axes.annotate("r =", (0, 1), (9, 3), xycoords="axes fraction", textcoords="offset points", size=SMALL)
         handles = [Line2D([], [], **style) for style in METHODS[: len(recs)]]
-        numbers = [f"{correlation(spectrum, true):.3f}".replace("nan", "–").replace("-", "−") for spectrum in spectra]
-        columns = min(per_line, len(recs))
         axes.legend(
-            _by_rows(handles, columns), _by_rows(numbers, columns), loc="lower right", bbox_to_anchor=(1.02, 1.0),
-            ncols=columns, borderpad=0, borderaxespad=0.2, handlelength=1.5, handletextpad=0.25,
-            columnspacing=0.55, labelspacing=0.25,
+            _by_rows(handles, per_line), _by_rows(numbers[i], per_line), loc="lower right",
+            bbox_to_anchor=(1.02, 1.0), ncols=per_line, borderpad=0, borderaxespad=0.2, handlelength=1.3,
+            handletextpad=0.25, columnspacing=0.5, labelspacing=0.25,
         )  # fmt: skip
         if column == 0:
             axes.set_ylabel("radiance")
+            axes.yaxis.set_label_coords((0.14 - before) / w, 0.5)
         if i + n_columns >= len(points):
             axes.set_xlabel("wavelength (nm)")
         else:
