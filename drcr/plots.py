@@ -107,7 +107,10 @@ class Sheet:
 
 
 def pick_points(cube: np.ndarray, count: int = 4, seed: int = 0) -> list[tuple[int, int]]:
-    """Return `count` pixels (row, column) of a cube (H, W, bands), spread over the image and unlike in spectrum."""
+    """Return `count` pixels (row, column) of a cube (H, W, bands), spread over the image and unlike in spectrum.
+
+    Fewer, if the image is too small or all of one colour.
+    """
     height, width = cube.shape[:2]
     rng = np.random.default_rng(seed)
     margin = min(max(2, min(height, width) // 16), (min(height, width) - 1) // 2)
@@ -122,6 +125,8 @@ def pick_points(cube: np.ndarray, count: int = 4, seed: int = 0) -> list[tuple[i
     while len(chosen) < count:
         unlike = np.linalg.norm(shapes[:, None] - shapes[chosen], axis=2).min(1)
         apart = np.linalg.norm(places[:, None] - places[chosen], axis=2).min(1) > min(height, width) / 5
+        if not (unlike * bright * apart).any():  # too small an image for as many
+            break
         chosen.append(int(np.argmax(unlike * bright * apart)))
     return [(int(rows[i]), int(columns[i])) for i in chosen]
 
@@ -191,7 +196,8 @@ def _image(axes: Axes, image: np.ndarray, title: str = "", **style: object) -> A
 
 def _legend(sheet: Sheet, x: float, width: float, names: Sequence[str], truth: bool, columns: int = 0) -> None:
     """Draw the key of truth and methods at sheet.y, in as many columns as there is room for, or so many."""
-    labels = ["truth"] * truth + [_fit(name, width - 0.4, SMALL)[0] for name in names]
+    fitted = [("truth", SMALL)] * truth + [_fit(name, width - 0.45, SMALL) for name in names]
+    labels, sizes = [label for label, _ in fitted], [size for _, size in fitted]
     handles = [Line2D([], [], **style) for style in [TRUTH] * truth + METHODS[: len(names)]]
     widths = [max(_text_width(line, SMALL) for line in label.split("\n")) + 0.55 for label in labels]
     if not columns:
@@ -201,10 +207,12 @@ def _legend(sheet: Sheet, x: float, width: float, names: Sequence[str], truth: b
     height = _LINE * sum(max(label.count("\n") + 1 for label in row) for row in rows) + 0.04
     axes = sheet.axes(x, sheet.y, width, height)
     axes.axis("off")
-    axes.legend(
+    legend = axes.legend(
         _by_rows(handles, columns), _by_rows(labels, columns), loc="upper left", ncols=columns, borderpad=0,
         borderaxespad=0, handlelength=2.4, labelspacing=0.35, columnspacing=1.5,
     )  # fmt: skip
+    for text, size in zip(legend.get_texts(), _by_rows(sizes, columns), strict=True):
+        text.set_size(size)
     sheet.y += height
 
 
@@ -226,12 +234,13 @@ def _image_rows(sheet: Sheet, titles: list[str], blocks: list[_Block]) -> None:
     """Draw blocks of images below one another, in columns under `titles`."""
     height, width = next(iter(blocks[0].rows.values()))[0].shape[:2]
     n_rows, n = sum(len(block.rows) for block in blocks), len(titles)
-    bar = 0.6 if any(block.bar for block in blocks) else 0.0
+    bar = 0.66 if any(block.bar for block in blocks) else 0.0
     label = 2 * _LINE + 0.02
     room = sheet.width - 2 * _PAD - label - bar - (n - 1) * _GAP
     w = min(room / n, (MAX_HEIGHT - 0.4 - n_rows * _GAP) / n_rows * width / height)
     h = w * height / width
     left = _PAD + label + (room - n * w) / 2
+    size = min(8, 8 * 0.95 * w / max(_text_width(title, 8) for title in titles))
     sheet.y += _LINE + _PAD
     for i, block in enumerate(blocks):
         top = sheet.y
@@ -242,21 +251,25 @@ def _image_rows(sheet: Sheet, titles: list[str], blocks: list[_Block]) -> None:
                 if not block.bar:
                     # as bright as it was: a screen, and a printer after it, take sRGB's curve for granted
                     scale = {"cmap": "gray", "norm": PowerNorm(1 / 2.2, 0, peak, clip=True)}
-                title = titles[column] if sheet.y == top and i == 0 else ""
-                drawn = _image(axes, image, title, **({} if image.ndim == 3 else scale))
+                drawn = _image(axes, image, **({} if image.ndim == 3 else scale))
+                if sheet.y == top and i == 0:
+                    axes.set_title(titles[column], size=size)
                 if column == 0:
-                    label, size = _fit(name, h, 8)
-                    axes.set_ylabel(label, size=size, linespacing=1.05)
+                    text, points = _fit(name, h, 8)
+                    axes.set_ylabel(text, size=points, linespacing=1.05)
             sheet.y += h + _GAP
         if block.bar:
             axes = sheet.axes(left + n * (w + _GAP), top, 0.09, sheet.y - _GAP - top)
-            ticks = [0, block.peaks[0] / 2, block.peaks[0]]
+            peak = block.peaks[0]
+            # halves of 1 and 2, thirds of 3, fifths of 5: few digits
+            parts = {"3": 3, "5": 5}.get(f"{peak:e}"[0], 2)
+            ticks = [peak * i / parts for i in range(parts + 1)]
             colours = sheet.figure.colorbar(drawn, cax=axes, extend="max", ticks=ticks, format="%g")
             colours.outline.set_linewidth(0.4)
-            colours.set_label(block.bar, size=8)
-            axes.yaxis.set_label_coords((bar - 0.18) / 0.09, 0.5)
+            colours.set_label(block.bar, size=min(8, 8 * (sheet.y - top) / _text_width(block.bar, 8)))
+            axes.yaxis.set_label_coords((bar - 0.16) / 0.09, 0.5)
         sheet.y += _GAP * (i < len(blocks) - 1)
-    sheet.y -= _GAP
+    sheet.y -= 0 if bar else _GAP  # half of the 0 beside the bar hangs below
 
 
 def _band_titles(wavelengths: np.ndarray, bands: list[int]) -> list[str]:
@@ -348,7 +361,7 @@ def _spectra(
         n_columns = min(n_columns, len(points))
     bottom, sheet.y = sheet.y, sheet.y if narrow else top - _LINE - _PAD
 
-    before, after = 0.46, 0.1
+    before, after = 0.5, 0.1
     w = (sheet.width - left) / n_columns - before - after
     trues = [patch_mean(truth, point, patch) for point in points]
     spectra = [[patch_mean(rec, point, patch) for rec in recs.values()] for point in points]
@@ -367,6 +380,8 @@ def _spectra(
         axes.plot(wavelengths, trues[i], **TRUTH)
         _curves(axes, wavelengths, spectra[i])
         axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+        if narrow:
+            axes.set_xticks(np.round(np.quantile(wavelengths, (0, 0.5, 1))))
         axes.set(ylim=(0, 1.08 * max(curve.max() for curve in (trues[i], *spectra[i]))))
         axes.set_title(letter, loc="left", weight="bold", x=-0.02)
         axes.annotate("r =", (0, 1), (9, 3), xycoords="axes fraction", textcoords="offset points", size=SMALL)
@@ -378,7 +393,7 @@ def _spectra(
         )  # fmt: skip
         if column == 0:
             axes.set_ylabel("radiance")
-            axes.yaxis.set_label_coords((0.14 - before) / w, 0.5)
+            axes.yaxis.set_label_coords((0.12 - before) / w, 0.5)
         if i + n_columns >= len(points):
             axes.set_xlabel("wavelength (nm)")
         else:
@@ -461,7 +476,8 @@ def plot_mrae(curves: dict[str, np.ndarray], wavelengths: np.ndarray, width: flo
     height = 0.55 * width if width < 5 else 2.3
     axes = sheet.axes(0.45, sheet.y + 0.06, width - 0.53, height)
     _curves(axes, wavelengths, list(curves.values()))
-    axes.set(xlabel="wavelength (nm)", ylabel="MRAE", ylim=(0, None))
+    highest = max(curve.max() for curve in curves.values())
+    axes.set(xlabel="wavelength (nm)", ylabel="MRAE", ylim=(0, 1.05 * highest))
     sheet.y += height + 0.06 + 0.32
     return sheet
 
@@ -492,15 +508,18 @@ def plot_scores(tables: dict[str, dict[str, Sequence[float]]], width: float) -> 
         for table, style in zip(tables.values(), METHODS, strict=False):
             values = [table[scene][i] for scene in scenes]
             axes.plot([*values, np.mean(values)], range(len(labels)), **style | {"ls": "none", "mew": 0.9, "ms": 3.5})
+        drawn = [table[scene][i] for table in tables.values() for scene in scenes if np.isfinite(table[scene][i])]
+        heading, digits = HEADINGS[score]
+        ends = {f"{value:.{digits}f}": value for value in (min(drawn), max(drawn))} if drawn else {}
+        axes.set_xticks([*ends.values()], [*ends])
         axes.axhline(len(scenes) - 0.5, color="0.4", lw=0.6)
         better = "↑" if score in ("psnr", "ssim") else "↓"
-        axes.set_title(f"{HEADINGS[score][0]} {better}")
+        axes.set_title(f"{heading} {better}")
         axes.set(ylim=(len(labels) - 0.4, -0.6), yticks=range(len(labels)), yticklabels=labels if column == 0 else [])
         axes.margins(x=0.1)
         axes.grid(axis="y", color="0.88", lw=0.5)
         axes.tick_params(axis="y", labelsize=size, length=0)
         axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3, min_n_ticks=2))
         axes.set_axisbelow(True)
         bottom = top + h + 0.2
     sheet.y = bottom
