@@ -499,12 +499,13 @@ def plot_scores(tables: dict[str, dict[str, Sequence[float]]], width: float) -> 
     row = min(0.17, ((MAX_HEIGHT - sheet.y) / n_rows - title - 0.2) / len(labels))
     size = min(SMALL, 65 * row)
     left = max(_text_width(label, size) for label in labels) + 0.12
-    w = (width - left - _PAD - n_columns * 0.1) / n_columns
+    between = 0.3  # room for the numbers below, half of each
+    w = (width - left - 0.1 - (n_columns - 1) * between) / n_columns
     h = row * len(labels)
     for i, score in enumerate(SCORES):
         line, column = divmod(i, n_columns)
         top = sheet.y + title + line * (title + h + 0.24)
-        axes = sheet.axes(left + column * (w + 0.1), top, w - 0.06, h)
+        axes = sheet.axes(left + column * (w + between), top, w, h)
         for table, style in zip(tables.values(), METHODS, strict=False):
             values = [table[scene][i] for scene in scenes]
             axes.plot([*values, np.mean(values)], range(len(labels)), **style | {"ls": "none", "mew": 0.9, "ms": 3.5})

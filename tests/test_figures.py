@@ -93,7 +93,10 @@ def sheets(width, names):
     rgb = truth[..., [25, 15, 5]]
     bands = plots.nearest_bands(WAVELENGTHS, (450, 550, 650) if width < 5 else (450, 500, 550, 600, 650))
     tables = {
-        name: {f"a_scene_of_the_set_{i}": (0.1 * i + 0.31, 0.02, 31.123, 4.5 + i, 0.9) for i in range(6)}
+        name: {
+            f"a_scene_of_the_set_{i}": (0.1 * i + 0.31, 0.02 + 0.01 * i, 31.123, 4.5 + 2 * i, 0.8 + 0.01 * i)
+            for i in range(6)
+        }
         for name in names
     }
     return {
