@@ -37,7 +37,7 @@ class _AddMethod(argparse.Action):
         if not equals or Path(text).exists():
             name, folder = Path(text).resolve().name, text
         methods = getattr(namespace, self.dest) or {}
-        if not name.strip() or name == "truth" or name in methods:
+        if not name.strip() or name in ("truth", "RGB input", *methods):
             parser.error(f"argument {option_string}: {text}: give each method a name of its own, name=folder")
         if len(methods) == len(plots.METHODS):
             parser.error(f"argument {option_string}: {len(plots.METHODS)} at most; more curves are not told apart")

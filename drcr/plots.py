@@ -67,6 +67,7 @@ STYLE = {
     "legend.fontsize": SMALL,
     "pdf.fonttype": 42,  # publishers refuse matplotlib's own, Type 3
     "svg.hashsalt": MARK,  # the same names in each run
+    "text.parse_math": False,  # a $ in a name is a $
 }
 styled = matplotlib.rc_context(STYLE)
 _PAD, _GAP, _LINE = 0.04, 0.05, 0.14  # inches: a figure's edge, between images, a line of text
@@ -251,7 +252,7 @@ def _image_rows(sheet: Sheet, titles: list[str], blocks: list[_Block]) -> None:
                 if not block.bar:
                     # as bright as it was: a screen, and a printer after it, take sRGB's curve for granted
                     scale = {"cmap": "gray", "norm": PowerNorm(1 / 2.2, 0, peak, clip=True)}
-                drawn = _image(axes, image, **({} if image.ndim == 3 else scale))
+                drawn = _image(axes, image, **scale)
                 if sheet.y == top and i == 0:
                     axes.set_title(titles[column], size=size)
                 if column == 0:

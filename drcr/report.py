@@ -35,8 +35,9 @@ def check_folder(out: Path) -> None:
     index, pictures = out / "index.html", out / PICTURES
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: is a file; choose another --out")
-    ours = index.is_file() and GENERATOR in index.read_text(errors="replace")
-    listed = set(re.findall(f'src="{PICTURES}/([^"]+)"', index.read_text())) if ours else set()
+    page = index.read_text("utf-8", errors="replace") if index.is_file() else ""
+    ours = GENERATOR in page
+    listed = set(re.findall(f'src="{PICTURES}/([^"]+)"', page)) if ours else set()
     for path in sorted(out.iterdir()) if out.is_dir() and not ours else ():
         if path.name != STAGING:
             raise DataError(f"{out}: holds {path.name}, and no earlier report; choose another --out")
@@ -104,7 +105,7 @@ def _means(results: dict[str, Result], methods: dict[str, Path]) -> str:
     rows = []
     for name, folder in methods.items():
         origins = sorted({result.origins[name] for result in results.values()})
-        told = "; ".join(html.escape(origin) if origin else "files that do not tell" for origin in origins)
+        told = "; ".join(html.escape(origin) if origin else "its files do not say" for origin in origins)
         rows.append(
             f'<tr><th scope="row">{html.escape(name)}</th>{_cells(means, name)}'
             f'<td class="text">{told}<br><code>{html.escape(str(folder))}</code></td></tr>'
@@ -159,7 +160,7 @@ def _page(staged: Path, results: dict[str, Result], notes: list[str], command: s
 <h2>Means over the scenes</h2>
 <div class="table" role="region" aria-label="Means" tabindex="0"><table>
 <thead><tr><th scope="col">method</th>{"".join(f'<th scope="col">{heading}</th>' for heading in headings)}
-<th scope="col" class="text">origin, as its files tell it; folder</th></tr></thead>
+<th scope="col" class="text">origin, as its files say; folder</th></tr></thead>
 <tbody>{_means(results, methods)}</tbody>
 </table></div>
 <h2 id="scenes">Scenes</h2>

@@ -18,7 +18,7 @@ from drcr.matfile import WAVELENGTHS, write_cube
 RNG = np.random.default_rng(3)
 KINDS = ("colour", "bands", "errors", "spectra", "mrae")
 NAMES = ["DRCR Net", "root-polynomial, degree 4", "linear, least squares"]
-LONG = [*NAMES, "a_name_without_any_place_to_break_it_at_all", "Net (ours, with ensemble, 4 x flip)", "x"]
+LONG = [*NAMES, "a_name_without_any_place_to_break_it_at_all", "Net (ours, with ensemble, 4 x flip)", "_$x^$"]
 
 
 def scene(height=40, width=48):
