@@ -25,8 +25,7 @@ from matplotlib.textpath import TextPath
 
 from drcr.files import write_atomically
 from drcr.matfile import WAVELENGTHS
-from drcr.scoring import SCORES
-from drcr.walkthrough import HEADINGS
+from drcr.scoring import HEADINGS, SCORES
 
 WIDTHS = {"column": 3.35, "page": 6.9}
 """Inches, of a paper with two columns."""

@@ -14,8 +14,7 @@ from PIL import Image
 
 from drcr.comparison import KINDS, Result
 from drcr.files import DataError, write_atomically
-from drcr.scoring import SCORES
-from drcr.walkthrough import HEADINGS
+from drcr.scoring import HEADINGS, SCORES
 
 GENERATOR = '<meta name="generator" content="drcr.report">'
 PICTURES, STAGING = "pictures", ".pictures.tmp"

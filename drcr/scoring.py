@@ -11,7 +11,15 @@ from drcr.files import DataError, list_files
 from drcr.matfile import check_cube, describe_bands, find_wavelengths, read_cube, same_bands
 from drcr.prepare import raise_to_floor
 
-SCORES = ("mrae", "rmse", "psnr", "sam", "ssim")
+HEADINGS = {
+    "mrae": ("MRAE", 4),
+    "rmse": ("RMSE", 4),
+    "psnr": ("PSNR dB", 2),
+    "sam": ("SAM deg", 2),
+    "ssim": ("SSIM", 4),
+}
+"""The scores, by their name in drcr.metrics: heading, digits."""
+SCORES = tuple(HEADINGS)
 
 
 def pair_cubes(path_rec: Path, path_gt: Path, scenes: Sequence[str] = ()) -> dict[str, tuple[Path, Path]]:
