@@ -1,6 +1,8 @@
 """Methods side by side: what figures.py and report.py share, their options and the scenes as they show them."""
 
 import argparse
+import signal
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -235,7 +237,14 @@ def draw_all(
     draw = partial(draw_scene, bands=args.bands or BANDS[width], patch=args.patch, width=inches, save=save)
     drawn = in_order(draw, jobs, min(args.num_workers, len(jobs) // 2))
     progress = tqdm(zip(jobs, drawn, strict=True), "drawing", len(jobs), unit="scene", dynamic_ncols=True)
-    results = {job.name: result for job, result in progress}
+    results = {}
+    with cli.Stop() as stop:  # an interrupt within matplotlib's weak references would be lost
+        for job, result in progress:
+            results[job.name] = result
+            if stop.asked == signal.SIGINT:
+                raise KeyboardInterrupt
+            if stop.asked:
+                sys.exit(128 + stop.asked)
     passed_over = [name for name, result in results.items() if result is None]
     shown = {name: result for name, result in results.items() if result is not None}
     if not shown:
