@@ -113,11 +113,12 @@ def _means(results: dict[str, Result], methods: dict[str, Path]) -> str:
 
 
 def _page(staged: Path, results: dict[str, Result], notes: list[str], command: str, methods: dict[str, Path]) -> str:
+    """Return index.html; the pictures, whose sizes it needs, are in `staged`."""
     first = next(iter(methods))
     order = sorted(results, key=lambda name: -results[name].scores[first][0])
     rows, sections = [], []
     for name in order:
-        result, anchor, title = results[name], quote(name, safe=""), html.escape(name)
+        result, anchor, title = results[name], f"scene-{quote(name, safe='')}", html.escape(name)
         cells = "".join(_cells(result.scores, method) for method in methods)
         rows.append(
             f'<tr data-scene="{anchor}"><th scope="row" data-value="{title}"><a href="#{anchor}">{title}</a></th>'
