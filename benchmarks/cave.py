@@ -26,7 +26,8 @@ from drcr.images import IMAGE_SUFFIXES, normalise_rgb, read_rgb
 from drcr.matfile import read_cube
 from drcr.plots import plot_curves, plot_reconstruction
 from drcr.prepare import raise_to_floor
-from drcr.walkthrough import HEADINGS, Scores, middling_scene, print_means, read_scores, step
+from drcr.scoring import HEADINGS
+from drcr.walkthrough import Scores, middling_scene, print_means, read_scores, step
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOOR, MIN_RADIANCE = 0.01, 0.02

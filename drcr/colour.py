@@ -41,7 +41,9 @@ def _observer(wavelengths: np.ndarray, illuminant: str) -> np.ndarray:
     shape = SpectralShape(380, 780, 1)
     cmfs = MSDS_CMFS["CIE 1931 2 Degree Standard Observer"].copy().align(shape)
     light = (sd_ones(shape) if illuminant == "E" else SDS_ILLUMINANTS[illuminant].copy().align(shape)).values
-    # each band stands for lines to its neighbours
-    bands = np.stack([np.interp(shape.range(), wavelengths, unit) for unit in np.eye(len(wavelengths))])
+    # each band stands for lines to its neighbours; wavelengths may fall, which np.interp does not take
+    order = np.argsort(wavelengths)
+    units = np.eye(len(wavelengths))[:, order]
+    bands = np.stack([np.interp(shape.range(), wavelengths[order], unit) for unit in units])
     weights = bands @ (cmfs.values * light[:, None])
     return (weights / weights[:, 1].sum()).astype(np.float32)

@@ -7,14 +7,7 @@ import sys
 from pathlib import Path
 
 from drcr.files import DataError
-
-HEADINGS = {
-    "mrae": ("MRAE", 4),
-    "rmse": ("RMSE", 4),
-    "psnr": ("PSNR dB", 2),
-    "sam": ("SAM deg", 2),
-    "ssim": ("SSIM", 4),
-}
+from drcr.scoring import HEADINGS
 
 Scores = dict[str, dict[str, float]]
 

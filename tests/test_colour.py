@@ -35,6 +35,11 @@ def test_other_bands_give_the_same_colour():
     np.testing.assert_allclose(true_colour(fine, nm), true_colour(coarse), atol=1e-3)
 
 
+def test_the_order_of_the_bands_does_not_matter():
+    cube = np.linspace(0.1, 0.9, 62, dtype=np.float32).reshape(1, 2, 31)
+    np.testing.assert_allclose(true_colour(cube[..., ::-1], WAVELENGTHS[::-1]), true_colour(cube), atol=1e-6)
+
+
 def test_white_level_brings_the_bright_pixels_to_white():
     cube = np.linspace(0.01, 0.2, 1000, dtype=np.float32)[:, None, None] * np.ones((1, 1, 31), np.float32)
     level = white_level(cube)

@@ -1,0 +1,285 @@
+import re
+import signal
+import subprocess
+import sys
+from itertools import combinations
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from drcr import cli, metrics, plots
+from drcr.comparison import add_options, find_jobs, read_scene
+from drcr.files import DataError
+from drcr.matfile import WAVELENGTHS, write_cube
+
+RNG = np.random.default_rng(3)
+KINDS = ("colour", "bands", "errors", "spectra", "mrae")
+NAMES = ["DRCR Net", "root-polynomial, degree 4", "linear, least squares"]
+LONG = [*NAMES, "a_name_without_any_place_to_break_it_at_all", "Net (ours, with ensemble, 4 x flip)", "_$x^$"]
+
+
+def scene(height=40, width=48):
+    """Return a truth above 0 with smooth spectra, and three reconstructions of it."""
+    centres, heights = RNG.uniform(420, 680, (height, width, 1)), RNG.uniform(0.1, 0.8, (height, width, 1))
+    truth = np.float32(0.05 + heights * np.exp(-(((WAVELENGTHS - centres) / 60) ** 2)))
+    factors = (0.9, 1.2, 0.7, 1.05, 1.1, 0.5)
+    return truth, [np.clip(truth * np.float32(f) * RNG.uniform(0.9, 1.1, truth.shape), 0, 1) for f in factors]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Return a folder with three scenes: true cubes, images, two methods."""
+    folder = tmp_path_factory.mktemp("scenes")
+    for name in ("gt", "rgb", "net", "linear map"):
+        (folder / name).mkdir()
+    for name in "abc":
+        truth, (net, linear, *_) = scene()
+        for method, cube in (("gt", truth), ("net", net), ("linear map", linear)):
+            write_cube(folder / method / f"{name}.mat", cube, WAVELENGTHS, origin=None if method == "gt" else method)
+        cv2.imwrite(str(folder / "rgb" / f"{name}.png"), np.uint8(255 * truth[..., [5, 15, 25]]))
+    return folder
+
+
+@pytest.fixture
+def options(folders):
+    """Return the options for both methods."""
+    recs = ("--path_rec", f"DRCR Net={folders / 'net'}", "--path_rec", folders / "linear map")
+    return (*recs, "--path_gt", folders / "gt", "--num_workers", 0)
+
+
+def test_all_figures_in_the_size_of_a_page_and_the_same_each_time(script, options, folders, tmp_path):
+    printed = script("test/figures.py", *options, "--RGB_dir", folders / "rgb", "--out", "one").stdout
+    assert "figures of 3 scenes in one: pdf, png" in printed
+    names = [f"{name}_{kind}" for name in "abc" for kind in KINDS] + ["scores", "mrae"]
+    files = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    assert set(files) == {f"{name}.{form}" for name in names for form in ("pdf", "png")}
+    for name, content in files.items():
+        if name.endswith("pdf"):
+            width, height = map(float, re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) \]", content).groups())
+            assert width == pytest.approx(6.9 * 72)
+            assert height <= 9.2 * 72
+            assert b"/CreationDate" not in content
+            assert b"/Type3" not in content  # no font that publishers refuse
+        else:
+            picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+            assert picture.shape[1] == 6.9 * 200
+            assert picture.std() > 10
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").glob("b_*")}
+    script("test/figures.py", *options, "--RGB_dir", folders / "rgb", "--out", "one", "--scenes", "b")
+    for path, time in before.items():
+        assert path.stat().st_mtime_ns > time
+        assert path.read_bytes() == files[path.name]
+
+
+def test_a_column_bands_points_and_formats_as_asked(script, options, tmp_path):
+    chosen = ("--width", "column", "--format", "svg", "--bands", 444, 700, "--points", "3,4", "10,20", "--patch", 5)
+    script("test/figures.py", *options, *chosen, "--scenes", "a", "c", "--out", "out")
+    names = [f"{name}_{kind}" for name in "ac" for kind in KINDS] + ["scores", "mrae"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.svg" for name in names}
+    bands = (tmp_path / "out/a_bands.svg").read_text()
+    assert f'width="{3.35 * 72:g}pt"' in bands
+    assert re.findall(r"<!-- (\d+ nm) -->", bands) == ["440 nm", "700 nm"]
+    assert len(set(re.findall(r"<!-- ([a-z]) -->", (tmp_path / "out/a_spectra.svg").read_text()))) == 2
+
+
+def sheets(width, names):
+    """Return one figure of each kind."""
+    truth, recs = scene()
+    recs = dict(zip(names, recs, strict=False))
+    cubes = (truth, recs, WAVELENGTHS)
+    rgb = truth[..., [25, 15, 5]]
+    bands = plots.nearest_bands(WAVELENGTHS, (450, 550, 650) if width < 5 else (450, 500, 550, 600, 650))
+    tables = {
+        name: {
+            f"a_scene_of_the_set_{i}": (0.1 * i + 0.31, 0.02 + 0.01 * i, 31.123, 4.5 + 2 * i, 0.8 + 0.01 * i)
+            for i in range(6)
+        }
+        for name in names
+    }
+    return {
+        "colour": plots.plot_colour({"RGB input": rgb, "truth": rgb, **dict.fromkeys(names, rgb)}, width),
+        "bands": plots.plot_bands(*cubes, bands, width),
+        "errors": plots.plot_errors(*cubes, bands, width),
+        "spectra": plots.plot_spectra(rgb, "RGB input", *cubes, plots.pick_points(truth), 1, width),
+        "mrae": plots.plot_mrae({name: rec.mean((0, 1)) for name, rec in recs.items()}, WAVELENGTHS, width),
+        "scores": plots.plot_scores(tables, width),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("names", [NAMES[:1], NAMES, LONG], ids=["1 method", "3 methods", "6 methods"])
+@pytest.mark.parametrize("width", plots.WIDTHS.values(), ids=plots.WIDTHS)
+def test_no_text_is_cut_off_or_meets_another(width, names, tmp_path):
+    for kind, sheet in sheets(width, names).items():
+        sheet.save(tmp_path / "figure.png")
+        figure = sheet.figure
+        FigureCanvasAgg(figure).draw()
+        boxes = {text: text.get_window_extent() for text in texts(figure)}
+        assert len(boxes) > len(names)
+        boxes = {text: box for text, box in boxes.items() if text.get_text().strip()}
+        for text, box in boxes.items():
+            inside = box.x0 > -1 and box.y0 > -1 and box.x1 < figure.bbox.x1 + 1 and box.y1 < figure.bbox.y1 + 1
+            assert inside, f"{kind}: {text.get_text()!r} is cut off"
+        for (one, box), (other, other_box) in combinations(boxes.items(), 2):
+            assert not box.padded(-1).overlaps(other_box.padded(-1)), f"{kind}: {one.get_text()} / {other.get_text()}"
+
+
+def texts(figure):
+    """Yield the texts that are drawn: of the ticks, only those within the view."""
+    for axes in figure.axes:
+        yield from axes.texts
+        if axes.get_legend():
+            yield from axes.get_legend().get_texts()
+        if axes.axison:
+            yield from (axes.xaxis.label, axes.yaxis.label, axes.title, axes._left_title)
+            for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+                for tick in axis.get_major_ticks():
+                    if min(limits) <= tick.get_loc() <= max(limits):
+                        yield from (label for label in (tick.label1, tick.label2) if label.get_visible())
+
+
+def test_spectra_are_means_of_patches_with_their_correlation(tmp_path):
+    truth, (rec, other, *_) = scene()
+    rec[20, 30] = truth[20, 30, ::-1]
+    rgb = truth[..., [25, 15, 5]]
+    recs = {"one": rec, "two": other}
+    sheet = plots.plot_spectra(rgb, "RGB", truth, recs, WAVELENGTHS, [(20, 30), (0, 0)], 3, 6.9)
+    panels = [axes for axes in sheet.figure.axes if len(axes.lines) == 3]
+    assert len(panels) == 2
+    means = [cube[19:22, 29:32].reshape(9, 31).mean(0) for cube in (truth, rec, other)]
+    corner = [cube[:2, :2].reshape(4, 31).mean(0) for cube in (truth, rec, other)]  # what lies outside is left out
+    for panel, expected in zip(panels, (means, corner), strict=True):
+        np.testing.assert_allclose([line.get_ydata() for line in panel.lines], expected, rtol=1e-5)
+        numbers = [text.get_text().replace("−", "-") for text in panel.get_legend().get_texts()]
+        assert numbers == [f"{np.corrcoef(curve, expected[0])[0, 1]:.3f}" for curve in expected[1:]]
+
+
+def test_bands_stand_as_they_are_on_the_truths_scale():
+    truth, (rec, *_) = scene()
+    sheet = plots.plot_bands(truth, {"one": rec}, WAVELENGTHS, plots.nearest_bands(WAVELENGTHS, (454, 656)), 6.9)
+    images = [axes.images[0] for axes in sheet.figure.axes]
+    shown = [cube[..., band] for cube in (truth, rec) for band in (5, 26)]
+    for image, expected in zip(images, shown, strict=True):
+        np.testing.assert_array_equal(image.get_array(), expected)
+    assert [axes.get_title() for axes in sheet.figure.axes] == ["450 nm", "660 nm", "", ""]
+    assert [image.norm.vmax for image in images[:2]] == [image.norm.vmax for image in images[2:]]
+
+
+def test_error_maps_are_on_one_scale_for_all_methods_and_bands():
+    truth, (rec, other, *_) = scene()
+    sheet = plots.plot_errors(truth, {"one": rec, "two": other}, WAVELENGTHS, [5], 6.9)
+    images = [axes.images[0] for axes in sheet.figure.axes if axes.images]
+    absolute, relative = np.abs(rec - truth), np.abs(rec - truth) / truth
+    expected = [absolute.mean(2), absolute[..., 5], None, None, relative.mean(2), relative[..., 5]]
+    for image, error in zip(images, expected, strict=False):
+        if error is not None:
+            np.testing.assert_allclose(image.get_array(), error, rtol=1e-5)
+    assert len({image.norm.vmax for image in images[:4]}) == len({image.norm.vmax for image in images[4:]}) == 1
+    assert images[0].norm.vmax >= np.percentile(absolute[..., 5], 98)
+
+
+def test_mrae_by_wavelength_has_the_mrae_as_its_mean():
+    truth, (rec, *_) = scene()
+    curve = plots.mrae_of_bands(rec, truth)
+    assert curve.mean() == pytest.approx(metrics.mrae(rec, truth), rel=1e-5)
+    assert curve[7] == pytest.approx(metrics.mrae(rec[..., [7]], truth[..., [7]]), rel=1e-5)
+
+
+def test_scores_by_scene_worst_first_and_the_mean():
+    tables = {"one": {"a": (0.2, 1, 2, 3, 4), "b": (0.4, 5, 6, 7, 8)}, "two": {"a": (0.5,) * 5, "b": (0.7,) * 5}}
+    mrae, rmse = plots.plot_scores(tables, 6.9).figure.axes[1:3]  # before them the key
+    assert [label.get_text() for label in mrae.get_yticklabels()] == ["b", "a", "mean"]
+    np.testing.assert_allclose([line.get_xdata() for line in mrae.lines[:2]], [[0.4, 0.2, 0.3], [0.7, 0.5, 0.6]])
+    np.testing.assert_allclose(rmse.lines[0].get_xdata(), [5, 1, 3])
+
+
+def test_methods_are_told_apart_without_colour():
+    for key in ("ls", "marker"):
+        assert len({style[key] for style in plots.METHODS}) == len(plots.METHODS)
+
+
+def test_points_of_a_small_or_even_scene():
+    assert plots.pick_points(np.ones((3, 3, 31)))
+    assert len(plots.pick_points(scene()[0])) == 4
+
+
+def test_what_is_wrong_is_said_before_hours_are_spent(fails, options, folders, tmp_path):
+    run = ("test/figures.py", *options)
+    fails(*run, "--scenes", "a", "nobody", names="no nobody.mat, which --scenes asks for")
+    fails(*run, "--points", "39,47", "40,0", names="a.mat: no pixel 40,0 in 40 rows and 48 columns")
+    assert not list((tmp_path / "figures").iterdir())
+
+
+def test_images_that_do_not_belong_to_the_cubes(options, tmp_path):
+    parser = cli.parser("")
+    add_options(parser)
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((40, 47, 3), 9, np.uint8))
+    run = [*map(str, options), "--RGB_dir", str(tmp_path)]
+    with pytest.raises(DataError, match="no image b beside the cube"):
+        find_jobs(parser.parse_args(run))
+    (job,) = find_jobs(parser.parse_args([*run, "--scenes", "a"]))
+    with pytest.raises(DataError, match=r"a.png: 40 x 47 pixels, but its cube .* has 40 x 48"):
+        read_scene(job).colours  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--path_rec", "x/net", "--path_rec", "net=y"], "net=y: give each method a name of its own"),
+        (["--path_rec", "=y"], "give each method a name"),
+        ([word for name in "abcdefg" for word in ("--path_rec", name)], "6 at most"),
+        (["--points", "3"], "ROW,COLUMN is needed"),
+        (["--points", "3,-1"], "ROW,COLUMN is needed"),
+    ],
+)
+def test_options_that_make_no_sense(wrong, message, capsys):
+    parser = cli.parser("")
+    add_options(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(wrong)
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_with_an_equals_sign_is_a_folder(tmp_path):
+    (tmp_path / "a=b").mkdir()
+    parser = cli.parser("")
+    add_options(parser)
+    recs = ["--path_rec", str(tmp_path / "a=b"), "--path_rec", f"c={tmp_path / 'a=b'}"]
+    assert parser.parse_args(recs).path_rec == {"a=b": tmp_path / "a=b", "c": tmp_path / "a=b"}
+
+
+def test_a_file_that_is_no_figure_of_ours_is_not_overwritten(fails, options, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/b_bands.png").write_bytes(b"precious")
+    fails("test/figures.py", *options, "--out", "out", names="b_bands.png: is there already")
+    assert (tmp_path / "out/b_bands.png").read_bytes() == b"precious"
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+def test_scenes_with_zeros_are_passed_over_or_raised(script, tmp_path):
+    for folder in ("gt", "rec"):
+        (tmp_path / folder).mkdir()
+        for name in "ab":
+            truth = scene(12, 12)[0].copy()
+            truth[0, 0, 0] *= name == "b"
+            write_cube(tmp_path / folder / f"{name}.mat", truth)
+    run = ("test/figures.py", "--path_rec", "rec", "--path_gt", "gt", "--format", "png", "--num_workers", 0)
+    assert "passed over 1 scenes whose truth has values <= 0: a" in script(*run, "--out", "out").stdout
+    assert {path.name[:2] for path in (tmp_path / "out").iterdir()} == {"b_", "sc", "mr"}
+    assert "figures of 2 scenes" in script(*run, "--non_positive", "floor", 0.01, "--out", "out").stdout
+    assert {path.name[:2] for path in (tmp_path / "out").iterdir()} == {"a_", "b_", "sc", "mr"}
+
+
+def test_ctrl_c_leaves_whole_figures_only(options, tmp_path):
+    command = [sys.executable, ROOT / "test/figures.py", *map(str, options), "--out", "out", "--format", "png"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list((tmp_path).glob("out/*.png")):
+            pass
+        process.send_signal(signal.SIGINT)
+        assert "stopped; nothing half-written is left" in process.stderr.read()
+    assert process.returncode == 130
+    for path in (tmp_path / "out").iterdir():
+        assert path.suffix == ".png"
+        assert cv2.imread(str(path)) is not None

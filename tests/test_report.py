@@ -1,0 +1,236 @@
+import re
+import signal
+import subprocess
+import sys
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from drcr import metrics
+from drcr.matfile import WAVELENGTHS, read_cube, write_cube
+
+RNG = np.random.default_rng(5)
+NAMES = ("scenes", "b c#1%20", "d'\"<i>&", "e")
+SCORES = ("mrae", "rmse", "psnr", "sam", "ssim")
+METHODS = {"DRCR Net": "net", "linear": "linear"}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Return a folder of four scenes, true cubes and two methods; the scenes' order differs by score."""
+    folder = tmp_path_factory.mktemp("scenes")
+    for name in ("gt", *METHODS.values()):
+        (folder / name).mkdir()
+    for i, name in enumerate(NAMES):
+        truth = np.float32(
+            RNG.uniform(0.02, 1, (24, 32, 1)) * (0.5 + 0.5 * np.sin(WAVELENGTHS / (60 + 20 * i))) + 0.02
+        )
+        write_cube(folder / "gt" / f"{name}.mat", truth.clip(0, 1), WAVELENGTHS)
+        for j, method in enumerate(METHODS.values()):
+            error = (0.1, 0.4, 0.2, 0.3)[(i + j) % 4] * RNG.standard_normal(truth.shape) * truth
+            rec = truth + error + (0.1, 0, 0.05, 0.02)[i]
+            write_cube(folder / method / f"{name}.mat", rec, WAVELENGTHS, f"{method} <v{j}>, model/{method}.pth")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def options(folders):
+    recs = [word for name, folder in METHODS.items() for word in ("--path_rec", f"{name}={folders / folder}")]
+    return [*recs, "--path_gt", str(folders / "gt"), "--num_workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def report(options, tmp_path_factory):
+    """Return the folder of a report, made by the script."""
+    out = tmp_path_factory.mktemp("made") / "report"
+    subprocess.run([sys.executable, ROOT / "test/report.py", *options, "--out", out], check=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def expected(folders):
+    """Return the scores by method and scene, computed here."""
+    table = {}
+    for method, folder in METHODS.items():
+        for name in NAMES:
+            rec, truth = (read_cube(folders / part / f"{name}.mat") for part in (folder, "gt"))
+            table[method, name] = [float(getattr(metrics, score)(rec.clip(0, 1), truth)) for score in SCORES]
+    return table
+
+
+@pytest.fixture
+def page(browser, report):
+    """Return the report's page, from the disk; fails if it asks for anything else, or has an error."""
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    asked, errors = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("requestfailed", lambda request: errors.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.goto((report / "index.html").as_uri())
+    yield page
+    page.close()
+    assert not errors
+    assert asked
+    assert all(url.startswith(report.as_uri()) for url in asked)
+
+
+def column(page, index):
+    """Return a column of the table of scenes, as text."""
+    return page.locator(f".sortable tbody tr > :nth-child({index + 1})").all_inner_texts()
+
+
+def by_score(expected, method, score, *, highest_first):
+    return sorted(NAMES, key=lambda name: expected[method, name][SCORES.index(score)], reverse=highest_first)
+
+
+def test_the_worst_scene_is_first_and_a_click_sorts_by_any_score(page, expected):
+    assert column(page, 0) == by_score(expected, "DRCR Net", "mrae", highest_first=True)
+    buttons = page.locator(".sortable thead button")
+    for i, method in enumerate(METHODS):
+        for j, score in enumerate(SCORES):
+            index = 1 + i * len(SCORES) + j
+            worst_is_high = score not in ("psnr", "ssim")
+            order = by_score(expected, method, score, highest_first=worst_is_high)
+            if index > 1:  # by the first it is sorted already
+                buttons.nth(index).click()
+            assert column(page, 0) == order
+            values = [expected[method, name][j] for name in order]
+            assert [float(text) for text in column(page, index)] == pytest.approx(values, abs=0.006)
+            sections = page.locator("#sections details h3").all_inner_texts()
+            assert sections == order
+            buttons.nth(index).press("Enter")  # again, from the keyboard: the best first
+            assert column(page, 0) == order[::-1]
+    buttons.nth(0).click()
+    assert column(page, 0) == sorted(NAMES, key=str.lower)
+    assert page.locator("[aria-sort]").count() == 1
+
+
+def test_scores_are_those_of_compute_mrae(page, script, folders, expected):
+    printed = script("test/compute_mrae.py", "--path_rec", folders / "net", "--path_gt", folders / "gt").stdout
+    exact = page.locator(".sortable tbody tr", has=page.get_by_text("e", exact=True)).locator("td").first
+    value = exact.get_attribute("data-value")
+    assert np.float32(value) == np.float32(re.search(r"^e\.mat mrae: ([\d.]+)", printed, re.MULTILINE)[1])
+    means = page.locator("table").first.locator("tbody tr").first.locator("td").all_inner_texts()
+    for text, score in zip(means, SCORES, strict=False):
+        assert float(text) == pytest.approx(float(re.search(rf"average {score} is: ([\d.]+)", printed)[1]), abs=0.006)
+    best = page.locator("table").first.locator("tbody b").count()
+    assert best == len(SCORES)
+
+
+def test_it_says_where_all_comes_from(page, options):
+    text = page.inner_text("body")
+    assert "net <v0>, model/net.pth" in text
+    assert "linear <v1>, model/linear.pth" in text
+    command = page.inner_text("pre")
+    assert command.startswith("python report.py --path_rec 'DRCR Net=")
+    assert options[-3] in command
+
+
+@pytest.mark.parametrize("name", [NAMES[2], "scenes"])  # the page has a place of that name, too
+def test_a_scene_opens_from_the_table_and_shows_its_pictures(page, name):
+    section = page.locator("details.scene", has=page.get_by_role("heading", name=name, exact=True))
+    assert not section.locator("img").first.is_visible()
+    page.get_by_role("link", name=name, exact=True).press("Enter")
+    section.locator("img").first.wait_for()
+    assert section.bounding_box()["y"] < 900
+    images = section.locator("img")
+    assert images.count() == 5
+    for i in range(5):
+        images.nth(i).scroll_into_view_if_needed()
+        images.nth(i).evaluate("image => image.decode()")
+        assert images.nth(i).evaluate("image => [image.naturalWidth, image.naturalHeight]") == [
+            int(images.nth(i).get_attribute(side)) for side in ("width", "height")
+        ]
+        assert name in images.nth(i).get_attribute("alt")
+    section.locator("summary").press("Enter")
+    assert not images.first.is_visible()
+
+
+def test_pictures_load_as_one_scrolls_and_nothing_jumps(page):
+    page.set_viewport_size({"width": 1024, "height": 768})
+    page.get_by_role("button", name="Open all").click()
+    last = page.locator("#sections details").last.locator("img").last
+    page.wait_for_load_state("networkidle")
+    assert last.evaluate("image => image.naturalWidth") == 0
+    height = page.evaluate("document.documentElement.scrollHeight")
+    last.scroll_into_view_if_needed()
+    last.evaluate("image => image.decode()")
+    assert last.evaluate("image => image.naturalWidth") > 1000
+    assert page.evaluate("document.documentElement.scrollHeight") == height
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (1024, 768), (390, 844)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_the_screen_and_can_be_read(page, size, scheme, tmp_path):
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+    page.get_by_role("button", name="Open all").click()
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for selector in ("h1", "figcaption", ".hint", "tbody a", "summary span", "th button"):
+        assert contrast(page, selector) >= 4.5, selector  # WCAG 2, level AA
+
+
+def contrast(page, selector):
+    """Return the contrast of a text with what is behind it, as WCAG defines it."""
+    colours = page.locator(selector).first.evaluate("""element => {
+        const ink = getComputedStyle(element).color;
+        let paper = "rgba(0, 0, 0, 0)";
+        for (let e = element; e && paper === "rgba(0, 0, 0, 0)"; e = e.parentElement)
+            paper = getComputedStyle(e).backgroundColor;
+        return [ink, paper];
+    }""")
+    light = []
+    for colour in colours:
+        rgb = np.float64(re.findall(r"[\d.]+", colour)[:3]) / 255
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        light.append(linear @ (0.2126, 0.7152, 0.0722))
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+def test_the_folder_holds_what_the_page_shows_and_little_more(report):
+    shown = set(re.findall(r'src="([^"]+)"', (report / "index.html").read_text()))
+    files = {path.relative_to(report).as_posix() for path in report.rglob("*") if path.is_file()}
+    assert files == {unquote(source) for source in shown} | {"index.html"}
+    assert "http" not in re.sub(r"<pre.*?</pre>", "", (report / "index.html").read_text(), flags=re.DOTALL)
+    assert sum(path.stat().st_size for path in report.rglob("*")) < len(NAMES) * 1.2e6  # 60 MB for 50 scenes
+
+
+def test_an_earlier_report_is_replaced_other_things_are_not(script, fails, options, tmp_path):
+    run = ("test/report.py", *options, "--scenes", "e", "--out", tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/index.html").write_text("my page")
+    fails(*run, names="out: holds index.html, and no earlier report")
+    (tmp_path / "out/index.html").unlink()
+    script(*run)
+    (tmp_path / "out/notes.txt").write_text("mine")
+    script(*run[:-3], NAMES[0], *run[-2:])  # another scene
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", "pictures", "notes.txt"}
+    assert not list((tmp_path / "out/pictures").glob("e_*"))
+    (tmp_path / "out/pictures/mine.png").write_bytes(b"mine")
+    fails(*run, names="mine.png: is not from the report that is there")
+    assert (tmp_path / "out/pictures/mine.png").read_bytes() == b"mine"
+
+
+def test_a_run_that_fails_or_is_stopped_leaves_the_earlier_report(fails, options, report, tmp_path, folders):
+    before = {path: path.read_bytes() for path in report.rglob("*") if path.is_file()}
+    for name in ("gt", "rec"):
+        (tmp_path / name).mkdir()
+        for scene in "ab":
+            cube = np.full((12, 12, 31), 0.5)
+            cube[0, 0, 0] = np.nan if (name, scene) == ("rec", "b") else 0.4
+            write_cube(tmp_path / name / f"{scene}.mat", cube)
+    broken = ("--path_rec", "rec", "--path_gt", "gt", "--num_workers", 0, "--out", report)
+    fails("test/report.py", *broken, names="rec/b.mat: 1 values are NaN")
+    command = [sys.executable, ROOT / "test/report.py", *options, "--out", report]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not list(report.glob(".pictures.tmp/*.webp")):
+            pass
+        process.send_signal(signal.SIGINT)
+        assert "stopped" in process.stderr.read()
+    assert process.returncode == 130
+    assert {path: path.read_bytes() for path in report.rglob("*") if path.is_file()} == before
+    assert not (report / ".pictures.tmp").exists()
