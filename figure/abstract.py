@@ -12,13 +12,10 @@ same file. A figure of an earlier run is replaced, another file never.
 from pathlib import Path
 
 import numpy as np
-from draw import INK, arrow, box, caption, text, tint
+from draw import INK, arrow, box, caption, face, text, tint
 from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
-from matplotlib.patches import Polygon
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Affine2D
 from tqdm import tqdm
 
 from drcr import cli, metrics, plots
@@ -44,26 +41,13 @@ def median_scene(pairs: dict[str, tuple[Path, Path]], floor: float | None) -> st
     return middling_scene(scores) if scores else None
 
 
-def face(
-    ax: Axes, image: np.ndarray, corner: np.ndarray, across: np.ndarray, up: np.ndarray, **style: object
-) -> AxesImage:
-    """Draw an image as a parallelogram, from its left bottom corner along two edges."""
-    place = Affine2D(np.vstack([np.stack([across, up, corner], 1), [0, 0, 1]]))
-    drawn = ax.imshow(
-        image, extent=(0, 1, 0, 1), transform=place + ax.transData, interpolation="antialiased", **style
-    )
-    corners = [corner, corner + across, corner + across + up, corner + up]
-    ax.add_patch(Polygon(corners, fill=False, ec=INK, lw=0.7, joinstyle="round", zorder=4))
-    return drawn
-
-
 def spectral_colours(cube: np.ndarray, wavelengths: np.ndarray) -> np.ndarray:
     """Return values (n, bands) as (n, bands, 3) in the colours of their wavelengths (nm), the brightest 0.5% full."""
     # lights of some width, not quite dark elsewhere: no screen has the pure colours
     lights = np.exp(-(((wavelengths[:, None] - wavelengths) / 30) ** 2))
     pure = true_colour(lights[None], wavelengths, "E")[0]
-    pure = 0.2 + 0.8 * pure / pure.max(1, keepdims=True)
-    return ((cube / np.percentile(cube, 99.5)).clip(0, 1)[..., None] ** (1 / 2.2) * pure).clip(0, 1)
+    pure = 0.2 + 0.8 * pure / pure.max(1, keepdims=True).clip(1e-6)
+    return ((cube / max(np.percentile(cube, 99.5), 1e-6)).clip(0, 1)[..., None] ** (1 / 2.2) * pure).clip(0, 1)
 
 
 def draw_cube(ax: Axes, scene: Scene, corner: np.ndarray, across: np.ndarray, up: np.ndarray) -> None:
@@ -78,7 +62,7 @@ def draw_cube(ax: Axes, scene: Scene, corner: np.ndarray, across: np.ndarray, up
         at = corner + up + part * DEPTH
         ax.plot(*zip(at, at + 0.045 * out, strict=True), color=INK, lw=0.7)
         label = f"{nm[0] + part * (nm[-1] - nm[0]):.0f}" + " nm" * (part == 0)
-        text(ax, *(at + 0.045 * out - (0.03, 0)), label, 8, ha="right", va="center_baseline")
+        text(ax, *(at + 0.045 * out - (0.03, 0)), label, ha="right", va="center_baseline")
 
 
 def lettered(scene: Scene) -> list[tuple[str, tuple[int, int]]]:
@@ -95,7 +79,7 @@ def mark(ax: Axes, scene: Scene, corner: np.ndarray, across: np.ndarray, up: np.
         ax.plot(*at, "o", ms=4, mfc="none", mec="white", mew=1, path_effects=outline, zorder=6)
         right = column < 0.85 * width
         text(
-            ax, at[0] + (0.06 if right else -0.06), at[1], letter, 8, color="white", weight="bold",
+            ax, at[0] + (0.06 if right else -0.06), at[1], letter, color="white", weight="bold",
             ha="left" if right else "right", path_effects=outline,
         )  # fmt: skip
 
@@ -114,9 +98,9 @@ def draw_spectra(sheet: plots.Sheet, ax: Axes, scene: Scene, x: float, width: fl
         axes.yaxis.set_major_locator(MaxNLocator(2))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.tick_params(labelsize=8, labelbottom=k == 2)
-        text(ax, x + width + 0.04, low + height, letter, 8, weight="bold", ha="left", va="top")
-    text(ax, x - 0.42, (BASE + top) / 2, "radiance", 8, rotation=90)
-    text(ax, x + width / 2, BASE - 0.41, "wavelength (nm)", 8, va="baseline")
+        text(ax, x + width + 0.04, low + height, letter, weight="bold", ha="left", va="top")
+    text(ax, x - 0.42, (BASE + top) / 2, "radiance", rotation=90)
+    text(ax, x + width / 2, BASE - 0.41, "wavelength (nm)", va="baseline")
     ax.legend(
         axes.lines, ["truth", METHOD], ncols=2, loc="lower center", fontsize=8, borderpad=0, borderaxespad=0,
         bbox_to_anchor=(x + width / 2, top + 0.07), bbox_transform=ax.transData, handlelength=1.6, columnspacing=1,
@@ -159,7 +143,7 @@ def draw(scene: Scene, citation: str) -> plots.Sheet:
     bar = sheet.figure.colorbar(drawn, cax=bar, extend="max", ticks=[0, 0.5, 1], format="%g")
     bar.outline.set_linewidth(0.4)
     bar.ax.tick_params(labelsize=8)
-    text(ax, WIDTH - 0.06, 0.05, citation, 8, ha="right", va="bottom", color="#666666")
+    text(ax, WIDTH - 0.06, 0.05, citation, ha="right", va="bottom", color="#666666")
     ax.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))  # last: imshow changes them
     return sheet
 
@@ -179,8 +163,12 @@ def main() -> None:
     add(
         "--illuminant", choices=ILLUMINANTS, default="D65", help="light for the true colours; E: as the cubes hold it"
     )
-    cli.add_non_positive(parser, skip="scenes whose truth has any value <= 0 are passed over")
-    add("--citation", default="", metavar="TEXT", help="a line on where the scene is from")
+    cli.add_non_positive(
+        parser,
+        skip="scenes whose truth has any value <= 0 are passed over",
+        floor="values of the truth below VALUE are raised to it",
+    )
+    add("--citation", metavar="TEXT", help="a line on where the scene is from")
     add("--out", type=Path, default="./abstract.png", help="the figure, .png, .pdf or .svg")
     args = parser.parse_args()
 
@@ -202,7 +190,7 @@ def main() -> None:
         raise DataError(f"{truth}: has values <= 0; --non_positive floor VALUE keeps it")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     smaller = {"pil_kwargs": {"optimize": True}} if args.out.suffix == ".png" else {}
-    draw(scene, args.citation).save(args.out, **smaller)
+    draw(scene, args.citation or "").save(args.out, **smaller)
     print(f"{args.out}: scene {name}")
 
 
