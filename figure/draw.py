@@ -1,4 +1,4 @@
-"""Draw the figures of the README, network.png and CRM.png, beside this script: `python draw.py`."""
+"""Draw the network and the CRM beside this script, as PNG for the README and PDF for papers: `python draw.py`."""
 
 from pathlib import Path
 
@@ -9,11 +9,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
+from matplotlib.image import AxesImage
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
 from matplotlib.path import Path as Line
 from matplotlib.textpath import TextPath
+from matplotlib.transforms import Affine2D
 
 OUT = Path(__file__).parent
+matplotlib.rcParams["pdf.fonttype"] = 42  # publishers refuse matplotlib's own, Type 3
 INK, SOFT = "#222222", "#8a8a8a"
 Point = tuple[float, float]
 Colour = str | tuple[float, ...]
@@ -42,15 +45,20 @@ def canvas(width: float, height: float) -> Axes:
 
 
 def save(ax: Axes, name: str) -> None:
-    """Write the figure; the limits are set last because imshow changes them."""
+    """Write the figure as PNG and PDF; the limits are set last because imshow changes them."""
     width, height = ax.figure.get_size_inches()
     ax.set(xlim=(0, width), ylim=(0, height), aspect="equal")
-    ax.figure.savefig(OUT / name, dpi=200, facecolor="white", metadata={"Software": None})
+    # without version and date: the same bytes each time
+    for form, metadata in (
+        ("png", {"Software": None}),
+        ("pdf", {"Creator": None, "Producer": None, "CreationDate": None}),
+    ):
+        ax.figure.savefig(OUT / f"{name}.{form}", dpi=200, facecolor="white", metadata=metadata)
     plt.close(ax.figure)
 
 
-def text(ax: Axes, x: float, y: float, label: str, size: float = 9, **style: object) -> None:
-    """Write a label, centred unless told otherwise."""
+def text(ax: Axes, x: float, y: float, label: str, size: float | None = None, **style: object) -> None:
+    """Write a label, centred and in the usual size unless told otherwise."""
     ax.text(x, y, label, **{"size": size, "color": INK, "ha": "center", "va": "center", "zorder": 6} | style)
 
 
@@ -75,14 +83,14 @@ def box(ax: Axes, x: float, y: float, w: float, h: float, label: str, fc: Colour
     fill.set_clip_path(outline)
     frame(ax, x, y - h / 2, x + w, y + h / 2, fc="none", zorder=4)  # again, over the fill
     text(ax, x + body / 2, y, label, linespacing=1.25)
-    text(ax, x + body / 2 + w / 2 - 0.005, y, act, 8, color="white", rotation=90, weight="bold")
+    text(ax, x + body / 2 + w / 2 - 0.005, y, act, 9, color="white", rotation=90, weight="bold")
     return x + w
 
 
 def cat(ax: Axes, x: float, y: float, h: float) -> float:
     """Draw a concatenation, a narrow bar from its left end x; return its right end."""
     frame(ax, x, y - h / 2, x + 0.22, y + h / 2, fc=CAT)
-    text(ax, x + 0.11, y, "concat", 8, rotation=90)
+    text(ax, x + 0.11, y, "concat", 9, rotation=90)
     return x + 0.22
 
 
@@ -113,7 +121,7 @@ def panel(ax: Axes, y0: float, y1: float, letter: str, title: str) -> None:
     """Draw a panel over the figure's width with its title in the top left corner."""
     frame(ax, 0.08, y0, 9.92, y1, 0.1, ec="#c4c4c4", zorder=0)
     text(ax, 0.22, y1 - 0.23, letter, 11, ha="left", va="baseline", weight="bold")
-    text(ax, 0.55 if letter else 0.22, y1 - 0.23, title, 10.5, ha="left", va="baseline")
+    text(ax, 0.55 if letter else 0.22, y1 - 0.23, title, 11, ha="left", va="baseline")
 
 
 def group(ax: Axes, x0: float, x1: float, y0: float, y1: float) -> None:
@@ -138,16 +146,20 @@ def scene(n: int = 160, fine: int = 4) -> np.ndarray:
     return sky.reshape(n, fine, n, fine, 3).mean(axis=(1, 3)).clip(0, 1)
 
 
-def picture(ax: Axes, image: np.ndarray, x: float, y: float, size: float, z: float = 3) -> None:
-    """Draw a square image from its left bottom corner."""
-    ax.imshow(image, extent=(x, x + size, y, y + size), zorder=z, interpolation="bilinear")
-    frame(ax, x, y, x + size, y + size, 0.001, fc="none", lw=0.8, zorder=z)
+def face(ax: Axes, image: np.ndarray, corner: Point, across: Point, up: Point, **style: object) -> AxesImage:
+    """Draw an image as a parallelogram, from its left bottom corner along two edges."""
+    corner, across, up = map(np.asarray, (corner, across, up))
+    place = Affine2D(np.vstack([np.stack([across, up, corner], 1), [0, 0, 1]])) + ax.transData
+    drawn = ax.imshow(image, extent=(0, 1, 0, 1), transform=place, interpolation="antialiased", zorder=3, **style)
+    corners = [corner, corner + across, corner + across + up, corner + up]
+    ax.add_patch(Polygon(corners, fill=False, ec=INK, lw=0.7, joinstyle="round", zorder=4))
+    return drawn
 
 
 def legend(ax: Axes, y: float, entries: list[tuple[str, Colour, str]]) -> None:
     """Draw a row of keys (kind, colour, meaning) centred in the figure."""
     keys = [{"cat": 0.13, "add": 0.2, "times": 0.2}.get(kind, 0.36) + 0.09 for kind, _, _ in entries]
-    words = [TextPath((0, 0), meaning, size=9).get_extents().width / 72 for _, _, meaning in entries]
+    words = [TextPath((0, 0), meaning, size=10).get_extents().width / 72 for _, _, meaning in entries]
     gap = 0.4
     x = (10 - sum(keys) - sum(words) - gap * (len(keys) - 1)) / 2
     for (kind, colour, meaning), key, word in zip(entries, keys, words, strict=True):
@@ -173,9 +185,9 @@ def convs(ax: Axes, x: float, y: float, source: float, first: str, second: str) 
 def draw_overview(ax: Axes, y: float) -> None:
     """Draw the whole network along height y."""
     image, low = scene(), y - 0.58
-    picture(ax, image, 0.22, y - 0.4, 0.8)
-    caption(ax, 0.62, low, "RGB image", SHAPE + "3")
-    end = convs(ax, 1.26, y, 1.02, "3→$C$", "$C$→$C$")
+    face(ax, image, (0.22, y - 0.39), (0.78, 0), (0, 0.78))
+    caption(ax, 0.61, low, "RGB image", SHAPE + "3")
+    end = convs(ax, 1.26, y, 1.0, "3→$C$", "$C$→$C$")
     caption(ax, 2.10, low, "stem", "(reflection padding)")
 
     arrow(ax, (end, y), (3.18, y))
@@ -195,14 +207,17 @@ def draw_overview(ax: Axes, y: float) -> None:
 
     end = convs(ax, 6.88, y, end, "$C$→$C$", "$C$→31")
     caption(ax, 7.72, low, "tail", "(reflection padding)")
-    size, step = 0.72, 0.06
-    x0, y0 = 8.81, y - size / 2 - 2 * step
+    x0, size, depth = 8.81, 0.72, (0.26, 0.17)
     arrow(ax, (end, y), (x0, y))
-    for k in reversed(range(5)):  # from the back, 700 nm, to the front, 400 nm
-        # near a primary colour a band looks like it; the floor keeps the darkest band visible
-        band = image @ np.clip(1.2 - 0.6 * abs(np.arange(3) - (2 - k / 2)), 0, 1)
-        band = (0.25 + 0.75 * band / band.max())[..., None]
-        picture(ax, band * tint(SPECTRUM[k], 0.75), x0 + k * step, y0 + k * step, size, 4 - k / 10)
+    # near a primary colour a band looks like it
+    nm = np.linspace(0, 1, 31)
+    block = (image @ np.clip(1.2 - 0.6 * abs(np.arange(3)[:, None] - 2 + 2 * nm), 0, 1)).clip(0, 1)[..., None]
+    hues = np.stack(
+        [np.interp(nm, np.linspace(0, 1, 5), hue) for hue in zip(*map(to_rgb, SPECTRUM), strict=True)], -1
+    )
+    face(ax, (block[0] * hues).transpose(1, 0, 2)[::-1], (x0, y + size / 2), (size, 0), depth)
+    face(ax, block[:, -1] * hues, (x0 + size, y - size / 2), depth, (0, size))
+    face(ax, image, (x0, y - size / 2), (size, 0), (0, size))
     caption(ax, 9.29, low, SHAPE + "31", "400–700 nm")
 
 
@@ -210,13 +225,13 @@ def draw_npm(ax: Axes, rows: tuple[float, float, float]) -> None:
     """Draw the non-local purification module over the heights of its three scales."""
     top, mid, low = rows
     group(ax, 2.32, 3.50, low - 0.45, mid + 0.45)
-    text(ax, 0.3, top, "$x$", 10.5)
+    text(ax, 0.3, top, "$x$")
     start = [(0.4, top)]
     for k, (y, size) in enumerate(zip(rows, ("$H$ × $W$", "$H$/2 × $W$/2", "$H$/4 × $W$/4"), strict=True)):
         if k:
             above, pool = rows[k - 1], (y + rows[k - 1]) / 2
             arrow(ax, (1.1, above), (1.1, pool + 0.17), fork=True)
-            box(ax, 0.57, pool, 1.06, 0.34, "avg pool 2×2", POOL)
+            box(ax, 0.52, pool, 1.16, 0.34, "avg pool 2×2", POOL)
             start = [(1.1, pool - 0.17), (1.1, y)]
         text(ax, 1.66, y + 0.13, size)
         for to, label in ((y + 0.2, "3×3 conv"), (y - 0.2, "1×1 conv")):
@@ -228,8 +243,8 @@ def draw_npm(ax: Axes, rows: tuple[float, float, float]) -> None:
         arrow(ax, (end, y), (4.22, y))
         end = box(ax, 4.22, y, 1.14, 0.74, "3×3 conv\n2$C$→$C$", CONV, "LReLU")
         if k:
-            arrow(ax, (end, y), (5.64, y))
-            end = box(ax, 5.64, y, 1.0, 0.5, f"upsample ×{2**k}\nbilinear", UP)
+            arrow(ax, (end, y), (5.6, y))
+            end = box(ax, 5.6, y, 1.12, 0.5, f"upsample ×{2**k}\nbilinear", UP)
         arrow(ax, (end, y), (6.92, y))
     end = cat(ax, 6.92, mid, top - low + 0.74)
     arrow(ax, (end, mid), (7.42, mid))
@@ -237,9 +252,9 @@ def draw_npm(ax: Axes, rows: tuple[float, float, float]) -> None:
     arrow(ax, (end, mid), (8.84, mid))
     arrow(ax, (0.56, top), (0.56, top + 0.58), (8.96, top + 0.58), (8.96, mid + 0.12), fork=True)
     arrow(ax, (node(ax, 8.96, mid), mid), (9.42, mid))
-    text(ax, 9.64, mid, "out", 10)
-    text(ax, 2.91, low - 0.57, "shared *", 8.5)
-    released = '* npm="released" (as drawn): the quarter scale uses the 3×3 and 1×1 convs of the half scale.'
+    text(ax, 9.64, mid, "out")
+    text(ax, 2.91, low - 0.57, "shared *")
+    released = '* npm="released", as drawn: the quarter scale uses the two convs of the half scale.'
     caption(ax, 5, low - 0.61, released + '  npm="paper": each scale has its own.')
 
 
@@ -250,11 +265,11 @@ def draw_block(ax: Axes, y: float) -> None:
     group(ax, 4.5, 8.76, y - 0.68, y + 0.48)
     text(ax, 3.42, under, "encoder", ha="right", va="baseline")
     text(ax, 8.66, under, "decoder", ha="right", va="baseline")
-    text(ax, 0.24, y, "$x$", 10.5)
+    text(ax, 0.24, y, "$x$")
     # below the blocks: x -> CRM1 -> r, which goes up into the first concatenation and on to CRM2
     arrow(ax, (0.44, y), (0.44, low), (1.70, low), fork=True)
     arrow(ax, (box(ax, 1.70, low, 0.66, 0.32, "CRM1", CRM), low), (6.52, low))
-    text(ax, 2.52, low + 0.13, "$r$", 10)
+    text(ax, 2.52, low + 0.13, "$r$")
     arrow(ax, (4.79, low), (4.79, y - h / 2), fork=True)
     end, forks = 0.34, []
     for k in (1, 2, 3):
@@ -267,18 +282,18 @@ def draw_block(ax: Axes, y: float) -> None:
         x, e, height = 4.68 + (k - 4) * 1.42, 7 - k, y + 0.4 + 0.25 * (k - 4)
         arrow(ax, (end, y), (x, y))
         if k == 4:
-            text(ax, 4.01, y + 0.13, "$e_3$", 10)
+            text(ax, 4.01, y + 0.13, "$e_3$")
         else:
             arrow(ax, (forks[e - 1], y), (forks[e - 1], height), (x + 0.11, height), (x + 0.11, y + h / 2), fork=True)
-            text(ax, forks[e - 1] + 0.13, height + 0.11, f"$e_{e}$", 10)
-        text(ax, x + (0.36 if k == 4 else 0.15), under, f"[$e_{e}$, ${ahead}$]", va="baseline")
+            text(ax, forks[e - 1] + 0.13, height + 0.11, f"$e_{e}$")
+        text(ax, x + (0.43 if k == 4 else 0.15), under, f"[$e_{e}$, ${ahead}$]", va="baseline")
         arrow(ax, (cat(ax, x, y, h), y), (x + 0.42, y))
         end, ahead = box(ax, x + 0.42, y, w, h, f"conv{k}\n3×3\n2$C$→$C$", CONV, "LReLU"), f"d_{k}"
-        text(ax, end + (0.13 if k < 6 else 0.23), y + 0.13, f"${ahead}$", 10)
+        text(ax, end + (0.13 if k < 6 else 0.23), y + 0.13, f"${ahead}$")
     arrow(ax, (end, y), (9.08, y))
     arrow(ax, (box(ax, 6.52, low, 0.66, 0.32, "CRM2", CRM), low), (9.2, low), (9.2, y - 0.12))
     arrow(ax, (node(ax, 9.2, y), y), (9.54, y))
-    text(ax, 9.73, y, "out", 10)
+    text(ax, 9.73, y, "out")
 
 
 def draw_network() -> None:
@@ -303,7 +318,7 @@ def draw_network() -> None:
         ],
     )
     text(ax, 5, 0.14, "LReLU: LeakyReLU with slope 0.2", va="baseline")
-    save(ax, "network.png")
+    save(ax, "network")
 
 
 def maps(ax: Axes, x: float, y: float, values: np.ndarray) -> float:
@@ -343,7 +358,7 @@ def draw_crm() -> None:
     for x, label, act in ((3.45, "$C$→$C$/8", "ReLU"), (4.73, "$C$/8→$C$/8", "ReLU"), (6.01, "$C$/8→$C$", "Sigmoid")):
         arrow(ax, (end, y), (x, y))
         end = box(ax, x, y, 0.96, 0.92, f"linear\n{label}", LINEAR, act)
-    caption(ax, 5.21, low, "linear layers without bias")
+    caption(ax, 5.21, low, "linear layers without bias", "($C$/8 rounded down)")
     arrow(ax, (end, y), (7.36, y))
     end = vector(ax, 7.36, y, gate)
     caption(ax, 7.45, low, "gate in (0, 1)", "1 × 1 × $C$")
@@ -361,7 +376,7 @@ def draw_crm() -> None:
             ("times", INK, "multiply, channel by channel"),
         ],
     )
-    save(ax, "CRM.png")
+    save(ax, "CRM")
 
 
 if __name__ == "__main__":

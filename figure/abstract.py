@@ -1,0 +1,198 @@
+"""Draw a graphical abstract from a scene with known spectra: the image, the reconstructed cube, spectra, the error.
+
+The front of the cube is the reconstruction in true colour, as bright as the truth; top and right side are the spectra
+of its borders, each wavelength in its own colour. The error is |reconstruction - truth| / truth, averaged over the
+bands; its mean is the MRAE, as compute_mrae.py prints it. The figure is 1660 pixels wide; the same input gives the
+same file. A figure of an earlier run is replaced, another file never.
+
+  python abstract.py --path_rec ../cave/real-world/network --path_gt ../cave/real-world/Valid_spectral \\
+      --RGB_dir ../cave/real-world/Valid_RGB --illuminant E --non_positive floor 0.01
+"""
+
+from pathlib import Path
+
+import numpy as np
+from draw import INK, arrow, box, caption, face, text, tint
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from tqdm import tqdm
+
+from drcr import cli, metrics, plots
+from drcr.colour import ILLUMINANTS, true_colour
+from drcr.comparison import Job, Scene, point, read_scene
+from drcr.files import DataError, list_files
+from drcr.images import IMAGE_SUFFIXES
+from drcr.scoring import pair_cubes, read_reconstruction, read_truth
+from drcr.walkthrough import middling_scene
+
+METHOD = "DRCR Net"
+# inches; at 200 dots an inch twice the pixels of a README's column, so that 8 points stay 8 there
+WIDTH, HEIGHT, SIZE, BASE = 8.3, 2.76, 1.36, 0.68
+DEPTH = np.array([0.8, 0.46])
+
+
+def median_scene(pairs: dict[str, tuple[Path, Path]], floor: float | None) -> str | None:
+    """Return the scene with the median MRAE; None if all truths have values <= 0 and there is no floor."""
+    scores = {}
+    for name, (rec, gt) in tqdm(pairs.items(), "scoring", unit="scene", dynamic_ncols=True, leave=False):
+        if (true := read_truth(gt, floor)) is not None:
+            scores[name] = {"mrae": metrics.mrae(read_reconstruction(rec, true[0], gt), true[0])}
+    return middling_scene(scores) if scores else None
+
+
+def spectral_colours(cube: np.ndarray, wavelengths: np.ndarray) -> np.ndarray:
+    """Return values (n, bands) as (n, bands, 3) in the colours of their wavelengths (nm), the brightest 0.5% full."""
+    # lights of some width, not quite dark elsewhere: no screen has the pure colours
+    lights = np.exp(-(((wavelengths[:, None] - wavelengths) / 30) ** 2))
+    pure = true_colour(lights[None], wavelengths, "E")[0]
+    pure = 0.2 + 0.8 * pure / pure.max(1, keepdims=True).clip(1e-6)
+    return ((cube / max(np.percentile(cube, 99.5), 1e-6)).clip(0, 1)[..., None] ** (1 / 2.2) * pure).clip(0, 1)
+
+
+def draw_cube(ax: Axes, scene: Scene, corner: np.ndarray, across: np.ndarray, up: np.ndarray) -> None:
+    """Draw the reconstruction as a block in parallel perspective, wavelengths to the back."""
+    rec, nm = scene.recs[METHOD], scene.wavelengths
+    top, side = np.split(spectral_colours(np.concatenate([rec[0], rec[:, -1]]), nm), [rec.shape[1]])
+    face(ax, top.transpose(1, 0, 2)[::-1], corner + up, across, DEPTH)
+    face(ax, side, corner + across, DEPTH, up)
+    face(ax, scene.colours[METHOD], corner, across, up)
+    out = np.array([-DEPTH[1], DEPTH[0]]) / np.hypot(*DEPTH)
+    for part in (0, 0.5, 1):
+        at = corner + up + part * DEPTH
+        ax.plot(*zip(at, at + 0.045 * out, strict=True), color=INK, lw=0.7)
+        label = f"{nm[0] + part * (nm[-1] - nm[0]):.0f}" + " nm" * (part == 0)
+        text(ax, *(at + 0.045 * out - (0.03, 0)), label, ha="right", va="center_baseline")
+
+
+def lettered(scene: Scene) -> list[tuple[str, tuple[int, int]]]:
+    """Return three points with their letters, from left to right."""
+    return list(zip("abc", sorted(scene.points[:3], key=lambda at: at[1]), strict=True))
+
+
+def mark(ax: Axes, scene: Scene, corner: np.ndarray, across: np.ndarray, up: np.ndarray) -> None:
+    """Mark the points of the spectra by letters on an image."""
+    height, width = scene.truth.shape[:2]
+    outline = [withStroke(linewidth=2.2, foreground="black")]
+    for letter, (row, column) in lettered(scene):
+        at = corner + (column + 0.5) / width * across + (1 - (row + 0.5) / height) * up
+        ax.plot(*at, "o", ms=4, mfc="none", mec="white", mew=1, path_effects=outline, zorder=6)
+        right = column < 0.85 * width
+        text(
+            ax, at[0] + (0.06 if right else -0.06), at[1], letter, color="white", weight="bold",
+            ha="left" if right else "right", path_effects=outline,
+        )  # fmt: skip
+
+
+def draw_spectra(sheet: plots.Sheet, ax: Axes, scene: Scene, x: float, width: float) -> None:
+    """Draw the spectra at the points below one another."""
+    gap, top = 0.1, BASE + SIZE + DEPTH[1]
+    height = (top - BASE - 2 * gap) / 3
+    for k, (letter, at) in enumerate(lettered(scene)):
+        low = top - height - k * (height + gap)
+        axes = sheet.axes(x, HEIGHT - low - height, width, height)
+        axes.plot(scene.wavelengths, scene.truth[at], **plots.TRUTH)
+        axes.plot(scene.wavelengths, scene.recs[METHOD][at], **plots.METHODS[0], markevery=(3, 5))
+        ticks = scene.wavelengths[[0, len(scene.wavelengths) // 2, -1]].round()
+        axes.set(ylim=(0, 1.1 * max(curve.get_ydata().max() for curve in axes.lines)), xticks=ticks)
+        axes.yaxis.set_major_locator(MaxNLocator(2))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.tick_params(labelsize=8, labelbottom=k == 2)
+        text(ax, x + width + 0.04, low + height, letter, weight="bold", ha="left", va="top")
+    text(ax, x - 0.42, (BASE + top) / 2, "radiance", rotation=90)
+    text(ax, x + width / 2, BASE - 0.41, "wavelength (nm)", va="baseline")
+    ax.legend(
+        axes.lines, ["truth", METHOD], ncols=2, loc="lower center", fontsize=8, borderpad=0, borderaxespad=0,
+        bbox_to_anchor=(x + width / 2, top + 0.07), bbox_transform=ax.transData, handlelength=1.6, columnspacing=1,
+    )  # fmt: skip
+
+
+@plots.styled
+def draw(scene: Scene, citation: str) -> plots.Sheet:
+    """Draw the abstract."""
+    sheet = plots.Sheet(WIDTH)
+    ax = sheet.axes(0, 0, WIDTH, HEIGHT)
+    ax.axis("off")
+    sheet.y = HEIGHT
+    rec, truth = scene.recs[METHOD], scene.truth
+    height, width, bands = truth.shape
+    across, up = np.array([SIZE * width / max(height, width), 0]), np.array([0, SIZE * height / max(height, width)])
+    middle = BASE + SIZE / 2
+    shape = f"{height} × {width} × "
+
+    def corner(x: float) -> np.ndarray:
+        """Return the left bottom corner of an image in the middle of a place of SIZE from x."""
+        return np.array([x + SIZE / 2, middle]) - (across + up) / 2
+
+    x = 0.06
+    face(ax, scene.colours["RGB input"], corner(x), across, up)
+    caption(ax, x + SIZE / 2, BASE, "RGB image", shape + "3")
+    arrow(ax, (corner(x)[0] + across[0], middle), (1.66, middle))
+    end = box(ax, 1.66, middle, 0.56, 0.56, "DRCR\nNet", tint("#D55E00", 0.36))
+    x = 2.46
+    arrow(ax, (end, middle), (corner(x)[0], middle))
+    draw_cube(ax, scene, corner(x), across, up)
+    mark(ax, scene, corner(x), across, up)
+    caption(ax, x + SIZE / 2, BASE, "hyperspectral cube", f"{shape}{bands}")
+    draw_spectra(sheet, ax, scene, 5.22, 1.02)
+
+    x, error = 6.46, (np.abs(rec - truth) / truth).mean(2)
+    drawn = face(ax, error, corner(x), across, up, cmap=plots.ERROR_MAP, vmin=0, vmax=1)
+    caption(ax, x + SIZE / 2, BASE, "relative error", f"MRAE {metrics.mrae(rec, truth):.3f}")
+    bar = sheet.axes(x + SIZE + 0.07, HEIGHT - middle - up[1] / 2, 0.09, up[1])
+    bar = sheet.figure.colorbar(drawn, cax=bar, extend="max", ticks=[0, 0.5, 1], format="%g")
+    bar.outline.set_linewidth(0.4)
+    bar.ax.tick_params(labelsize=8)
+    text(ax, WIDTH - 0.06, 0.05, citation, ha="right", va="bottom", color="#666666")
+    ax.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))  # last: imshow changes them
+    return sheet
+
+
+def main() -> None:
+    """Read the options, choose the scene, draw."""
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("--path_rec", type=Path, default="../test/test_results", help="folder of reconstructed cubes")
+    add("--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of true cubes")
+    add("--RGB_dir", type=Path, default="../Dataset/Valid_RGB", help="folder of the RGB images")
+    add("--scene", metavar="NAME", help="the scene, named without suffix (default: the one with the median MRAE)")
+    add(
+        "--points", type=point, nargs=3, metavar="ROW,COLUMN",
+        help="pixels whose spectra are drawn (default: three that are unlike); their letters go from left to right",
+    )  # fmt: skip
+    add(
+        "--illuminant", choices=ILLUMINANTS, default="D65", help="light for the true colours; E: as the cubes hold it"
+    )
+    cli.add_non_positive(
+        parser,
+        skip="scenes whose truth has any value <= 0 are passed over",
+        floor="values of the truth below VALUE are raised to it",
+    )
+    add("--citation", metavar="TEXT", help="a line on where the scene is from")
+    add("--out", type=Path, default="./abstract.png", help="the figure, .png, .pdf or .svg")
+    args = parser.parse_args()
+
+    if args.out.suffix not in (".png", ".pdf", ".svg"):
+        parser.error(f"argument --out: {args.out}: .png, .pdf or .svg is needed")
+    if args.out.exists() and plots.MARK.encode() not in args.out.read_bytes():
+        raise DataError(f"{args.out}: is there already, and no figure of this script; choose another --out")
+
+    pairs = pair_cubes(args.path_rec, args.path_gt, [args.scene] if args.scene else ())
+    images = list_files(args.RGB_dir, IMAGE_SUFFIXES, "RGB images")
+    name = args.scene or median_scene(pairs, args.floor)
+    if name is None:
+        raise DataError(f"{args.path_gt}: every cube has values <= 0; --non_positive floor VALUE keeps them")
+    rec, truth = pairs[name]
+    if name not in images:
+        raise DataError(f"{args.RGB_dir}: no image {name} beside the cube {truth}; add it, or choose another --scene")
+    scene = read_scene(Job(name, truth, {METHOD: rec}, images[name], args.floor, args.points, args.illuminant))
+    if scene is None:
+        raise DataError(f"{truth}: has values <= 0; --non_positive floor VALUE keeps it")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    smaller = {"pil_kwargs": {"optimize": True}} if args.out.suffix == ".png" else {}
+    draw(scene, args.citation or "").save(args.out, **smaller)
+    print(f"{args.out}: scene {name}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
