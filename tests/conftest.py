@@ -1,6 +1,7 @@
 """What the tests share: the golden numbers, a small prepared data set, and a way to run the scripts."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +88,16 @@ def prepared_once(tmp_path_factory):
     for part, size in (("Train", (16, 8)), ("Valid", ())):
         prepare(DATA / f"Dataset/{part}_spectral", DATA / f"Dataset/{part}_RGB", folder / part, *size)
     return folder / "Train", folder / "Valid"
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Return Chromium, headless, driven by Playwright; skips where either is missing."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs Chromium")
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield running
+        running.close()
