@@ -16,15 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from drcr import cli, metrics
-from drcr.files import DataError, list_files, write_atomically
-from drcr.matfile import check_cube, describe_bands, find_wavelengths, read_cube, same_bands
-from drcr.prepare import describe_floor, raise_to_floor
-
-SCORES = ("mrae", "rmse", "psnr", "sam", "ssim")
+from drcr.files import DataError, write_atomically
+from drcr.prepare import describe_floor
+from drcr.scoring import SCORES, pair_cubes, read_reconstruction, read_truth, scores
 
 
 @dataclass(frozen=True)
@@ -40,27 +37,17 @@ class Scored:
 
 def score(rec_path: Path, gt_path: Path, floor: float | None, min_radiance: float | None) -> Scored | None:
     """Return the scores of an image, or None if its truth has values <= 0 and there is no floor."""
-    truth = read_cube(gt_path)
-    check_cube(truth, gt_path)
-    bands = [find_wavelengths(path, truth.shape[2]) for path in (rec_path, gt_path)]
-    raised = 0
-    if floor is not None:
-        truth, raised = raise_to_floor(truth, floor)
-    elif (truth <= 0).any():
+    true = read_truth(gt_path, floor)
+    if true is None:
         return None
-    rec = read_cube(rec_path)
-    check_cube(rec, rec_path)
-    if rec.shape != truth.shape:
-        raise DataError(f"{rec_path}: {rec.shape} H x W x bands, but the truth {gt_path} is {truth.shape}")
-    if all(nm is not None for nm in bands) and not same_bands(*bands):
-        raise DataError(f"{rec_path}: {describe_bands(bands[0])}, but the truth {gt_path} has other wavelengths")
-    rec = rec.clip(0, 1)
-    scores, left_out = [getattr(metrics, name)(rec, truth) for name in SCORES], 0.0
+    truth, raised = true
+    rec = read_reconstruction(rec_path, truth, gt_path)
+    image, left_out = scores(rec, truth), 0.0
     if min_radiance is not None:
         bright = metrics.bright_pixels(truth, min_radiance)
-        scores.append(metrics.mrae(rec[bright], truth[bright]) if bright.any() else float("nan"))
+        image.append(metrics.mrae(rec[bright], truth[bright]) if bright.any() else float("nan"))
         left_out = 1 - bright.mean()
-    return Scored(scores, raised, truth.size, left_out)
+    return Scored(image, raised, truth.size, left_out)
 
 
 def main() -> None:
@@ -84,19 +71,7 @@ def main() -> None:
     if args.min_radiance and args.min_radiance >= 1:
         parser.error("--min_radiance below 1 is needed: radiance is from 0 to 1")
 
-    # The last printed digit depends on the order of summing, and so on the threads; the released lines are for one.
-    torch.set_num_threads(1)
-    if args.path_rec.exists() and args.path_gt.exists() and args.path_rec.samefile(args.path_gt):
-        raise DataError(f"{args.path_rec}: is both --path_rec and --path_gt")
-    recs = list_files(args.path_rec, (".mat",), "reconstructed cubes")
-    truths = list_files(args.path_gt, (".mat",), "true cubes")
-    for name, path in recs.items():
-        if name not in truths:
-            raise DataError(f"{path}: no true cube of the same name; from another run? use a --result_dir for each")
-    for name, path in truths.items():
-        if name not in recs:
-            raise DataError(f"{path}: no reconstruction of the same name; run test.py on all of their images")
-
+    pairs = pair_cubes(args.path_rec, args.path_gt)
     if args.csv:
         if args.csv.exists() and not args.csv.read_bytes().startswith(b"name,mrae,"):
             raise DataError(f"{args.csv}: is there already, and no table of scores; choose another --csv")
@@ -104,15 +79,15 @@ def main() -> None:
     without = f"mrae without pixels below {args.min_radiance:g}" if args.min_radiance else ""
     images: dict[str, Scored] = {}
     passed_over = []
-    progress = tqdm(recs, desc="scoring", unit="image", dynamic_ncols=True, leave=False)
+    progress = tqdm(pairs, desc="scoring", unit="image", dynamic_ncols=True, leave=False)
     for name in progress:
-        image = score(recs[name], truths[name], args.floor, args.min_radiance)
+        image = score(*pairs[name], args.floor, args.min_radiance)
         if image is None:
             passed_over.append(name)
             continue
         images[name] = image
         with progress.external_write_mode():
-            line = f"{recs[name].name} mrae: {image.scores[0]!s},  rmse: {image.scores[1]!s}"
+            line = f"{pairs[name][0].name} mrae: {image.scores[0]!s},  rmse: {image.scores[1]!s}"
             print(line + (f",  {without}: {image.scores[-1]!s}" if without else ""))
     if not images:
         raise DataError(
