@@ -11,10 +11,10 @@ temporary folder that ends with the program; files that were uploaded are remove
 """
 
 import argparse
-import base64
 import csv
 import html
 import io
+import json
 import os
 import tempfile
 import threading
@@ -48,11 +48,30 @@ SIZE = 4.2, 2.7  # of the plot, in inches
 OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "NO_PROXY": "*", "no_proxy": "*"}
 SPECTRA = "Click into the picture: the spectra of those pixels are plotted here."
 CLICK = """element.addEventListener('click', event => {
-    const picture = element.querySelector('svg');
+    const picture = element.querySelector('svg[data-views]');
     if (!picture || !picture.contains(event.target)) return;
     const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(picture.getScreenCTM().inverse());
     trigger('click', {row: Math.floor(point.y), column: Math.floor(point.x)});
 });"""
+# all bands lie ready as files, so that sliding needs no answer from here
+SHOW = """(view, nm) => {
+    const picture = document.querySelector('svg[data-views]');
+    if (!picture) return view;
+    const wavelengths = JSON.parse(picture.dataset.wavelengths), pictures = JSON.parse(picture.dataset.views)[view];
+    const off = wavelengths.map(other => Math.abs(other - nm)), band = off.indexOf(Math.min(...off));
+    const [source, caption] = pictures[Math.min(band, pictures.length - 1)];
+    document.querySelector('.caption').innerHTML = caption;
+    picture.dataset.wanted = source;
+    const next = new Image();  // no flicker: the picture changes when the next one is there
+    next.onload = () => {
+        if (picture.dataset.wanted === source) picture.querySelector('image').setAttribute('href', source);
+    };
+    next.src = source;
+    const line = document.querySelector('line[data-places]');
+    if (line) for (const end of ['x1', 'x2']) line.setAttribute(end, JSON.parse(line.dataset.places)[band]);
+    return view;
+}"""
+SLIDE = f"(view, nm) => ({SHOW})(view === '{ERROR}' ? view : '{BAND}', nm)"
 CSS = """
 footer { display: none !important; }
 .gradio-container { padding: 0 !important; }
@@ -64,8 +83,10 @@ h1 { font-size: 1.25rem; font-weight: 600; display: inline; margin-right: .8em; 
 .status { min-height: 1.5em; } .bad { color: #b3261e; font-weight: 600; }
 .zone .wrap { font-size: .85rem; line-height: 1.3; padding-top: 24px; min-height: 0; }
 .zone .icon-wrap { display: none; }
-.views label { padding: 5px 10px !important; }
+.views .wrap { gap: 6px; } .views label { padding: 5px 8px !important; font-size: .85rem !important; }
 .picture svg { display: block; width: 100%; height: auto; max-height: calc(100vh - 240px); cursor: crosshair; }
+svg image { image-rendering: pixelated; }
+svg text { font-weight: bold; text-anchor: middle; fill: white; stroke: none; }
 .hint { display: flex; align-items: center; justify-content: center; text-align: center; padding: 2em; opacity: .8;
     border: 1px dashed var(--border-color-primary); border-radius: 8px; }
 .picture .hint { aspect-ratio: 1; max-height: calc(100vh - 240px); width: 100%; }
@@ -96,12 +117,26 @@ class Scene:
         self.truth: np.ndarray | None = None
         self.truth_path: Path | None = None
         self.floor = 0.0
-        self.rgb = np.uint8(rgb * 255 + 0.5)
         white = white_level(cube, wavelengths, "E")
-        self.colour = np.uint8(true_colour(cube, wavelengths, "E", white) * 255 + 0.5)
-        # a band's grey, as in the figures: a single highlight would leave the rest dark
-        self.whites = np.maximum([np.percentile(band, 99.5) for band in cube.transpose(2, 0, 1)], 1e-6)
+        colour = self.png("colour", true_colour(cube, wavelengths, "E", white))
+        self.views = {  # the pictures of each view with a line on each
+            COLOUR: [(colour, "The reconstruction as an eye sees it in even light")],
+            RGB: [(self.png("rgb", rgb), "The image as the network gets it")],
+            BAND: [],
+        }
+        for band, nm in enumerate(wavelengths):
+            # as in the figures: a single highlight would leave the rest dark
+            grey = max(np.percentile(cube[..., band], 99.5), 1e-6)
+            line = f"<b>{nm:g} nm</b> band {band + 1} of {len(wavelengths)}, white: radiance {grey:.2g}"
+            self.views[BAND].append((self.png(f"band{band}", cube[..., band] / grey), line))
         self.plot()
+
+    def png(self, name: str, image: np.ndarray) -> str:
+        """Write an image (H, W) or (H, W, 3) in [0, 1], else clipped, as a file; return its address in the page."""
+        image = np.uint8(image.clip(0, 1) * 255 + 0.5)
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+        cv2.imwrite(str(self.folder / f"{name}.png"), image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        return f"gradio_api/file={self.folder}/{name}.png"
 
     def compare(self, path: Path, floor: float) -> None:
         """Read the truth from a .mat file, its dark values raised to `floor`, and score.
@@ -119,34 +154,26 @@ class Scene:
         self.truth, self.truth_path, self.floor = truth, path, floor
         self.raised = f"{raised / truth.size:.1%} of its values raised to {floor:g}"
         self.scores = [getattr(metrics, name)(rec, truth) for name in SCORES]
-        self.mean_error = np.mean([self.error(band) for band in range(bands)], axis=0)
+        total = np.zeros(truth.shape[:2])
+        self.views[ERROR] = []
+        for band, nm in enumerate(self.wavelengths):
+            error = np.abs(rec[..., band] - truth[..., band]) / truth[..., band]
+            total += error
+            line = f"<b>{nm:g} nm</b> relative error {scale()}"
+            self.views[ERROR].append((self.png(f"error{floor:g}-{band}", heat(error)), line))
+        self.mean_error = self.png(f"error{floor:g}", heat(total / bands))
         self.plot()
 
-    def error(self, band: int) -> np.ndarray:
-        """Return the relative error (H, W) of a band, as it is scored."""
-        truth = self.truth[..., band]
-        return np.abs(self.cube[..., band].clip(0, 1) - truth) / truth
-
     def picture(self, view: str, band: int) -> str:
-        """Return the HTML of a view, its points and a line on it."""
-        wavelength, grey = f"<b>{self.wavelengths[band]:g} nm</b>", self.whites[band]
-        if view == BAND:
-            image = np.uint8((self.cube[..., band] / grey).clip(0, 1) * 255 + 0.5)
-            caption = f"{wavelength} band {band + 1} of {len(self.wavelengths)}, white is {grey:.2g}"
-        elif view == ERROR:
-            image, caption = heat(self.error(band)), f"{wavelength} relative error {scale()}"
-        elif view == RGB:
-            image, caption = self.rgb, "The image as the network gets it"
-        else:
-            image, caption = self.colour, "The reconstruction as an eye sees it in even light"
-        return f"{self.drawing(image)}<div class='caption'>{caption}</div>"
+        """Return the HTML of a view, its points and a line on it, and what the others need."""
+        pictures = self.views[view]
+        address, line = pictures[min(band, len(pictures) - 1)]
+        data = f"data-wavelengths='{self.wavelengths.tolist()}' data-views='{html.escape(json.dumps(self.views))}'"
+        return f"{self.drawing(address, data)}<div class='caption'>{line}</div>"
 
-    def drawing(self, image: np.ndarray) -> str:
-        """Return an image (H, W) or (H, W, 3), uint8, as an SVG with the points on it."""
-        height, width = image.shape[:2]
-        png = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[
-            1
-        ]
+    def drawing(self, address: str, data: str = "") -> str:
+        """Return a picture with the points on it as an SVG."""
+        height, width = self.cube.shape[:2]
         size = max(height, width) / 40
         marks = ""
         for number, (row, column) in enumerate(self.points):
@@ -154,15 +181,15 @@ class Scene:
             # beside its pixel, on the side where there is room
             aside = x + 1.6 * size * (1 if x < width - 3 * size else -1)
             marks += (
+                f"<g stroke='white' stroke-width='{size / 8}'><title>row {row}, column {column}</title>"
                 f"<circle cx='{x}' cy='{y}' r='{size / 2.5}' fill='none' stroke='black' stroke-width='{size / 4}'/>"
-                f"<circle cx='{x}' cy='{y}' r='{size / 2.5}' fill='none' stroke='white' stroke-width='{size / 8}'/>"
-                f"<circle cx='{aside}' cy='{y}' r='{size}' fill='{COLOURS[number]}' stroke='white' "
-                f"stroke-width='{size / 8}'/><text x='{aside}' y='{y + size / 2}' font-size='{1.4 * size}' "
-                f"font-weight='bold' text-anchor='middle' fill='white'>{number + 1}</text>"
+                f"<circle cx='{x}' cy='{y}' r='{size / 2.5}' fill='none'/>"
+                f"<circle cx='{aside}' cy='{y}' r='{size}' fill='{COLOURS[number]}'/>"
+                f"<text x='{aside}' y='{y + size / 2}' font-size='{1.4 * size}'>{number + 1}</text></g>"
             )
         return (
-            f"<svg viewBox='0 0 {width} {height}'><image width='{width}' height='{height}' style='image-rendering: "
-            f"pixelated' href='data:image/png;base64,{base64.b64encode(png).decode()}'/>{marks}</svg>"
+            f"<svg viewBox='0 0 {width} {height}' {data}>"
+            f"<image width='{width}' height='{height}' href='{address}'/>{marks}</svg>"
         )
 
     def plot(self) -> None:
@@ -207,9 +234,12 @@ class Scene:
         if not self.points:
             return hint(SPECTRA)
         left, right, top, bottom = self.frame
-        part = (self.wavelengths[band] - self.wavelengths[0]) / (self.wavelengths[-1] - self.wavelengths[0])
-        x = left + part * (right - left)
-        line = f"<line x1='{x:.1f}' x2='{x:.1f}' y1='{top:.1f}' y2='{bottom:.1f}' stroke='#999' stroke-width='.7'/>"
+        parts = (self.wavelengths - self.wavelengths[0]) / (self.wavelengths[-1] - self.wavelengths[0])
+        places = (left + parts * (right - left)).round(1).tolist()
+        line = (
+            f"<line x1='{places[band]}' x2='{places[band]}' y1='{top:.1f}' y2='{bottom:.1f}' stroke='#999' "
+            f"stroke-width='.7' data-places='{places}'/>"
+        )
         return self.svg.replace("</svg>", line + "</svg>")
 
     def table(self) -> str:
@@ -221,7 +251,7 @@ class Scene:
             for (heading, digits), score in zip(HEADINGS.values(), self.scores, strict=True)
         )
         return (
-            f"<div class='scores'>{self.drawing(heat(self.mean_error))}<table>{rows}</table><div class='note'>"
+            f"<div class='scores'>{self.drawing(self.mean_error)}<table>{rows}</table><div class='note'>"
             f"Relative error, mean over the bands: {scale()}<br>Truth: {html.escape(self.truth_path.name)}, "
             f"{self.raised}</div></div>"
         )
@@ -242,13 +272,13 @@ class Scene:
 
 
 def heat(error: np.ndarray) -> np.ndarray:
-    """Return relative errors (H, W) as colours (H, W, 3), uint8, from 0 to 1."""
-    return cv2.applyColorMap(np.uint8(error.clip(0, 1) * 255 + 0.5), cv2.COLORMAP_MAGMA)[..., ::-1]
+    """Return relative errors (H, W), from 0 to 1 and more, as colours (H, W, 3) in [0, 1]."""
+    return cv2.applyColorMap(np.uint8(error.clip(0, 1) * 255 + 0.5), cv2.COLORMAP_MAGMA)[..., ::-1] / np.float32(255)
 
 
 def scale() -> str:
     """Return the HTML of the scale of `heat`."""
-    stops = ", ".join("rgb({}, {}, {})".format(*colour) for colour in heat(np.linspace(0, 1, 9)[None])[0])
+    stops = ", ".join("rgb({:.0%} {:.0%} {:.0%})".format(*colour) for colour in heat(np.linspace(0, 1, 9)[None])[0])
     return f"<span class='scale'>0<span style='background: linear-gradient(90deg, {stops})'></span>1 or more</span>"
 
 
@@ -257,15 +287,15 @@ def hint(text: str) -> str:
     return f"<div class='hint'>{text}</div>"
 
 
-def simulate(folder: Path) -> tuple[Path, Path]:
-    """Write a simulated scene; return its image and its true cube."""
+def simulate(folder: Path, side: int) -> tuple[Path, Path]:
+    """Write a simulated scene of `side` x `side` pixels; return its image and its true cube."""
     from drcr.camera import PRESETS, Camera
     from drcr.matfile import WAVELENGTHS
     from drcr.render import render_rgb
     from drcr.simulation import SceneModel
 
     rng = np.random.default_rng()
-    cube = SceneModel(size=(256, 320), radii=(8, 96), illuminants=("E",)).render(rng)
+    cube = SceneModel(size=(side, side), radii=(8, 96), illuminants=("E",)).render(rng)
     image, truth = folder / "simulated.jpg", folder / "simulated_truth.mat"
     image.write_bytes(render_rgb(cube, WAVELENGTHS, Camera(), PRESETS["real-world"], rng, "simulated"))
     write_cube(truth, cube, WAVELENGTHS)
@@ -357,7 +387,7 @@ def build(gr: Any, args: argparse.Namespace, folder: Path) -> Any:
 
     def example(nm: float, floor: float, progress: Any = bar) -> dict:
         with tempfile.TemporaryDirectory(dir=folder) as simulated:
-            image_path, truth_path = simulate(Path(simulated))
+            image_path, truth_path = simulate(Path(simulated), min(256, args.max_side))
             shown = load(str(image_path), nm, progress)
             truth_path = truth_path.rename(shown[state].folder / truth_path.name)
         return shown | compare(str(truth_path), shown[state], COLOUR, nm, floor)
@@ -366,14 +396,6 @@ def build(gr: Any, args: argparse.Namespace, folder: Path) -> Any:
         if scene is None or scene.truth_path is None or scene.floor == floor:
             return {status: gr.skip()}
         return compare(str(scene.truth_path), scene, view_now, nm, floor)
-
-    def slide(scene: Scene | None, view_now: str, nm: float) -> dict:
-        view_now = view_now if view_now == ERROR else BAND
-        band = nearest(nm)
-        return {picture: there(scene).picture(view_now, band), spectra: scene.spectra(band), view: view_now}
-
-    def choose(scene: Scene | None, view_now: str, nm: float) -> dict:
-        return {picture: there(scene).picture(view_now, nearest(nm))}
 
     def pick(scene: Scene | None, view_now: str, nm: float, event: gr.EventData) -> dict:
         height, width = there(scene).cube.shape[:2]
@@ -392,8 +414,8 @@ def build(gr: Any, args: argparse.Namespace, folder: Path) -> Any:
     with gr.Blocks(title="Spectra of a photograph", fill_width=True, delete_cache=(3600, 3600)) as page:
         state = gr.State()
         gr.HTML(
-            f"<h1>Spectra of a photograph</h1>DRCR Net estimates {describe_bands(wavelengths)}, from an RGB image: "
-            "an estimate, not a measurement."
+            f"<h1>Spectra of a photograph</h1>DRCR Net estimates (not measures) "
+            f"{describe_bands(wavelengths)}, from an RGB image."
         )
         status = gr.HTML(say("Images stay on the machine that runs app.py."))
         with gr.Row(equal_height=False):
@@ -402,7 +424,7 @@ def build(gr: Any, args: argparse.Namespace, folder: Path) -> Any:
                 simulated = gr.Button("Take a simulated scene", size="sm")
                 cube_file = gr.DownloadButton("Download the cube (.mat)", size="sm", interactive=False)
                 truth = gr.File(label="True cube (.mat)", height=100, elem_id="truth", elem_classes="zone")
-                floor = gr.Number(0.01, minimum=1e-6, maximum=0.9, step=0.01, label="Floor of its dark values")
+                floor = gr.Number(0.01, minimum=1e-6, maximum=0.9, step=0.01, label="Raise its dark values to")
             with gr.Column(scale=5, min_width=320):
                 view = gr.Radio(
                     [COLOUR, BAND, RGB], value=COLOUR, show_label=False, container=False, elem_classes="views"
@@ -435,11 +457,11 @@ def build(gr: Any, args: argparse.Namespace, folder: Path) -> Any:
         quick = {"show_progress": "hidden", "queue": False}
         image.upload(told(load, image), [image, slider], [state, image, view, cube_file, *seen], **network)
         simulated.click(told(example), [slider, floor], [state, image, truth, view, cube_file, *seen], **network)
-        truth.upload(told(compare, truth), [truth, *now, floor], [truth, view, *seen], show_progress_on=scores)
+        truth.upload(told(compare, truth), [truth, *now, floor], [truth, view, *seen], show_progress_on=picture)
         for event in (floor.submit, floor.blur):
-            event(told(rescore), [*now, floor], [truth, view, *seen], show_progress_on=scores)
-        slider.input(told(slide), now, [status, picture, spectra, view], trigger_mode="always_last", **quick)
-        view.input(told(choose), now, [status, picture], trigger_mode="always_last", **quick)
+            event(told(rescore), [*now, floor], [truth, view, *seen], show_progress_on=picture)
+        slider.input(None, [view, slider], view, js=SLIDE)
+        view.input(None, [view, slider], None, js=SHOW)
         picture.click(told(pick), now, seen, **quick)
         clear.click(told(wipe), now, seen, **quick)
     return page
