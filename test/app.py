@@ -83,10 +83,11 @@ h1 { font-size: 1.25rem; font-weight: 600; display: inline; margin-right: .8em; 
 .status { min-height: 1.5em; } .bad { color: #b3261e; font-weight: 600; }
 .zone .wrap { font-size: .85rem; line-height: 1.3; padding-top: 24px; min-height: 0; }
 .zone .icon-wrap { display: none; }
-.views .wrap { gap: 6px; } .views label { padding: 5px 8px !important; font-size: .85rem !important; }
+.views .wrap { gap: 5px; flex-wrap: nowrap; }
+.views label { padding: 5px 6px !important; font-size: .85rem !important; white-space: nowrap; }
 .picture svg { display: block; width: 100%; height: auto; max-height: calc(100vh - 240px); cursor: crosshair; }
 svg image { image-rendering: pixelated; }
-svg text { font-weight: bold; text-anchor: middle; fill: white; stroke: none; }
+svg text { font-weight: bold; text-anchor: middle; stroke: none; }
 .hint { display: flex; align-items: center; justify-content: center; text-align: center; padding: 2em; opacity: .8;
     border: 1px dashed var(--border-color-primary); border-radius: 8px; }
 .picture .hint { aspect-ratio: 1; max-height: calc(100vh - 240px); width: 100%; }
@@ -185,7 +186,8 @@ class Scene:
                 f"<circle cx='{x}' cy='{y}' r='{size / 2.5}' fill='none' stroke='black' stroke-width='{size / 4}'/>"
                 f"<circle cx='{x}' cy='{y}' r='{size / 2.5}' fill='none'/>"
                 f"<circle cx='{aside}' cy='{y}' r='{size}' fill='{COLOURS[number]}'/>"
-                f"<text x='{aside}' y='{y + size / 2}' font-size='{1.4 * size}'>{number + 1}</text></g>"
+                f"<text x='{aside}' y='{y + size / 2}' font-size='{1.4 * size}' "
+                f"fill='{'white' if number < len(METHODS) else 'black'}'>{number + 1}</text></g>"
             )
         return (
             f"<svg viewBox='0 0 {width} {height}' {data}>"
@@ -305,8 +307,8 @@ def simulate(folder: Path, side: int) -> tuple[Path, Path]:
 def build(gr: Any, args: argparse.Namespace, folder: Path) -> Any:
     """Return the page, a gr.Blocks; `folder` is for the files to download."""
     model = load_rgb_model(args.model_dir, choose_device())
-    if model.wavelengths is None:
-        raise DataError(f"{args.model_dir}: does not tell the wavelengths of its bands")
+    if model.wavelengths is None or len(model.wavelengths) < 2:
+        raise DataError(f"{args.model_dir}: a network of two bands or more, whose wavelengths it tells, is needed")
     reconstructor, wavelengths = Reconstructor(model), np.array(model.wavelengths)
     bar = gr.Progress()
 
@@ -438,7 +440,7 @@ def build(gr: Any, args: argparse.Namespace, folder: Path) -> Any:
                     wavelengths.min(),
                     wavelengths.max(),
                     wavelengths[len(wavelengths) // 2],
-                    step=float(np.abs(np.diff(wavelengths, append=np.inf)).min()),
+                    step=float(np.abs(np.diff(wavelengths)).min()),
                     label="Band (nm)",
                     buttons=[],
                 )
@@ -491,6 +493,8 @@ def main() -> None:
             import gradio as gr
         except ImportError as error:
             raise DataError('app.py: needs Gradio; pip install "gradio>=6"') from error
+        if int(gr.__version__.split(".")[0]) < 6:
+            raise DataError(f'app.py: needs a later Gradio than {gr.__version__}; pip install "gradio>=6"')
         results = Path(folder, "results")
         results.mkdir()
         gr.set_static_paths(results)  # served as they are: a cube is large, and would be copied
