@@ -1,6 +1,6 @@
 """Look at reconstructions in a browser: drop an image in, slide through its bands, click for spectra.
 
-Starts a page at http://HOST:PORT (needs Gradio: pip install "gradio>=6"). It reconstructs the image as test.py does
+Starts a page at http://HOST:PORT (pip install "gradio>=6.20" before). It reconstructs the image as test.py does
 and shows it in true colour, band by band, and as it came; it plots the spectra of the pixels that are clicked, and
 with a true cube (.mat) the errors, scored as compute_mrae.py does. The cube can be downloaded as a .mat, which is
 test.py's, the spectra as a CSV; pixels are named row,column, from 0. The page is for this computer alone unless
@@ -492,9 +492,9 @@ def main() -> None:
         try:
             import gradio as gr
         except ImportError as error:
-            raise DataError('app.py: needs Gradio; pip install "gradio>=6"') from error
-        if int(gr.__version__.split(".")[0]) < 6:
-            raise DataError(f'app.py: needs a later Gradio than {gr.__version__}; pip install "gradio>=6"')
+            raise DataError(f'app.py: needs Gradio ({error}); pip install "gradio>=6.20"') from error
+        if tuple(map(int, gr.__version__.split(".")[:2])) < (6, 20):  # earlier ones load a script from elsewhere
+            raise DataError(f'app.py: needs a later Gradio than {gr.__version__}; pip install "gradio>=6.20"')
         results = Path(folder, "results")
         results.mkdir()
         gr.set_static_paths(results)  # served as they are: a cube is large, and would be copied

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -306,4 +307,4 @@ def test_without_gradio():
     code += f"runpy.run_path('{ROOT / 'test/app.py'}', run_name='__main__')"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.returncode == 1
-    assert process.stderr == 'error: app.py: needs Gradio; pip install "gradio>=6"\n'
+    assert re.fullmatch(r'error: app.py: needs Gradio \(.*\); pip install "gradio>=6.20"\n', process.stderr)
