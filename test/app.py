@@ -72,38 +72,6 @@ SHOW = """(view, nm) => {
     return view;
 }"""
 SLIDE = f"(view, nm) => ({SHOW})(view === '{ERROR}' ? view : '{BAND}', nm)"
-CSS = """
-footer { display: none !important; }
-.gradio-container { padding: 0 !important; }
-.gradio-container .fillable { padding: 12px 20px !important; max-width: 1700px; margin: auto; }
-.html-container { padding: 0 !important; }
-.column, .row { gap: 10px !important; }
-h1 { font-size: 1.25rem; font-weight: 600; display: inline; margin-right: .8em; }
-.note { font-size: .82rem; line-height: 1.4; opacity: .85; }
-.status { min-height: 1.5em; } .bad { color: #b3261e; font-weight: 600; }
-.zone .wrap { font-size: .85rem; line-height: 1.3; padding-top: 24px; min-height: 0; }
-.zone .icon-wrap { display: none; }
-.views .wrap { gap: 5px; flex-wrap: nowrap; }
-.views label { padding: 5px 6px !important; font-size: .85rem !important; white-space: nowrap; }
-.picture svg { display: block; width: 100%; height: auto; max-height: calc(100vh - 240px); cursor: crosshair; }
-svg image { image-rendering: pixelated; }
-svg text { font-weight: bold; text-anchor: middle; stroke: none; }
-.hint { display: flex; align-items: center; justify-content: center; text-align: center; padding: 2em; opacity: .8;
-    border: 1px dashed var(--border-color-primary); border-radius: 8px; }
-.picture .hint { aspect-ratio: 1; max-height: calc(100vh - 240px); width: 100%; }
-.caption { padding-top: 6px; line-height: 1.6rem; }
-.caption b { font-size: 1.2rem; margin-right: .5em; }
-.spectra svg { display: block; width: 100%; height: auto; background: white; border-radius: 8px; }
-.spectra .hint { aspect-ratio: 4.2 / 2.7; }
-.scores { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 6px 20px; align-items: center; }
-.scores svg { width: 100%; height: auto; max-height: max(150px, calc(100vh - 640px)); }
-.scores table, .scores tr, .scores td { border: none !important; }
-.scores td { padding: 3px 0; } .scores tr + tr td { border-top: 1px solid var(--border-color-primary) !important; }
-.scores td + td { padding-left: 16px; text-align: right; font-weight: 600; font-variant-numeric: tabular-nums; }
-.scores .note { grid-column: 1 / 3; }
-.scale { white-space: nowrap; }
-.scale span { display: inline-block; width: 70px; height: .8em; margin: 0 .4em; vertical-align: -1px; }
-"""
 
 
 class Scene:
@@ -130,7 +98,6 @@ class Scene:
             grey = max(np.percentile(cube[..., band], 99.5), 1e-6)
             line = f"<b>{nm:g} nm</b> band {band + 1} of {len(wavelengths)}, white: radiance {grey:.2g}"
             self.views[BAND].append((self.png(f"band{band}", cube[..., band] / grey), line))
-        self.plot()
 
     def png(self, name: str, image: np.ndarray) -> str:
         """Write an image (H, W) or (H, W, 3) in [0, 1], else clipped, as a file; return its address in the page."""
@@ -163,7 +130,6 @@ class Scene:
             line = f"<b>{nm:g} nm</b> relative error {scale()}"
             self.views[ERROR].append((self.png(f"error{floor:g}-{band}", heat(error)), line))
         self.mean_error = self.png(f"error{floor:g}", heat(total / bands))
-        self.plot()
 
     def picture(self, view: str, band: int) -> str:
         """Return the HTML of a view, its points and a line on it, and what the others need."""
@@ -194,8 +160,10 @@ class Scene:
             f"<image width='{width}' height='{height}' href='{address}'/>{marks}</svg>"
         )
 
-    def plot(self) -> None:
-        """Draw the spectra of the points, the truth dashed."""
+    def spectra(self, band: int) -> str:
+        """Return a plot of the points' spectra as an SVG, the truth dashed, a line at a band."""
+        if not self.points:
+            return hint(SPECTRA)
         figure = Figure(figsize=SIZE, dpi=72)
         axes = figure.subplots()
         ends = []
@@ -226,23 +194,15 @@ class Scene:
             figure.legend(loc="outside upper center", ncols=2)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg")
-        text = buffer.getvalue()
-        self.svg = text[text.index("<svg") :]
+        svg = buffer.getvalue()
         (left, bottom), (right, top) = axes.transAxes.transform([(0, 0), (1, 1)])
-        self.frame = left, right, 72 * SIZE[1] - top, 72 * SIZE[1] - bottom
-
-    def spectra(self, band: int) -> str:
-        """Return the HTML of the plot, a line at a band."""
-        if not self.points:
-            return hint(SPECTRA)
-        left, right, top, bottom = self.frame
         parts = (self.wavelengths - self.wavelengths[0]) / (self.wavelengths[-1] - self.wavelengths[0])
         places = (left + parts * (right - left)).round(1).tolist()
         line = (
-            f"<line x1='{places[band]}' x2='{places[band]}' y1='{top:.1f}' y2='{bottom:.1f}' stroke='#999' "
-            f"stroke-width='.7' data-places='{places}'/>"
+            f"<line x1='{places[band]}' x2='{places[band]}' y1='{72 * SIZE[1] - top}' y2='{72 * SIZE[1] - bottom}' "
+            f"stroke='#999' stroke-width='.7' data-places='{places}'/>"
         )
-        return self.svg.replace("</svg>", line + "</svg>")
+        return svg[svg.index("<svg") :].replace("</svg>", f"{line}</svg>")
 
     def table(self) -> str:
         """Return the HTML of the scores beside the map of errors."""
@@ -384,6 +344,8 @@ def build(gr: Any, args: argparse.Namespace, folder: Path) -> Any:
         }
 
     def compare(file: str, scene: Scene | None, view_now: str, nm: float, floor: float) -> dict:
+        if floor is None:
+            raise DataError("A number that dark values are raised to is needed.")
         there(scene).compare(Path(file), floor)
         return {**show(scene, view_now, nm), truth: None, view: gr.Radio(choices=[COLOUR, BAND, RGB, ERROR])}
 
@@ -406,7 +368,6 @@ def build(gr: Any, args: argparse.Namespace, folder: Path) -> Any:
             raise DataError(f"{len(COLOURS)} points are the most; clear them for others.")
         if point not in scene.points:
             scene.points.append(point)
-            scene.plot()
         return show(scene, view_now, nm)
 
     def wipe(scene: Scene | None, view_now: str, nm: float) -> dict:
@@ -510,11 +471,13 @@ def main() -> None:
                 quiet=True,
                 prevent_thread_lock=True,
                 footer_links=[],
-                css=CSS,
+                css_paths=Path(__file__).with_name("app.css"),
                 theme=theme,
             )
         except OSError as error:
-            raise DataError(f"--port {args.port}, --host {args.host}: {error}") from error
+            raise DataError(
+                f"--port {args.port}: is taken, or --host {args.host} is no address of this machine; choose another"
+            ) from error
         print(f"http://{args.host}:{args.port} (Ctrl-C ends it)", flush=True)
         threading.Event().wait()
 
