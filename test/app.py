@@ -344,8 +344,8 @@ def build(gr: Any, args: argparse.Namespace, folder: Path) -> Any:
         }
 
     def compare(file: str, scene: Scene | None, view_now: str, nm: float, floor: float) -> dict:
-        if floor is None:
-            raise DataError("A number that dark values are raised to is needed.")
+        if floor is None or not 1e-6 <= floor < 1:
+            raise DataError("Dark values are raised to a number from 1e-6 up, below 1.")
         there(scene).compare(Path(file), floor)
         return {**show(scene, view_now, nm), truth: None, view: gr.Radio(choices=[COLOUR, BAND, RGB, ERROR])}
 
@@ -387,7 +387,7 @@ def build(gr: Any, args: argparse.Namespace, folder: Path) -> Any:
                 simulated = gr.Button("Take a simulated scene", size="sm")
                 cube_file = gr.DownloadButton("Download the cube (.mat)", size="sm", interactive=False)
                 truth = gr.File(label="True cube (.mat)", height=100, elem_id="truth", elem_classes="zone")
-                floor = gr.Number(0.01, minimum=1e-6, maximum=0.9, step=0.01, label="Raise its dark values to")
+                floor = gr.Number(0.01, step=0.01, label="Raise its dark values to")
             with gr.Column(scale=5, min_width=320):
                 view = gr.Radio(
                     [COLOUR, BAND, RGB], value=COLOUR, show_label=False, container=False, elem_classes="views"

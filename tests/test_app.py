@@ -77,7 +77,7 @@ def address(tmp_path_factory):
 def page(browser, address):
     """Return the open page; it has asked nothing of other machines, and nothing went wrong in it."""
     page = browser.new_page(viewport={"width": 1440, "height": 900})
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(30_000)
     asked, errors = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: errors.append(error))
@@ -130,7 +130,10 @@ def click(page, row, column, shape, number):
     """Click into the middle of a pixel; wait until its mark is there."""
     box = page.locator(".picture svg image").bounding_box()
     x, y = ((at + 0.5) / n * box[side] for at, n, side in ((column, shape[1], "width"), (row, shape[0], "height")))
-    page.mouse.click(box["x"] + x, box["y"] + y)
+    place = box["x"] + x, box["y"] + y
+    # a bar of progress may still lie on the picture
+    page.wait_for_function("place => document.elementFromPoint(...place).closest('svg[data-views]')", arg=place)
+    page.mouse.click(*place)
     page.locator(".picture svg g", has_text=str(number)).wait_for()
 
 
@@ -282,6 +285,9 @@ def test_bad_files_get_a_word(page, tmp_path):
         assert message.startswith(f"{name}: ")
         assert page.locator(".bad").is_visible()
         assert page.locator("[data-testid=toast-body]").count() == 0
+    for number in ("", "0", "1"):
+        page.get_by_label("Raise its dark values").fill(number)
+        drop(page, "truth", TRUTH, "Dark values are raised to a number")
     click(page, 2, 2, read_cube(TRUTH).shape, 1)
     assert page.locator(".bad").count() == 0
 
