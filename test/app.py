@@ -422,7 +422,8 @@ def build(gr: Any, args: argparse.Namespace, folder: Path) -> Any:
         simulated.click(told(example), [slider, floor], [state, image, truth, view, cube_file, *seen], **network)
         truth.upload(told(compare, truth), [truth, *now, floor], [truth, view, *seen], show_progress_on=picture)
         for event in (floor.submit, floor.blur):
-            event(told(rescore), [*now, floor], [truth, view, *seen], show_progress_on=picture)
+            # not on the picture: it would swallow the click that takes the focus from the number
+            event(told(rescore), [*now, floor], [truth, view, *seen], show_progress_on=scores)
         slider.input(None, [view, slider], view, js=SLIDE)
         view.input(None, [view, slider], None, js=SHOW)
         picture.click(told(pick), now, seen, **quick)
