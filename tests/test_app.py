@@ -287,6 +287,7 @@ def test_bad_files_get_a_word(page, tmp_path):
         assert page.locator("[data-testid=toast-body]").count() == 0
     for number in ("", "0", "1"):
         page.get_by_label("Raise its dark values").fill(number)
+        drop(page, "image", tmp_path / "text.jpg", "does not decode")  # so that the next word is a new one
         drop(page, "truth", TRUTH, "Dark values are raised to a number")
     click(page, 2, 2, read_cube(TRUTH).shape, 1)
     assert page.locator(".bad").count() == 0
