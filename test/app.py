@@ -36,13 +36,14 @@ from drcr.device import choose_device
 from drcr.files import DataError, write_atomically
 from drcr.images import normalise_rgb, read_rgb
 from drcr.matfile import describe_bands, find_wavelengths, same_bands, write_cube
-from drcr.plots import METHODS, POINTS, STYLE
+from drcr.plots import STYLE
 from drcr.reconstruct import Reconstructor, origin_of, reconstruct_image
 from drcr.scoring import SCORES, read_truth
 from drcr.walkthrough import HEADINGS
 
 COLOUR, BAND, RGB, ERROR = "True colour", "Band", "RGB input", "Error"
-COLOURS = [*METHODS, *POINTS[:3]]  # without POINTS' yellow, which does not show on white
+# of the points: Okabe & Ito's, as in the figures, without the yellow, which does not show on white
+COLOURS = ["#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"]
 SIZE = 4.2, 2.7  # of the plot, in inches
 # where Gradio would go: statistics and updates, a hub, and by a proxy even to this page
 OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "NO_PROXY": "*", "no_proxy": "*"}
@@ -153,7 +154,7 @@ class Scene:
                 f"<circle cx='{x}' cy='{y}' r='{size / 2.5}' fill='none'/>"
                 f"<circle cx='{aside}' cy='{y}' r='{size}' fill='{COLOURS[number]}'/>"
                 f"<text x='{aside}' y='{y + size / 2}' font-size='{1.4 * size}' "
-                f"fill='{'white' if number < len(METHODS) else 'black'}'>{number + 1}</text></g>"
+                f"fill='{'white' if number < 3 else 'black'}'>{number + 1}</text></g>"
             )
         return (
             f"<svg viewBox='0 0 {width} {height}' {data}>"
@@ -164,7 +165,7 @@ class Scene:
         """Return a plot of the points' spectra as an SVG, the truth dashed, a line at a band."""
         if not self.points:
             return hint(SPECTRA)
-        figure = Figure(figsize=SIZE, dpi=72)
+        figure = Figure(figsize=SIZE, dpi=72, layout="constrained")
         axes = figure.subplots()
         ends = []
         for number, point in enumerate(self.points):
