@@ -153,6 +153,14 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> DRCR:
     return build_model(read_checkpoint(path), path).to(device).eval()
 
 
+def load_rgb_model(path: str | Path, device: str | torch.device = "cpu") -> DRCR:
+    """Load a trained network as `load_model` does. Raises DataError too if it takes anything but RGB."""
+    model = load_model(path, device)
+    if model.architecture["in_channels"] != 3:
+        raise DataError(f"{path}: takes {model.architecture['in_channels']} channels, not RGB")
+    return model
+
+
 def save_checkpoint(path: str | Path, model: DRCR, **fields: Any) -> None:
     """Write the network and `fields` (epoch, iter, optimizer, ...) as a checkpoint, whole or not at all."""
     buffer = io.BytesIO()  # in memory first: torch.save does not recover from a disk that fills up

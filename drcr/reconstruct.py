@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from drcr.device import filtering_pays
-from drcr.memory import free_memory
+from drcr.files import DataError
+from drcr.memory import free_memory, is_out_of_memory
 from drcr.model import DRCR
 from drcr.streaming import Streamed, pad_channels
 
@@ -173,3 +174,33 @@ class _Graph:
 def reconstruct(model: DRCR, rgb: np.ndarray, protocol: Protocol = "padded") -> np.ndarray:
     """Return the cube (H, W, bands) of one image: `Reconstructor(model)(rgb, protocol)`."""
     return Reconstructor(model)(rgb, protocol)
+
+
+def reconstruct_image(
+    reconstructor: Reconstructor,
+    rgb: np.ndarray,
+    path: str | Path,
+    model_path: str | Path,
+    protocol: Protocol = "padded",
+    advance: Callable[[float], None] = lambda pixels: None,
+) -> np.ndarray:
+    """Return the cube (H, W, bands) of the image file `path`, decoded to `rgb` (H, W, 3), float32 in [0, 1].
+
+    Raises DataError that names the file if memory is short, or if the network of `model_path` gives no numbers.
+    """
+    try:
+        cube = reconstructor(rgb, protocol, advance)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DataError(
+            f"{path}: too large for the memory of this machine; a smaller --tile, or scale it down"
+        ) from error
+    if not np.isfinite(cube).all():
+        raise DataError(f"{model_path}: gives NaN or infinite values for {path}; its training went wrong")
+    return cube
+
+
+def origin_of(model_path: str | Path, protocol: Protocol = "padded", precision: str = "fp32") -> str:
+    """Return the line on where a cube comes from, for `write_cube`."""
+    return f"DRCR Net, {model_path}, --protocol {protocol}, --precision {precision}"

@@ -17,13 +17,12 @@ import numpy as np
 from tqdm import tqdm
 
 from drcr import cli
-from drcr.checkpoint import load_model
+from drcr.checkpoint import load_rgb_model
 from drcr.device import choose_device
 from drcr.files import DataError
 from drcr.images import find_images, normalise_rgb, read_rgb
 from drcr.matfile import check_target, write_cube
-from drcr.memory import is_out_of_memory
-from drcr.reconstruct import Reconstructor
+from drcr.reconstruct import Reconstructor, origin_of, reconstruct_image
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -88,9 +87,7 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    model = load_model(args.model_dir, choose_device(args.precision))
-    if model.architecture["in_channels"] != 3:
-        raise DataError(f"{args.model_dir}: takes {model.architecture['in_channels']} channels, not RGB")
+    model = load_rgb_model(args.model_dir, choose_device(args.precision))
     paths = find_images(args.RGB_dir)
     # all of them before the first is run: an image that does not decode shows now, not after hours
     lowest = 6 if args.protocol == "released" else 4
@@ -102,23 +99,13 @@ def main() -> None:
         check_target(args.result_dir / f"{path.stem}.mat")
         n_pixels += height * width
 
-    origin = f"DRCR Net, {args.model_dir}, --protocol {args.protocol}, --precision {args.precision}"
+    origin = origin_of(args.model_dir, args.protocol, args.precision)
     args.result_dir.mkdir(parents=True, exist_ok=True)
     reconstructor = Reconstructor(model, args.precision, args.tile, scratch=args.result_dir)
 
     def reconstruct(path: Path, rgb: np.ndarray) -> np.ndarray:
         progress.set_postfix_str(path.name)
-        try:
-            cube = reconstructor(rgb, args.protocol, advance=progress.update)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise DataError(
-                f"{path}: too large for the memory of this machine; a smaller --tile, or scale it down"
-            ) from error
-        if not np.isfinite(cube).all():
-            raise DataError(f"{args.model_dir}: gives NaN or infinite values for {path}; its training went wrong")
-        return cube
+        return reconstruct_image(reconstructor, rgb, path, args.model_dir, args.protocol, progress.update)
 
     def write(path: Path, cube: np.ndarray) -> None:
         write_cube(args.result_dir / f"{path.stem}.mat", cube, model.wavelengths, origin)

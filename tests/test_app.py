@@ -1,0 +1,317 @@
+"""test/app.py: the page, in a real browser, against the real server."""
+
+import csv
+import importlib.util
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import DATA, ROOT
+
+from drcr import metrics
+from drcr.matfile import WAVELENGTHS, read_cube, read_origin, read_wavelengths, write_cube
+from drcr.prepare import raise_to_floor
+from drcr.scoring import SCORES
+from drcr.walkthrough import HEADINGS
+
+if importlib.util.find_spec("gradio") is None:
+    pytest.skip("needs Gradio: pip install gradio", allow_module_level=True)
+
+MODEL = ROOT / "test/model/model.pth"
+PHOTO = DATA / "Dataset/Valid_RGB/ARAD_1K_0901.jpg"
+TRUTH = DATA / "Dataset/Valid_spectral/ARAD_1K_0901.mat"
+MAX_SIDE = 64
+# app.py as it is, and beside it a list of every host that the process asks for or connects to
+LISTENED = """
+import runpy, socket, sys
+log, sys.argv = open(sys.argv[1], "a", buffering=1), sys.argv[2:]
+def hear(event, args):
+    if event == "socket.getaddrinfo": print(args[0], file=log)
+    if event == "socket.connect" and args[0].family != socket.AF_UNIX: print(args[1][0], file=log)
+sys.addaudithook(hear)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def free_port():
+    """Return a port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """Return the address of the running page; its end leaves nothing, and it has asked nothing of other machines."""
+    folder = tmp_path_factory.mktemp("app")
+    (folder / "tmp").mkdir()
+    port = free_port()
+    command = [sys.executable, "-c", LISTENED, folder / "hosts", ROOT / "test/app.py", "--model_dir", MODEL]
+    command += ["--port", str(port), "--max_side", str(MAX_SIDE)]
+    with open(folder / "output", "w") as output:
+        server = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+            env={**os.environ, "TMPDIR": str(folder / "tmp")},
+        )
+    line = server.stdout.readline()
+    assert line == f"http://127.0.0.1:{port} (Ctrl-C ends it)\n", (folder / "output").read_text()
+    yield line.split()[0]
+    server.send_signal(signal.SIGINT)
+    assert server.wait(30) == 130
+    assert not list((folder / "tmp").iterdir())
+    assert "Traceback" not in (folder / "output").read_text()
+    assert set((folder / "hosts").read_text().split()) <= {"127.0.0.1", "localhost", "None"}
+
+
+@pytest.fixture
+def page(browser, address):
+    """Return the open page; it has asked nothing of other machines, and nothing went wrong in it."""
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.set_default_timeout(30_000)
+    asked, errors = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: errors.append(error))
+    page.goto(address)
+    page.wait_for_selector(".picture .hint")
+    yield page
+    page.close()
+    assert len(asked) > 10
+    foreign = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+    assert not foreign
+    assert not errors
+
+
+@pytest.fixture(scope="module")
+def reconstructed(tmp_path_factory):
+    """Return folders with a photo, the same with 16 bits as PNG and TIFF, and what test.py makes of them."""
+    folder = tmp_path_factory.mktemp("reconstructed")
+    images = folder / "images"
+    images.mkdir()
+    (images / "photo.jpg").write_bytes(PHOTO.read_bytes())
+    deep = np.random.default_rng(0).integers(0, 60_000, (12, 10, 3), np.uint16)
+    for name in ("deep_png.png", "deep_tiff.tif"):
+        cv2.imwrite(str(images / name), cv2.resize(deep, (40, 48), interpolation=cv2.INTER_CUBIC))
+    options = ["--RGB_dir", images, "--model_dir", MODEL, "--result_dir", folder / "cubes"]
+    subprocess.run([sys.executable, ROOT / "test/test.py", *options], check=True, capture_output=True)
+    return images, folder / "cubes"
+
+
+def drop(page, zone, path, status):
+    """Drop a file; wait until the page's status says something with `status` in it, and return that."""
+    page.set_input_files(f"#{zone} input[type=file]", path)
+    page.locator(".status", has_text=status).last.wait_for()
+    return page.locator(".status").last.inner_text()
+
+
+def load(page, path=PHOTO):
+    drop(page, "image", path, f"{Path(path).name}: ")
+    page.wait_for_selector(".picture svg image")
+
+
+def shown(page, place=".picture"):
+    """Return the picture that is shown, (H, W) or (H, W, 3), uint8."""
+    source = page.locator(f"{place} svg image").get_attribute("href")
+    data = page.request.get(f"{page.url.rstrip('/')}/{source}").body()
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    return image[..., ::-1] if image.ndim == 3 else image
+
+
+def click(page, row, column, shape, number):
+    """Click into the middle of a pixel; wait until its mark is there."""
+    box = page.locator(".picture svg image").bounding_box()
+    x, y = ((at + 0.5) / n * box[side] for at, n, side in ((column, shape[1], "width"), (row, shape[0], "height")))
+    place = box["x"] + x, box["y"] + y
+    # a bar of progress may still lie on the picture
+    page.wait_for_function("place => document.elementFromPoint(...place).closest('svg[data-views]')", arg=place)
+    page.mouse.click(*place)
+    page.locator(".picture svg g", has_text=str(number)).wait_for()
+
+
+def slide(page, nm):
+    """Move the slider to a wavelength, key by key; wait until its picture is there."""
+    slider = page.locator("input[type=range]")
+    slider.focus()
+    step = 10 if nm > float(slider.input_value()) else -10
+    while float(slider.input_value()) != nm:
+        page.keyboard.press("ArrowRight" if step > 0 else "ArrowLeft")
+    page.locator(".caption", has_text=f"{nm} nm").wait_for()
+    page.wait_for_function(
+        "() => { const picture = document.querySelector('.picture svg');"
+        "return picture.querySelector('image').getAttribute('href') === picture.dataset.wanted; }"
+    )
+
+
+def download(page, button, folder):
+    with page.expect_download() as started:
+        page.get_by_text(button).click()
+    path = folder / started.value.suggested_filename
+    started.value.save_as(path)
+    return path
+
+
+def read_table(path):
+    with open(path, newline="") as file:
+        names, *rows = csv.reader(file)
+    return dict(zip(names, np.array(rows, np.float64).T, strict=True))
+
+
+def table(page):
+    """Return the scores that the page shows, by heading."""
+    cells = page.locator(".scores td").all_inner_texts()
+    return dict(zip(cells[::2], cells[1::2], strict=True))
+
+
+def expected_table(rec, truth):
+    values = (getattr(metrics, name)(rec.clip(0, 1), truth) for name in SCORES)
+    return {
+        heading: f"{value:.{digits}f}" for (heading, digits), value in zip(HEADINGS.values(), values, strict=True)
+    }
+
+
+def test_bands_spectra_and_files(page, reconstructed, tmp_path):
+    images, cubes = reconstructed
+    load(page, images / "photo.jpg")
+    path = download(page, "Download the cube", tmp_path)
+    assert path.name == "photo.mat"
+    cube = read_cube(path)
+    assert np.abs(cube - read_cube(cubes / "photo.mat")).max() <= 1e-6
+    assert read_origin(path) == read_origin(cubes / "photo.mat")
+    assert (read_wavelengths(path, 31) == WAVELENGTHS).all()
+
+    for nm in (600, 450):
+        slide(page, nm)
+        band = cube[..., int(nm - 400) // 10]
+        grey = (band / np.percentile(band, 99.5)).clip(0, 1) * 255
+        assert np.abs(shown(page) - grey).max() <= 0.51
+        caption = page.locator(".caption").inner_text()
+        assert caption.startswith(f"{nm} nm")
+        assert page.get_by_label("Band", exact=True).is_checked()
+    page.get_by_label("RGB input").check()
+    page.wait_for_function("document.querySelector('.caption').innerText.includes('network')")
+
+    points = [(3, 5), (cube.shape[0] - 1, cube.shape[1] - 2)]
+    for number, point in enumerate(points, 1):
+        click(page, *point, cube.shape, number)
+    assert page.locator(".caption").inner_text().startswith("The image")
+    spectra = read_table(download(page, "Download spectra", tmp_path))
+    assert list(spectra) == ["wavelength_nm", *(f"{row},{column}" for row, column in points)]
+    assert (spectra.pop("wavelength_nm") == WAVELENGTHS).all()
+    for (row, column), values in zip(points, spectra.values(), strict=True):
+        assert (np.float32(values) == cube[row, column]).all()
+
+    page.get_by_text("Clear the points").click()
+    page.wait_for_selector(".spectra .hint")
+    assert page.locator(".picture svg g").count() == 0
+    click(page, 7, 7, cube.shape, 1)
+
+
+@pytest.mark.parametrize("name", ["deep_png.png", "deep_tiff.tif"])
+def test_16_bits(page, reconstructed, tmp_path, name):
+    images, cubes = reconstructed
+    load(page, images / name)
+    cube = read_cube(download(page, "Download the cube", tmp_path))
+    assert np.abs(cube - read_cube((cubes / name).with_suffix(".mat"))).max() <= 1e-6
+
+
+def test_true_cube(page, tmp_path):
+    load(page)
+    cube = read_cube(download(page, "Download the cube", tmp_path))
+    truth = read_cube(TRUTH).copy()
+    truth[:5] = 0
+    write_cube(tmp_path / "true.mat", truth, WAVELENGTHS)
+    click(page, 9, 11, cube.shape, 1)
+    drop(page, "truth", tmp_path / "true.mat", "")
+    page.wait_for_selector(".scores td")
+    raised = raise_to_floor(truth, 0.01)[0]
+    assert table(page) == expected_table(cube, raised)
+    assert f"{(truth < 0.01).mean():.1%}" in page.locator(".scores .note").inner_text()
+    spectra = read_table(download(page, "Download spectra", tmp_path))
+    assert list(spectra) == ["wavelength_nm", "9,11", "truth 9,11"]
+    assert (np.float32(spectra["truth 9,11"]) == raised[9, 11]).all()
+
+    page.get_by_label("Error").check()
+    slide(page, 640)
+    error = (np.abs(cube.clip(0, 1) - raised) / raised)[..., 24]
+    expected = cv2.applyColorMap(np.uint8(error.clip(0, 1) * 255 + 0.5), cv2.COLORMAP_MAGMA)[..., ::-1]
+    assert np.abs(np.int16(shown(page)) - expected).max() <= 4  # a rounding may choose the next colour
+
+    floor = page.get_by_label("Raise its dark values")
+    before = table(page)
+    floor.fill("0.1")
+    floor.press("Enter")
+    page.wait_for_function(f"!document.querySelector('.scores').innerText.includes('{before['MRAE']}')")
+    assert table(page) == expected_table(cube, raise_to_floor(truth, 0.1)[0])
+
+
+def test_too_large_is_scaled(page, tmp_path):
+    image = cv2.resize(cv2.imread(str(PHOTO)), (130, 96))
+    cv2.imwrite(str(tmp_path / "large.png"), image)
+    words = drop(page, "image", tmp_path / "large.png", "scaled")
+    assert "96 x 130 pixels, scaled down to 47 x 64" in words
+    assert read_cube(download(page, "Download the cube", tmp_path)).shape == (47, 64, 31)
+
+
+def test_bad_files_get_a_word(page, tmp_path):
+    (tmp_path / "text.jpg").write_text("no image at all")
+    cv2.imwrite(str(tmp_path / "tiny.png"), np.full((3, 3, 3), 99, np.uint8))
+    cube = np.full((20, 20, 31), 0.5, np.float32)
+    write_cube(tmp_path / "size.mat", cube, WAVELENGTHS)
+    other = read_cube(TRUTH)
+    write_cube(tmp_path / "bands.mat", other[..., :9], WAVELENGTHS[:9])
+    write_cube(tmp_path / "wavelengths.mat", other, WAVELENGTHS + 300)
+    (tmp_path / "text.mat").write_text("no cube at all")
+
+    assert drop(page, "truth", TRUTH, "first") == "Load an image first."
+    load(page)
+    for zone, name, words in (
+        ("image", "text.jpg", "does not decode as an image"),
+        ("image", "tiny.png", "3 x 3 pixels; at least 4 x 4 are needed"),
+        ("truth", "size.mat", "20 x 20 pixels, 31 bands, but the reconstruction is"),
+        ("truth", "bands.mat", "9 bands, but the reconstruction is"),
+        ("truth", "wavelengths.mat", "other wavelengths"),
+        ("truth", "text.mat", "no .mat file"),
+    ):
+        message = drop(page, zone, tmp_path / name, words)
+        assert message.startswith(f"{name}: ")
+        assert page.locator(".bad").is_visible()
+        assert page.locator("[data-testid=toast-body]").count() == 0
+    for number in ("", "0", "1"):
+        page.get_by_label("Raise its dark values").fill(number)
+        drop(page, "image", tmp_path / "text.jpg", "does not decode")  # so that the next word is a new one
+        drop(page, "truth", TRUTH, "Dark values are raised to a number")
+    click(page, 2, 2, read_cube(TRUTH).shape, 1)
+    assert page.locator(".bad").count() == 0
+
+
+def test_simulated_scene(page, tmp_path):
+    page.get_by_role("button", name="Take a simulated scene").click()
+    page.wait_for_selector(".scores td")
+    assert 0 < float(table(page)["MRAE"]) < 2
+    assert shown(page).shape == shown(page, ".scores").shape
+    assert read_cube(download(page, "Download the cube", tmp_path)).shape[2] == 31
+
+
+def test_port_that_is_taken(fails):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        fails("test/app.py", "--port", port, "--model_dir", MODEL, names=f"--port {port}")
+
+
+def test_without_gradio():
+    code = f"import runpy, sys; sys.modules['gradio'] = None; sys.argv = ['app.py', '--model_dir', '{MODEL}']; "
+    code += f"runpy.run_path('{ROOT / 'test/app.py'}', run_name='__main__')"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 1
+    assert re.fullmatch(r'error: app.py: needs Gradio \(.*\); pip install "gradio>=6.20"\n', process.stderr)
