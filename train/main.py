@@ -401,7 +401,7 @@ def main() -> None:
         default="released",
         metavar="NAME|PART,...",
         help="released: as the authors trained. improved: with all of these parts; or some of them, with commas "
-        f"between. {'; '.join(f'{name}: {words}' for name, words in PARTS.items())}. What each brings: train/README.md",
+        f"between. {'; '.join(f'{name}: {words}' for name, words in PARTS.items())}. Measured: train/README.md",
     )
     add("--init_lr", type=cli.positive, default=1e-4, help="learning rate at iteration 0; with cosine the highest")
     add("--decay_power", type=cli.non_negative, default=1.5, help="power of the learning rate's polynomial decay")
