@@ -47,7 +47,9 @@ def main() -> None:
             raise DataError(f"{path}: is there already, and no figure of this script; choose another --out")
     args.out.mkdir(parents=True, exist_ok=True)
     shown, passed_over = draw_all(args, jobs, args.width, partial(save, args=args))
-    print(f"figures of {len(shown)} scenes in {args.out}: {', '.join(args.format)}")
+    print(
+        f"figures of {len(shown)} {'scene' if len(shown) == 1 else 'scenes'} in {args.out}: {', '.join(args.format)}"
+    )
     if passed_over:
         print(describe_passed_over(passed_over))
 

@@ -49,7 +49,7 @@ def main() -> None:
         command = f"python report.py {shlex.join(sys.argv[1:])}"
         methods = {name: path.parent for name, path in jobs[0].recs.items()}
         write_report(args.out, folder, results, notes, command, methods)
-    print(f"{len(results)} scenes: open {args.out / 'index.html'} in a browser")
+    print(f"{len(results)} {'scene' if len(results) == 1 else 'scenes'}: open {args.out / 'index.html'} in a browser")
     if passed_over:
         print(describe_passed_over(passed_over))
 
