@@ -366,7 +366,7 @@ def check_memory(
     room, size = free_memory(device), patches.patch_size
     precisions = [args.precision] + ["bf16"] * (args.precision != "bf16" and native_bf16(device))
     kept = {precision: activation_bytes(model, device, size, precision) for precision in precisions}
-    # with what passes through while gradients are computed, twice as much is safe (measured: 1.4 to 1.8 times)
+    # with what passes through while gradients are computed, twice as much is safe (measured: 1.1 to 1.8 times)
     fitting = [(int(room / (2 * kept[precision])) * world.size, precision) for precision in precisions]
     ways = " or ".join(f"--batchSize {count} --precision {precision}" for count, precision in fitting if count)
     advice = (
