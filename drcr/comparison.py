@@ -259,8 +259,3 @@ def draw_all(
         curves = {method: np.mean([result.curves[method] for result in shown.values()], 0) for method in first.curves}
         save(plots.plot_mrae(curves, first.wavelengths, inches), "mrae")
     return shown, passed_over
-
-
-def describe_passed_over(names: list[str]) -> str:
-    """Return a line on the scenes that were passed over."""
-    return f"passed over {len(names)} scenes whose truth has values <= 0: {', '.join(names)}"

@@ -1,10 +1,13 @@
 """How much memory is free."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from drcr.files import DataError
 
 
 def free_memory(device: torch.device) -> int:
@@ -33,7 +36,7 @@ def activation_bytes(model: nn.Module, device: torch.device, size: int, precisio
             return tensor
 
         model.to(device)
-        rgb = torch.rand(count, 3, size, size, device=device).to(memory_format=torch.channels_last)
+        rgb = torch.zeros(count, 3, size, size, device=device).to(memory_format=torch.channels_last)
         with (
             torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
             torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
@@ -44,13 +47,17 @@ def activation_bytes(model: nn.Module, device: torch.device, size: int, precisio
     return kept(2) - kept(1)  # without the weights
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether PyTorch, or Python, raised an error because memory ran out, on CPU or CUDA."""
-    # oneDNN does not tell more than that it "could not create a primitive", or "execute" it
-    words = ("memory", "could not create a primitive", "could not execute a primitive")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(part in str(error) for part in words)
-    )
+@contextmanager
+def memory_for(what: str) -> Iterator[None]:
+    """Raise DataError with the line `what` if memory runs out within the block, on CPU or CUDA."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # oneDNN does not tell more than that it "could not create a primitive", or "execute" it
+        words = ("memory", "could not create a primitive", "could not execute a primitive")
+        if isinstance(error, RuntimeError) and not any(part in str(error) for part in words):
+            raise
+        raise DataError(what) from error
 
 
 def _read_field(path: Path, name: str) -> int:

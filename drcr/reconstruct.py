@@ -13,7 +13,7 @@ from torch import Tensor
 
 from drcr.device import filtering_pays
 from drcr.files import DataError
-from drcr.memory import free_memory, is_out_of_memory
+from drcr.memory import free_memory, memory_for
 from drcr.model import DRCR
 from drcr.streaming import Streamed, pad_channels
 
@@ -188,14 +188,8 @@ def reconstruct_image(
 
     Raises DataError that names the file if memory is short, or if the network of `model_path` gives no numbers.
     """
-    try:
+    with memory_for(f"{path}: too large for the memory of this machine; a smaller --tile, or scale it down"):
         cube = reconstructor(rgb, protocol, advance)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DataError(
-            f"{path}: too large for the memory of this machine; a smaller --tile, or scale it down"
-        ) from error
     if not np.isfinite(cube).all():
         raise DataError(f"{model_path}: gives NaN or infinite values for {path}; its training went wrong")
     return cube

@@ -34,7 +34,7 @@ def pair_cubes(path_rec: Path, path_gt: Path, scenes: Sequence[str] = ()) -> dic
     for name in scenes:
         for folder, files in ((path_rec, recs), (path_gt, truths)):
             if name not in files:
-                raise DataError(f"{folder}: no {name}.mat, which --scenes asks for")
+                raise DataError(f"{folder}: no {name}.mat, which was asked for")
     for name, path in recs.items():
         if not scenes and name not in truths:
             raise DataError(f"{path}: no true cube of the same name; from another run? use a --result_dir for each")
@@ -69,6 +69,11 @@ def read_reconstruction(path: Path, truth: np.ndarray, gt_path: Path) -> np.ndar
     if all(nm is not None for nm in bands) and not same_bands(*bands):
         raise DataError(f"{path}: {describe_bands(bands[0])}, but the truth {gt_path} has other wavelengths")
     return rec.clip(0, 1)
+
+
+def describe_passed_over(names: Sequence[str]) -> str:
+    """Return a line on the scenes that were passed over."""
+    return f"passed over {len(names)} scenes whose truth has values <= 0: {', '.join(names)}"
 
 
 def scores(rec: np.ndarray, truth: np.ndarray) -> list[float]:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from drcr import cli, metrics
 from drcr.files import DataError, write_atomically
 from drcr.prepare import describe_floor
-from drcr.scoring import SCORES, pair_cubes, read_reconstruction, read_truth, scores
+from drcr.scoring import SCORES, describe_passed_over, pair_cubes, read_reconstruction, read_truth, scores
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def main() -> None:
         raised = [image.raised for image in images.values()]
         print(describe_floor(args.floor, raised, sum(image.n_values for image in images.values())))
     if passed_over:
-        print(f"passed over {len(passed_over)} scenes whose truth has values <= 0: {', '.join(passed_over)}")
+        print(describe_passed_over(passed_over))
     if args.csv:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")

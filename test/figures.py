@@ -19,8 +19,9 @@ from functools import partial
 from pathlib import Path
 
 from drcr import cli, plots
-from drcr.comparison import KINDS, add_options, describe_passed_over, draw_all, find_jobs
+from drcr.comparison import KINDS, add_options, draw_all, find_jobs
 from drcr.files import DataError
+from drcr.scoring import describe_passed_over
 
 
 def save(sheet: plots.Sheet, name: str, args: argparse.Namespace) -> None:

@@ -17,9 +17,10 @@ from functools import partial
 from pathlib import Path
 
 from drcr import cli, plots
-from drcr.comparison import add_options, describe_passed_over, draw_all, find_jobs
+from drcr.comparison import add_options, draw_all, find_jobs
 from drcr.prepare import describe_floor
 from drcr.report import SUFFIX, check_folder, staging, write_report
+from drcr.scoring import describe_passed_over
 
 
 def save(sheet: plots.Sheet, name: str, folder: Path) -> None:

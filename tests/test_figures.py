@@ -207,7 +207,7 @@ def test_points_of_a_small_or_even_scene():
 
 def test_what_is_wrong_is_said_before_hours_are_spent(fails, options, folders, tmp_path):
     run = ("test/figures.py", *options)
-    fails(*run, "--scenes", "a", "nobody", names="no nobody.mat, which --scenes asks for")
+    fails(*run, "--scenes", "a", "nobody", names="no nobody.mat, which was asked for")
     fails(*run, "--points", "39,47", "40,0", names="a.mat: no pixel 40,0 in 40 rows and 48 columns")
     assert not list((tmp_path / "figures").iterdir())
 

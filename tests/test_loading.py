@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from drcr.data import PatchesOnDevice, TrainPatches
 from drcr.files import DataError
+from drcr.memory import memory_for
 from drcr.prepare import prepare
 
 CPU = torch.device("cpu")
@@ -129,3 +130,10 @@ def test_cache_on_the_command_line(script, fails, prepared, tmp_path):
     if not torch.cuda.is_available():
         fails("train/main.py", *options, "--cache", "gpu", "--outf", "gpu", names="--cache gpu: needs CUDA")
         assert not (tmp_path / "gpu").exists()
+
+
+def test_what_is_said_when_memory_runs_out():
+    with pytest.raises(DataError, match="take a smaller one"), memory_for("take a smaller one"):
+        torch.empty(2**50)
+    with pytest.raises(RuntimeError, match="shapes"), memory_for("take a smaller one"):  # a fault, not memory
+        torch.ones(2, 3) @ torch.ones(2, 3)

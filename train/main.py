@@ -53,7 +53,7 @@ from drcr.device import DelayedReading, Precision, choose_device, for_training, 
 from drcr.distributed import World, restarted
 from drcr.files import DataError, write_atomically
 from drcr.matfile import describe_bands, same_bands
-from drcr.memory import activation_bytes, free_memory, is_out_of_memory
+from drcr.memory import activation_bytes, free_memory, memory_for
 from drcr.metrics import mrae
 from drcr.model import DRCR
 from drcr.plots import plot_curves
@@ -79,16 +79,11 @@ def validate(
     model.eval()
     losses = torch.zeros(n_images)
     for i, (rgb, cube) in zip(world.share(range(n_images)), batches, strict=True):
-        try:
+        with memory_for(
+            f"out of memory on {device}: a validation image of {rgb.shape[2]} x {rgb.shape[3]} is too large; cut it "
+            "smaller (the importers' --size), and prepare the validation data again"
+        ):
             losses[i] = mrae(model(rgb.to(device)), cube.to(device)).item()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            height, width = rgb.shape[2:]
-            raise DataError(
-                f"out of memory on {device}: a validation image of {height} x {width} is too large; cut it smaller "
-                "(the importers' --size), and prepare the validation data again"
-            ) from error
         if stop.asked:
             break
     if world.any(stop.asked or 0):
@@ -584,12 +579,8 @@ def main() -> None:
         model.requires_grad_(False)
         model.tail.requires_grad_(True)
     advice = check_memory(model, args, device, train_set, world)
-    try:
+    with memory_for(f"{args.outf}: out of memory on {device}; {advice}"):
         train(model, epochs, valid_batches, args, device, checkpoint, data, world, len(valid_set))
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DataError(f"{args.outf}: out of memory on {device}; {advice}") from error
     world.leave()
     if not world.first:
         return
