@@ -9,25 +9,27 @@ last.pth: best.pth would be the one chosen by these very scenes.)
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from drcr import cli
+from drcr.evaluation.figures import plot_curves, plot_reconstruction
+from drcr.evaluation.scoring import median_scene, print_means, read_scores
 from drcr.images import normalise_rgb, read_rgb
 from drcr.matfile import read_cube
-from drcr.plots import plot_curves, plot_reconstruction
-from drcr.walkthrough import middling_scene, print_means, read_scores, step
+from drcr.utils import cli
+from drcr.utils.cli import step
 
 ROOT = Path(__file__).resolve().parent
 DEMO = ROOT / "demo"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the demo."""
     parser = cli.parser(__doc__)
     parser.add_argument("--epochs", type=cli.at_least(1), default=12, help="epochs to train, of 200 iterations each")
-    epochs = parser.parse_args().epochs
+    epochs = parser.parse_args(argv).epochs
     start = time.perf_counter()
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()
@@ -78,7 +80,7 @@ def main() -> None:
         f"in the median scene {np.median(list(ours.values())):.3f} against {np.median(list(theirs.values())):.3f}."
     )
 
-    name = middling_scene(next(iter(tables.values())))
+    name = median_scene(next(iter(tables.values())))
     plot_reconstruction(
         DEMO / "reconstruction.png",
         normalise_rgb(read_rgb(DEMO / "Dataset/Valid_RGB" / f"{name}.jpg")),

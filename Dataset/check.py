@@ -18,7 +18,7 @@ import hashlib
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -29,11 +29,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from drcr import cli
-from drcr.files import DataError
 from drcr.images import IMAGE_SUFFIXES, read_rgb
 from drcr.matfile import check_cube, describe_bands, read_cube, same_bands, wavelengths_of
-from drcr.parallel import available_cores, prepare_process
+from drcr.utils import cli
+from drcr.utils.files import DataError
+from drcr.utils.parallel import available_cores, prepare_process
 
 PARTS = {"Train": "training", "Valid": "validation"}
 
@@ -370,7 +370,7 @@ def print_faults(word: str, faults: list[Fault], everything: bool) -> None:
             print(f"{word}: and {len(texts) - len(shown)} more like these ({kind}); --all names them")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, look at everything, report."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
@@ -384,7 +384,7 @@ def main() -> None:
         help="processes, each with one scene in memory",
     )
     add("--all", action="store_true", help="name every file with a fault, not the first of a kind")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     floor = args.floor
     if not args.data_path.is_dir():
         raise DataError(f"{args.data_path}: no such folder")

@@ -15,17 +15,18 @@ https://www.cs.columbia.edu/CAVE/databases/multispectral/
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from drcr import cli
-from drcr.files import DataError
 from drcr.matfile import WAVELENGTHS
-from drcr.render import DataFolder, add_folder_options, add_image_options, image_options, noise_of
-from drcr.spectra import PARTS, add_size_option, read_split, shrink
+from drcr.preparation.bands import PARTS, add_size_option, read_split, shrink
+from drcr.preparation.render import DataFolder, add_folder_options, add_image_options, image_options, scene_rng
+from drcr.utils import cli
+from drcr.utils.files import DataError
 
 
 def find_scenes(sources: list[Path]) -> dict[str, list[Path]]:
@@ -82,7 +83,7 @@ def read_scene(paths: list[Path]) -> np.ndarray:
     return cube
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and import."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
@@ -92,7 +93,7 @@ def main() -> None:
     add_size_option(parser)
     add_folder_options(parser)
     add_image_options(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     folder = DataFolder(args.out, *image_options(parser, args))
 
     found = find_scenes(args.source)
@@ -100,7 +101,7 @@ def main() -> None:
     scenes = folder.choose(found, read_split(split), args.keep, split)
     for name, part in tqdm(scenes.items(), desc="importing", unit="scene", dynamic_ncols=True):
         cube = shrink(read_scene(found[name]), args.size)
-        folder.write(part, name, cube, WAVELENGTHS, noise_of(args.seed, name))
+        folder.write(part, name, cube, WAVELENGTHS, scene_rng(args.seed, name))
 
     for part in PARTS:
         names = [name for name in scenes if scenes[name] == part]

@@ -21,18 +21,19 @@ Data sets known by name (--dataset), with what is taken for them unless an optio
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from drcr import cli
-from drcr.files import DataError, list_files
-from drcr.formats import CUBE_SUFFIXES, read_any
 from drcr.matfile import WAVELENGTHS, check_cube, describe_bands, same_bands, wavelengths_in_nm
-from drcr.render import DataFolder, add_folder_options, add_image_options, image_options, noise_of
-from drcr.spectra import PARTS, add_size_option, read_split, resample, shrink
+from drcr.preparation.bands import PARTS, add_size_option, read_split, resample, shrink
+from drcr.preparation.formats import CUBE_SUFFIXES, read_cube_file
+from drcr.preparation.render import DataFolder, add_folder_options, add_image_options, image_options, scene_rng
+from drcr.utils import cli
+from drcr.utils.files import DataError, list_files
 
 FILL_UP_TO = 20  # nm outside the measured range that the nearest band may stand for
 
@@ -139,7 +140,7 @@ def import_cube(
     facts = DATASETS.get(args.dataset)
     is_named = path.suffix.lower() in (".mat", ".npz")
     variable = args.variable or (facts.variable if facts and is_named else None)
-    array, wavelengths, first = read_any(path, variable, need_wavelengths=given is None)
+    array, wavelengths, first = read_cube_file(path, variable, need_wavelengths=given is None)
     if given is not None:
         wavelengths = None if isinstance(given, tuple) else given
     elif wavelengths is None and facts:
@@ -190,7 +191,7 @@ def import_cube(
     return Imported(cube, wavelengths, divisor, filled, assumed)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and import."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
@@ -218,7 +219,7 @@ def main() -> None:
     add_folder_options(parser)
     add("--no_rgb", action="store_true", help="write cubes only; put their images into OUT/..._RGB yourself")
     add_image_options(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     folder = DataFolder(args.out, *image_options(parser, args), rgb=not args.no_rgb)
     given = read_wavelength_option(args.wavelengths)
 
@@ -238,7 +239,7 @@ def main() -> None:
                 f"{describe_bands(wavelengths)}; one data set needs the same throughout"
             )
         wavelengths = done.wavelengths
-        folder.write(part, name, done.cube, wavelengths, noise_of(args.seed, name), norm_factor=done.divisor)
+        folder.write(part, name, done.cube, wavelengths, scene_rng(args.seed, name), norm_factor=done.divisor)
         filled.update(done.filled)
         assumed += done.assumed
 

@@ -7,18 +7,19 @@ bands without it) and writes RGB_DIR/NAME.jpg, or .png for --preset clean. Each 
 The challenge's own published camera: --camera RGB_Camera_QE.csv --gains 2.2933984 1 1.62308182
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from drcr import cli
-from drcr.files import DataError, list_files, write_atomically
 from drcr.images import IMAGE_SUFFIXES
 from drcr.matfile import check_cube, read_cube, wavelengths_of
-from drcr.render import add_folder_options, add_image_options, image_options, noise_of, render_rgb
+from drcr.preparation.render import add_folder_options, add_image_options, image_options, render_rgb, scene_rng
+from drcr.utils import cli
+from drcr.utils.files import DataError, list_files, write_atomically
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and render."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
@@ -26,7 +27,7 @@ def main() -> None:
     add("--rgb_dir", type=Path, default="./Valid_RGB", help="folder for the images")
     add_folder_options(parser)
     add_image_options(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     camera, imaging = image_options(parser, args)
 
     cubes = list_files(args.spectral_dir, (".mat",), "spectral cubes")
@@ -42,7 +43,7 @@ def main() -> None:
         cube = read_cube(path)
         check_cube(cube, path)
         wavelengths = wavelengths_of(path, cube.shape[2])
-        image = render_rgb(cube, wavelengths, camera, imaging, noise_of(args.seed, name), str(path))
+        image = render_rgb(cube, wavelengths, camera, imaging, scene_rng(args.seed, name), str(path))
         write_atomically(args.rgb_dir / f"{name}{imaging.suffix}", lambda file, image=image: file.write(image))
     print(f"{len(cubes)} images in {args.rgb_dir} ({args.preset}, {args.camera})")
 

@@ -9,18 +9,19 @@ Writes OUT/Train_spectral/ARAD_1K_0001.mat ..., OUT/Train_RGB/ARAD_1K_0001.jpg .
 never overwritten.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from drcr import cli
 from drcr.matfile import WAVELENGTHS
-from drcr.render import DataFolder, add_folder_options, add_image_options, image_options
-from drcr.simulation import SceneModel, illuminant
+from drcr.preparation.render import DataFolder, add_folder_options, add_image_options, image_options
+from drcr.preparation.simulation import SceneModel, illuminant
+from drcr.utils import cli
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and write the scenes."""
     scene = SceneModel()
     parser = cli.parser(__doc__)
@@ -71,7 +72,7 @@ def main() -> None:
         help="stray light, part of the scene's mean; keeps values above 0",
     )
     add_image_options(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if not args.radii[0] < args.radii[1] or args.exponent <= 1 or max(args.texture, args.shading) > 10:
         parser.error("MIN below MAX, an exponent above 1, texture and shading of 10 at most are needed")
     if args.n_train > 900:

@@ -30,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,18 +46,19 @@ from torch.utils.data import DataLoader, RandomSampler
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from drcr import cli, matfile, metrics
+from drcr import matfile, metrics
 from drcr.camera import Camera
 from drcr.checkpoint import load_model, save_checkpoint
+from drcr.compute.device import Precision, choose_device, for_training, native_bf16
 from drcr.data import TrainPatches
-from drcr.device import Precision, choose_device, for_training, native_bf16
-from drcr.files import DataError, write_atomically
 from drcr.images import normalise_rgb, read_rgb
 from drcr.model import DRCR
-from drcr.parallel import available_cores
+from drcr.preparation.render import PRESETS, render_rgb
+from drcr.preparation.simulation import SceneModel
 from drcr.reconstruct import Reconstructor
-from drcr.render import PRESETS, render_rgb
-from drcr.simulation import SceneModel
+from drcr.utils import cli
+from drcr.utils.files import DataError, write_atomically
+from drcr.utils.parallel import available_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "train"))
@@ -551,7 +552,7 @@ def table(stage: str, results: list[Result], rates: dict[str, float]) -> list[st
     return lines
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, measure, print the table, write it as JSON."""
     parser = cli.parser(__doc__)
     parser.add_argument("--stages", nargs="+", choices=STAGES, metavar="STAGE", help="some of the stages only")
@@ -559,7 +560,7 @@ def main() -> None:
     parser.add_argument("--batch", type=cli.at_least(1), help="patches a training step (default: 16 on CUDA, else 2)")
     parser.add_argument("--quick", action="store_true", help="a minute's look: smaller images, fewer scenes, once")
     parser.add_argument("--json", type=Path, default="bench.json", help="file to write")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     cuda = torch.cuda.is_available()
     # on a CPU, files and network together are what reconstruct and write are

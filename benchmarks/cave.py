@@ -18,16 +18,18 @@ is last.pth: best.pth would be chosen by the very scenes that it is scored on.
 import os
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from drcr import cli
-from drcr.files import list_files, write_atomically
+from drcr.cube import raise_to_floor
+from drcr.evaluation.figures import plot_curves, plot_reconstruction
+from drcr.evaluation.scoring import Scores, median_scene, print_means, read_scores
 from drcr.images import IMAGE_SUFFIXES, normalise_rgb, read_rgb
 from drcr.matfile import read_cube
-from drcr.plots import plot_curves, plot_reconstruction
-from drcr.prepare import raise_to_floor
-from drcr.scoring import HEADINGS
-from drcr.walkthrough import Scores, middling_scene, print_means, read_scores, step
+from drcr.metrics import HEADINGS
+from drcr.utils import cli
+from drcr.utils.cli import step
+from drcr.utils.files import list_files, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOOR, MIN_RADIANCE = 0.01, 0.02
@@ -120,7 +122,7 @@ def markdown(track: str, tables: dict[str, Scores]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the tracks."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
@@ -128,14 +130,14 @@ def main() -> None:
     add("--out", type=Path, default="../cave", help="folder for data, runs and results")
     add("--tracks", nargs="+", choices=tuple(TRACKS), default=tuple(TRACKS), help="tracks to run")
     add("--network", default=NETWORK, metavar="OPTIONS", help="main.py's options for the network's size, in quotes")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     out = args.out.resolve()
     source = shlex.quote(os.path.relpath(args.source.resolve(), ROOT / "Dataset"))
     for track in args.tracks:
         start = time.perf_counter()
         tables = run_track(track, source, out, args.network)
-        draw(out / track, middling_scene(tables["network"]))
+        draw(out / track, median_scene(tables["network"]))
         text = markdown(track, tables)
         write_atomically(out / track / "RESULTS.md", lambda file, text=text: file.write(text.encode()))
         print(f"\n{track}, mean over {len(tables['network']) - 1} scenes, {time.perf_counter() - start:.0f} s")

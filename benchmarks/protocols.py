@@ -5,26 +5,28 @@ the MRAE of both. Simulated scenes of the released size:
 python ../Dataset/simulate.py --n_train 0 --n_valid 5 --out five
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from drcr import cli, metrics
+from drcr import metrics
 from drcr.checkpoint import load_model
-from drcr.files import list_files
 from drcr.images import IMAGE_SUFFIXES, normalise_rgb, read_rgb
 from drcr.matfile import read_cube
 from drcr.reconstruct import reconstruct
+from drcr.utils import cli
+from drcr.utils.files import list_files
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, run both protocols, print a line an image."""
     parser = cli.parser(__doc__)
     parser.add_argument("--RGB_dir", type=Path, default="../Dataset/Valid_RGB", help="folder of images")
     parser.add_argument("--model_dir", type=Path, default="../test/model/model.pth", help="checkpoint")
     parser.add_argument("--path_gt", type=Path, help="folder of true cubes")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     model = load_model(args.model_dir)
     print(f"{'image':16}{'above last 16 rows':>20}{'last 16 rows':>14}{'MRAE released':>15}{'MRAE padded':>13}")

@@ -7,26 +7,27 @@ On two sets of scenes, with RGB images by the preset real-world, dark values rai
 
 Each is a folder of OUT with the data and the runs. Scored is the last checkpoint, not the best, on the validation
 scenes, which no run saw: the MRAE of main.py's validation, and once more with images as other cameras might have
-stored them (drcr.recipe.disturb, the same disturbances for all). What an interrupted run has finished is kept. At the
-end OUT/RESULTS.md has the table.
+stored them (drcr.training.recipe.disturb, the same disturbances for all). What an interrupted run has finished is
+kept. At the end OUT/RESULTS.md has the table.
 """
 
 import csv
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from drcr import cli
 from drcr.checkpoint import load_model
 from drcr.data import ValidImages
-from drcr.files import write_atomically
 from drcr.metrics import mrae
-from drcr.recipe import PARTS, disturb
 from drcr.reconstruct import reconstruct
-from drcr.walkthrough import step
+from drcr.training.recipe import PARTS, disturb
+from drcr.utils import cli
+from drcr.utils.cli import step
+from drcr.utils.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOOR = 0.01
@@ -59,7 +60,7 @@ def score(run: Path, valid: ValidImages) -> tuple[float, float]:
     return float(last["valid_loss"]), float(np.mean(disturbed))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the recipes."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
@@ -69,7 +70,7 @@ def main() -> None:
     add("--recipes", nargs="+", default=RECIPES, metavar="RECIPE", help="recipes, as main.py reads them")
     add("--seeds", nargs="+", type=cli.at_least(0), default=(0,), metavar="SEED", help="runs of each, to be averaged")
     add("--training", default=TRAINING, metavar="OPTIONS", help="main.py's other options, in quotes")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     source = shlex.quote(os.path.relpath(args.source.resolve(), ROOT / "Dataset"))
     lines = []

@@ -14,8 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from drcr.files import DataError
 from drcr.matfile import WAVELENGTHS
+from drcr.utils.files import DataError
 
 
 class Camera:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from drcr.device import exact_fp32
-from drcr.files import DataError, write_atomically
+from drcr.compute.device import exact_fp32
 from drcr.matfile import WAVELENGTHS
 from drcr.model import DRCR
+from drcr.utils.files import DataError, write_atomically
 
 # The authors' names (tests/data/released_state_dict.csv) -> ours. The quarter scale's own two kernels,
 # denosing.conv4_33 and conv4_11, are in every released checkpoint and used by none: they go nowhere.

@@ -5,6 +5,7 @@ for are touched.
 """
 
 import bisect
+import json
 import math
 from collections.abc import Iterator
 from itertools import accumulate
@@ -18,11 +19,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from drcr.distributed import World
-from drcr.files import DataError
+from drcr.compute.memory import free_memory
+from drcr.cube import describe_floor
 from drcr.images import normalise_rgb
-from drcr.memory import free_memory
-from drcr.prepare import describe_floor, patch_grid, read_index
+from drcr.training.distributed import World
+from drcr.utils.files import DataError
+
+INDEX = "index.json"
+
+
+def read_index(out: Path) -> dict | None:
+    """Return the index of a folder that an earlier run finished, None if there is none."""
+    try:
+        index = json.loads((out / INDEX).read_text())
+        return index if "wavelengths" in index else None
+    except (OSError, ValueError):
+        return None
+
+
+def patch_grid(height: int, width: int, patch_size: int, stride: int) -> tuple[int, int]:
+    """Return how many full windows fit down and across, with corners at multiples of the stride."""
+    return (height - patch_size) // stride + 1, (width - patch_size) // stride + 1
 
 
 class _Scene:
@@ -92,7 +109,7 @@ def _dark_values(index: dict) -> str | None:
     return None if index["floor"] is None else describe_floor(index["floor"], index["raised"], index["n_values"])
 
 
-def _made_of(index: dict) -> dict:
+def _provenance(index: dict) -> dict:
     return {name: index[name] for name in ("patch_size", "stride", "floor", "scenes")}
 
 
@@ -112,8 +129,8 @@ class TrainPatches(Dataset):
 
     Item i is (rgb, cube), float32: (3, p, p) in [0, 1], and (bands, p, p) > 0; patches row by row, left to right,
     scene by scene, as the released code numbers them. `names` of the scenes; `wavelengths` of the bands, in nm;
-    `dark_values`: what the preparation did about them, in a line, or None; `made_of`: patch size, stride, floor and
-    scenes. Raises DataError if the folder is not prepared.
+    `dark_values`: what the preparation did about them, in a line, or None; `provenance`: patch size, stride, floor
+    and scenes. Raises DataError if the folder is not prepared.
     """
 
     def __init__(self, path: str | Path, cache: bool = False) -> None:
@@ -124,7 +141,7 @@ class TrainPatches(Dataset):
         self.path, self.names = Path(path), index["scenes"]
         self.patch_size, self.stride = index["patch_size"], index["stride"]
         self.wavelengths, self.dark_values = index["wavelengths"], _dark_values(index)
-        self.made_of = _made_of(index)
+        self.provenance = _provenance(index)
         self._grids = [patch_grid(*scene.size, self.patch_size, self.stride) for scene in self._scenes]
         self._ends = list(accumulate(rows * columns for rows, columns in self._grids))
         if cache:
@@ -257,7 +274,7 @@ class ValidImages(Dataset):
     def __init__(self, path: str | Path, drop_rows: int = 2) -> None:
         """Open the prepared folder `path`."""
         index, self._scenes = _open_index(path)
-        self.path, self.made_of = Path(path), _made_of(index)
+        self.path, self.provenance = Path(path), _provenance(index)
         self.names, self.drop_rows = index["scenes"], drop_rows
         self.wavelengths, self.dark_values = index["wavelengths"], _dark_values(index)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from drcr.files import DataError, list_files
+from drcr.utils.files import DataError, list_files
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.io
 from numpy.typing import ArrayLike
 
-from drcr.files import BROKEN, DataError, write_hdf5
+from drcr.utils.files import BROKEN, DataError, write_hdf5
 
 CUBE_NAMES = ("cube", "rad")
 WAVELENGTHS = np.arange(400.0, 701.0, 10.0)

@@ -9,6 +9,16 @@ import torch
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
+HEADINGS = {
+    "mrae": ("MRAE", 4),
+    "rmse": ("RMSE", 4),
+    "psnr": ("PSNR dB", 2),
+    "sam": ("SAM deg", 2),
+    "ssim": ("SSIM", 4),
+}
+"""The scores, by their name in drcr.metrics: heading, digits."""
+SCORES = tuple(HEADINGS)
+
 
 def _tensors(rec: np.ndarray, truth: np.ndarray) -> tuple[Tensor, Tensor]:
     """Return both cubes as tensors, after a check that they belong together."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NPMReading = Literal["released", "paper"]
+NPMVariant = Literal["released", "paper"]
 SLOPE = 0.2
 """Of LeakyReLU, the activation after every convolution in NPM (but the two kernels) and DRCR blocks."""
 
@@ -101,7 +101,7 @@ class NonLocalPurification(nn.Module):
     and so in their weights. "paper": each scale has its own, as in the paper's figure.
     """
 
-    def __init__(self, channels: int, reading: NPMReading) -> None:
+    def __init__(self, channels: int, reading: NPMVariant) -> None:
         """`channels` = C in and out."""
         super().__init__()
         self.kernels = nn.ModuleList(TwoKernels(channels) for _ in range({"released": 2, "paper": 3}[reading]))
@@ -142,7 +142,7 @@ class DRCR(nn.Module):
         out_channels: int = 31,
         channels: int = 100,
         n_blocks: int = 10,
-        npm: NPMReading = "released",
+        npm: NPMVariant = "released",
     ) -> None:
         """Build the network; the defaults are the released one's.
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from drcr.device import filtering_pays
-from drcr.files import DataError
-from drcr.memory import free_memory, memory_for
+from drcr.compute.device import winograd_pays
+from drcr.compute.memory import free_memory, memory_for
+from drcr.compute.streaming import Streamed, pad_channels
 from drcr.model import DRCR
-from drcr.streaming import Streamed, pad_channels
+from drcr.utils.files import DataError
 
 Protocol = Literal["padded", "released"]
 
@@ -53,7 +53,7 @@ class Reconstructor:
         self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         if self.device.type == "cuda":
             model = pad_channels(model, 8)  # tensor cores take channels by eights
-        filtered = filtering_pays(self.device, precision, model.architecture["channels"])
+        filtered = winograd_pays(self.device, precision, model.architecture["channels"])
         self._network = Streamed(model, self.dtype, filtered)
         self._cpu_rows = CPU_ROWS["filtered" if filtered else "direct"]
         self.architecture = self._network.model.architecture

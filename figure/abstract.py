@@ -9,6 +9,7 @@ same file. A figure of an earlier run is replaced, another file never.
       --RGB_dir ../cave/real-world/Valid_RGB --illuminant E --non_positive floor 0.01
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,14 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
-from drcr import cli, metrics, plots
-from drcr.colour import ILLUMINANTS, true_colour
-from drcr.comparison import Job, Scene, point, read_scene
-from drcr.files import DataError, list_files
+from drcr import metrics
+from drcr.evaluation import figures as plots
+from drcr.evaluation.colour import ILLUMINANTS, true_colour
+from drcr.evaluation.comparison import Job, Scene, point, read_scene
+from drcr.evaluation.scoring import median_scene, pair_cubes, read_reconstruction, read_truth
 from drcr.images import IMAGE_SUFFIXES
-from drcr.scoring import pair_cubes, read_reconstruction, read_truth
-from drcr.walkthrough import middling_scene
+from drcr.utils import cli
+from drcr.utils.files import DataError, list_files
 
 METHOD = "DRCR Net"
 # inches; at 200 dots an inch twice the pixels of a README's column, so that 8 points stay 8 there
@@ -32,13 +34,13 @@ WIDTH, HEIGHT, SIZE, BASE = 8.3, 2.76, 1.36, 0.68
 DEPTH = np.array([0.8, 0.46])
 
 
-def median_scene(pairs: dict[str, tuple[Path, Path]], floor: float | None) -> str | None:
+def median_of(pairs: dict[str, tuple[Path, Path]], floor: float | None) -> str | None:
     """Return the scene with the median MRAE; None if all truths have values <= 0 and there is no floor."""
     scores = {}
     for name, (rec, gt) in tqdm(pairs.items(), "scoring", unit="scene", dynamic_ncols=True, leave=False):
         if (true := read_truth(gt, floor)) is not None:
             scores[name] = {"mrae": metrics.mrae(read_reconstruction(rec, true[0], gt), true[0])}
-    return middling_scene(scores) if scores else None
+    return median_scene(scores) if scores else None
 
 
 def spectral_colours(cube: np.ndarray, wavelengths: np.ndarray) -> np.ndarray:
@@ -148,7 +150,7 @@ def draw(scene: Scene, citation: str) -> plots.Sheet:
     return sheet
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, choose the scene, draw."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
@@ -170,7 +172,7 @@ def main() -> None:
     )
     add("--citation", metavar="TEXT", help="a line on where the scene is from")
     add("--out", type=Path, default="./abstract.png", help="the figure, .png, .pdf or .svg")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     if args.out.suffix not in (".png", ".pdf", ".svg"):
         parser.error(f"argument --out: {args.out}: .png, .pdf or .svg is needed")
@@ -179,7 +181,7 @@ def main() -> None:
 
     pairs = pair_cubes(args.path_rec, args.path_gt, [args.scene] if args.scene else ())
     images = list_files(args.RGB_dir, IMAGE_SUFFIXES, "RGB images")
-    name = args.scene or median_scene(pairs, args.floor)
+    name = args.scene or median_of(pairs, args.floor)
     if name is None:
         raise DataError(f"{args.path_gt}: every cube has values <= 0; --non_positive floor VALUE keeps them")
     rec, truth = pairs[name]

@@ -19,7 +19,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -29,17 +29,18 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from drcr import cli, metrics
+from drcr import metrics
 from drcr.checkpoint import load_rgb_model
-from drcr.colour import true_colour, white_level
-from drcr.device import choose_device
-from drcr.files import DataError, write_atomically
+from drcr.compute.device import choose_device
+from drcr.evaluation.colour import true_colour, white_level
+from drcr.evaluation.figures import STYLE
+from drcr.evaluation.scoring import read_truth
 from drcr.images import normalise_rgb, read_rgb
 from drcr.matfile import describe_bands, find_wavelengths, same_bands, write_cube
-from drcr.plots import STYLE
+from drcr.metrics import HEADINGS, SCORES
 from drcr.reconstruct import Reconstructor, origin_of, reconstruct_image
-from drcr.scoring import SCORES, read_truth
-from drcr.walkthrough import HEADINGS
+from drcr.utils import cli
+from drcr.utils.files import DataError, write_atomically
 
 COLOUR, BAND, RGB, ERROR = "True colour", "Band", "RGB input", "Error"
 # of the points: Okabe & Ito's, as in the figures, without the yellow, which does not show on white
@@ -254,8 +255,8 @@ def simulate(folder: Path, side: int) -> tuple[Path, Path]:
     """Write a simulated scene of `side` x `side` pixels; return its image and its true cube."""
     from drcr.camera import PRESETS, Camera
     from drcr.matfile import WAVELENGTHS
-    from drcr.render import render_rgb
-    from drcr.simulation import SceneModel
+    from drcr.preparation.render import render_rgb
+    from drcr.preparation.simulation import SceneModel
 
     rng = np.random.default_rng()
     cube = SceneModel(size=(side, side), radii=(8, 96), illuminants=("E",)).render(rng)
@@ -432,7 +433,7 @@ def build(gr: Any, args: argparse.Namespace, folder: Path) -> Any:
     return page
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and serve the page."""
     parser = cli.parser(__doc__)
     parser.add_argument(
@@ -447,7 +448,7 @@ def main() -> None:
         help="images longer or wider than so many pixels are scaled down",
     )
     parser.add_argument("--sessions", type=cli.at_least(1), default=8, help="visitors whose cubes are kept in memory")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     os.environ.update(OFFLINE)
     matplotlib.rcParams.update(STYLE)
     with tempfile.TemporaryDirectory(prefix="drcr-app-") as folder:

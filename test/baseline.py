@@ -10,18 +10,18 @@ writes RESULT_DIR/NAME.mat for each image of RGB_DIR, as test.py does, to be sco
 The ridge penalty is --ridge times the mean squared value of the terms.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from colour.characterisation import polynomial_expansion_Finlayson2015  # the field's library; the terms as published
 from tqdm import tqdm
 
-from drcr import cli
 from drcr.data import ValidImages
-from drcr.files import DataError
 from drcr.images import find_images, normalise_rgb, read_rgb
 from drcr.matfile import check_target, write_cube
+from drcr.utils import cli
+from drcr.utils.files import DataError
 
 TERMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "linear": lambda rgb: rgb,
@@ -54,7 +54,7 @@ def fit(images: ValidImages, method: str, ridge: float) -> np.ndarray:
     return matrix
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, fit, reconstruct."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
@@ -63,7 +63,7 @@ def main() -> None:
     add("--RGB_dir", type=Path, default="../Dataset/Valid_RGB", help="folder of images, or one image")
     add("--result_dir", type=Path, default="./test_results_baseline", help="folder for the .mat files")
     add("--ridge", type=cli.non_negative, help="ridge penalty (default: 0 for linear, 1e-6 for polynomial)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     ridge = {"linear": 0.0, "polynomial": 1e-6}[args.method] if args.ridge is None else args.ridge
     paths = find_images(args.RGB_dir)
     for path in paths:

@@ -12,16 +12,19 @@ the full one, without the pixels whose true radiance (after --non_positive), ave
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from drcr import cli, metrics
-from drcr.files import DataError, write_atomically
-from drcr.prepare import describe_floor
-from drcr.scoring import SCORES, describe_passed_over, pair_cubes, read_reconstruction, read_truth, scores
+from drcr import metrics
+from drcr.cube import describe_floor
+from drcr.evaluation.scoring import describe_passed_over, pair_cubes, read_reconstruction, read_truth, scores
+from drcr.metrics import SCORES
+from drcr.utils import cli
+from drcr.utils.files import DataError, write_atomically
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def score(rec_path: Path, gt_path: Path, floor: float | None, min_radiance: floa
     return Scored(image, raised, truth.size, left_out)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, score each pair, print and write the table."""
     parser = cli.parser(__doc__)
     parser.add_argument("--path_rec", type=Path, default="./test_results", help="folder of reconstructed cubes")
@@ -67,7 +70,7 @@ def main() -> None:
         metavar="VALUE",
         help="print the MRAE also without the pixels whose mean radiance is below VALUE",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.min_radiance and args.min_radiance >= 1:
         parser.error("--min_radiance below 1 is needed: radiance is from 0 to 1")
 

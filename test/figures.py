@@ -15,13 +15,15 @@ files. Figures of an earlier run are replaced, other files never.
 """
 
 import argparse
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from drcr import cli, plots
-from drcr.comparison import KINDS, add_options, draw_all, find_jobs
-from drcr.files import DataError
-from drcr.scoring import describe_passed_over
+from drcr.evaluation import figures as plots
+from drcr.evaluation.comparison import KINDS, add_options, draw_all, find_jobs
+from drcr.evaluation.scoring import describe_passed_over
+from drcr.utils import cli
+from drcr.utils.files import DataError
 
 
 def save(sheet: plots.Sheet, name: str, args: argparse.Namespace) -> None:
@@ -30,7 +32,7 @@ def save(sheet: plots.Sheet, name: str, args: argparse.Namespace) -> None:
         sheet.save(args.out / f"{name}.{form}", args.dpi)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and draw."""
     parser = cli.parser(__doc__)
     add_options(parser)
@@ -39,7 +41,7 @@ def main() -> None:
     add("--format", nargs="+", choices=("pdf", "png", "svg"), default=("pdf", "png"), help="one or more")
     add("--dpi", type=cli.at_least(50), default=200, help="dots an inch: of a PNG, and of the images in the others")
     add("--width", choices=tuple(plots.WIDTHS), default="page", help="a column is 3.35 inches wide, a page 6.9")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     jobs = find_jobs(args)
     names = [f"{job.name}_{kind}" for job in jobs for kind in KINDS] + ["scores", "mrae"]

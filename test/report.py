@@ -13,14 +13,16 @@ with other things in it is left alone.
 
 import shlex
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from drcr import cli, plots
-from drcr.comparison import add_options, draw_all, find_jobs
-from drcr.prepare import describe_floor
-from drcr.report import SUFFIX, check_folder, staging, write_report
-from drcr.scoring import describe_passed_over
+from drcr.cube import describe_floor
+from drcr.evaluation import figures as plots
+from drcr.evaluation.comparison import add_options, draw_all, find_jobs
+from drcr.evaluation.report import SUFFIX, check_folder, staging, write_report
+from drcr.evaluation.scoring import describe_passed_over
+from drcr.utils import cli
 
 
 def save(sheet: plots.Sheet, name: str, folder: Path) -> None:
@@ -28,12 +30,12 @@ def save(sheet: plots.Sheet, name: str, folder: Path) -> None:
     sheet.save(folder / f"{name}.{SUFFIX}", pil_kwargs={"quality": 80})
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, draw, and write the page."""
     parser = cli.parser(__doc__)
     add_options(parser)
     parser.add_argument("--out", type=Path, default="./report", help="folder for the report")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     check_folder(args.out)
     jobs = find_jobs(args)

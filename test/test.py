@@ -8,7 +8,7 @@ read and the last one written while one is reconstructed.
 """
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -16,13 +16,13 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from drcr import cli
 from drcr.checkpoint import load_rgb_model
-from drcr.device import choose_device
-from drcr.files import DataError
+from drcr.compute.device import choose_device
 from drcr.images import find_images, normalise_rgb, read_rgb
 from drcr.matfile import check_target, write_cube
 from drcr.reconstruct import Reconstructor, origin_of, reconstruct_image
+from drcr.utils import cli
+from drcr.utils.files import DataError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -51,7 +51,7 @@ def rows_of_a_strip(text: str) -> int | str:
     return rows
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and reconstruct."""
     parser = cli.parser(__doc__)
     parser.add_argument("--RGB_dir", type=Path, default="../Dataset/Valid_RGB", help="folder of images, or one image")
@@ -85,7 +85,7 @@ def main() -> None:
         "result is the same (each layer gets the rows that it needs, averages are over the whole image), the memory "
         "is not. auto: by the free memory. A feature map that fits in none is kept in a file in RESULT_DIR meanwhile",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     model = load_rgb_model(args.model_dir, choose_device(args.precision))
     paths = find_images(args.RGB_dir)

@@ -1,33 +1,20 @@
 """What the tests share: the golden numbers, a small prepared data set, and a way to run the scripts."""
 
+import io
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from pathlib import Path
+from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pytest
+import torch
+from helpers import DATA, ROOT, load_script
 
-from drcr.prepare import prepare
-
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "tests" / "data"
-SHARED = ROOT.parent / "shared"
-
-
-def peak_memory(*command) -> float:
-    """Run a command; return the MB that the largest of its processes had in memory.
-
-    By way of a small process: the system counts what a process' parent has in memory, too.
-    """
-    code = (
-        "import resource, subprocess, sys\n"
-        "subprocess.run(sys.argv[1:], check=True, capture_output=True)\n"
-        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    command = [sys.executable, "-c", code, sys.executable, *map(str, command)]
-    return int(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout) / 1024
+from drcr.preparation.prepare import prepare
+from drcr.utils import cli
 
 
 @pytest.fixture
@@ -42,17 +29,46 @@ def golden():
 
 
 @pytest.fixture
-def script(tmp_path):
-    """Run one of the project's scripts as a user does; returns the finished process, after a check of its status."""
+def script(tmp_path, monkeypatch):
+    """Run one of the project's scripts as a user does; returns status and output, after a check of the status.
 
-    def run(name, *options, ok=True, **kwargs):
-        process = subprocess.run(
-            [sys.executable, ROOT / name, *map(str, options)], cwd=tmp_path, capture_output=True, text=True, **kwargs
-        )
-        assert (process.returncode == 0) == ok, process.stdout + process.stderr
-        return process
+    In this process, through its `main(argv)`; with `process=True`, or options of subprocess.run, in one of its own.
+    """
+
+    def run(name, *options, ok=True, process=False, **kwargs):
+        argv = [*map(str, options)]
+        if process or kwargs:
+            command = [sys.executable, ROOT / name, *argv]
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, **kwargs)
+        else:
+            monkeypatch.chdir(tmp_path)
+            done = run_here(name, argv)
+        assert (done.returncode == 0) == ok, done.stdout + done.stderr
+        return done
 
     return run
+
+
+def run_here(name, argv):
+    """Run a script's `main(argv)` as its last line does; returns what subprocess.run would."""
+    module, status = load_script(name), 0
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    n_threads, arguments = torch.get_num_threads(), sys.argv
+    sys.argv = [str(ROOT / name), *argv]
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        try:
+            cli.run(module.main, argv)
+        except SystemExit as ended:
+            status = ended.code
+            if isinstance(status, str):
+                print(status, file=sys.stderr)
+                status = 1
+        finally:
+            sys.argv = arguments
+            torch.set_num_threads(n_threads)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    return subprocess.CompletedProcess(argv, status or 0, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture

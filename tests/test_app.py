@@ -13,13 +13,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import DATA, ROOT
+from helpers import DATA, ROOT
 
 from drcr import metrics
+from drcr.cube import raise_to_floor
 from drcr.matfile import WAVELENGTHS, read_cube, read_origin, read_wavelengths, write_cube
-from drcr.prepare import raise_to_floor
-from drcr.scoring import SCORES
-from drcr.walkthrough import HEADINGS
+from drcr.metrics import HEADINGS, SCORES
 
 if importlib.util.find_spec("gradio") is None:
     pytest.skip("needs Gradio: pip install gradio", allow_module_level=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from conftest import DATA
+from helpers import DATA
 
 from drcr.matfile import read_cube, write_cube
 

@@ -1,21 +1,18 @@
 """benchmarks/: the released way is what was recorded of it, and the command measures what it says."""
 
-import importlib.util
 import json
 import os
 
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, ROOT
+from helpers import DATA, load_script
 
 from drcr.checkpoint import load_model, rename_released
 from drcr.images import normalise_rgb, read_rgb
 from drcr.model import DRCR
 
-spec = importlib.util.spec_from_file_location("released", ROOT / "benchmarks/released.py")
-released = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(released)
+released = load_script("benchmarks/released.py")
 
 
 def test_released_reconstruction_is_the_recorded_one(golden):

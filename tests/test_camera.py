@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from conftest import SHARED
+from helpers import SHARED
 
 from drcr.camera import Camera, Imaging
-from drcr.files import DataError
 from drcr.matfile import WAVELENGTHS
+from drcr.utils.files import DataError
 
 RNG = np.random.default_rng(0)
 

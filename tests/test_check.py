@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
-from conftest import DATA, ROOT, peak_memory
+from helpers import DATA, ROOT, peak_memory
 
-from drcr.files import DataError
 from drcr.matfile import read_cube, write_cube
-from drcr.prepare import prepare
+from drcr.preparation.prepare import prepare
+from drcr.utils.files import DataError
 
 CHECK = "Dataset/check.py"
 SIZE = (40, 48)

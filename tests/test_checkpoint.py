@@ -5,12 +5,12 @@ import sys
 
 import pytest
 import torch
-from conftest import DATA, ROOT
+from helpers import DATA, ROOT
 
 from drcr.checkpoint import load_model, read_checkpoint, save_checkpoint
-from drcr.files import DataError
 from drcr.matfile import read_cube
 from drcr.model import DRCR
+from drcr.utils.files import DataError
 
 AUTHORS = DATA / "model_c16_b2.pth"
 

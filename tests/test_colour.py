@@ -2,9 +2,9 @@ import colour
 import numpy as np
 import pytest
 
-from drcr.colour import ILLUMINANTS, true_colour, white_level
-from drcr.files import DataError
+from drcr.evaluation.colour import ILLUMINANTS, true_colour, white_level
 from drcr.matfile import WAVELENGTHS
+from drcr.utils.files import DataError
 
 
 @pytest.mark.parametrize("illuminant", ILLUMINANTS)

@@ -9,27 +9,16 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
-from conftest import DATA, ROOT, peak_memory
+from helpers import DATA, ROOT, make_scenes, peak_memory
 from torch.utils.data import DataLoader
 
 from drcr.data import TrainPatches, ValidImages
-from drcr.files import DataError
 from drcr.matfile import WAVELENGTHS, read_cube, write_cube
-from drcr.parallel import in_order
-from drcr.prepare import prepare
+from drcr.preparation.prepare import prepare
+from drcr.utils.files import DataError
+from drcr.utils.parallel import in_order
 
 DATASET = DATA / "Dataset"
-
-
-def make_scenes(folder, count, size=(20, 24)):
-    """Write `count` scenes into folder/s and folder/r; return both."""
-    rng = np.random.default_rng(0)
-    (folder / "s").mkdir(parents=True)
-    (folder / "r").mkdir()
-    for i in range(count):
-        write_cube(folder / f"s/scene{i:03}.mat", rng.random((*size, 31)) + 0.1)
-        cv2.imwrite(str(folder / f"r/scene{i:03}.png"), rng.integers(0, 256, (*size, 3), np.uint8))
-    return folder / "s", folder / "r"
 
 
 def test_patches_equal_the_released_ones_in_value_and_order(golden, prepared):
@@ -159,7 +148,7 @@ def write_or_die(job):
 
 def test_processes_end_with_a_killed_parent():
     code = "for _ in in_order(abs, range(9), 2): print(flush=True); time.sleep(60)"
-    command = [sys.executable, "-c", f"import time\nfrom drcr.parallel import in_order\n{code}"]
+    command = [sys.executable, "-c", f"import time\nfrom drcr.utils.parallel import in_order\n{code}"]
     parent = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -212,7 +201,9 @@ def test_images_too_small_to_validate_with(tmp_path):
 def test_killed_and_run_again_it_finishes(tmp_path):
     spectral, rgb = make_scenes(tmp_path, 60, size=(64, 64))
     out = tmp_path / "prepared"
-    code = f"from drcr.prepare import prepare; prepare({str(spectral)!r}, {str(rgb)!r}, {str(out)!r}, 16, 8)"
+    code = (
+        f"from drcr.preparation.prepare import prepare; prepare({str(spectral)!r}, {str(rgb)!r}, {str(out)!r}, 16, 8)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
     while len(list(out.glob("*.h5"))) < 5:
         time.sleep(0.001)

@@ -6,7 +6,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, SHARED
+from helpers import ROOT, SHARED
 
 from drcr.images import read_rgb
 from drcr.matfile import read_cube

@@ -11,7 +11,7 @@ from test_train import rows
 
 from drcr.checkpoint import read_checkpoint
 from drcr.data import Epochs, TrainPatches
-from drcr.distributed import World
+from drcr.training.distributed import World
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from conftest import DATA, ROOT
+from helpers import DATA, ROOT
 from matplotlib import colormaps
 
-from drcr.files import DataError
 from drcr.images import read_rgb
 from drcr.matfile import read_cube, write_cube
+from drcr.utils.files import DataError
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,15 @@ from itertools import combinations
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from drcr import cli, metrics, plots
-from drcr.comparison import add_options, find_jobs, read_scene
-from drcr.files import DataError
+from drcr import metrics
+from drcr.evaluation import figures as plots
+from drcr.evaluation.comparison import add_options, find_jobs, read_scene
 from drcr.matfile import WAVELENGTHS, write_cube
+from drcr.utils import cli
+from drcr.utils.files import DataError
 
 RNG = np.random.default_rng(3)
 KINDS = ("colour", "bands", "errors", "spectra", "mrae")

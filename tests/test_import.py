@@ -9,13 +9,13 @@ import pytest
 import scipy.io
 import spectral.io.envi
 import tifffile
-from conftest import ROOT, SHARED
+from helpers import ROOT, SHARED
 
-from drcr.files import DataError
-from drcr.formats import read_any
 from drcr.images import read_rgb
 from drcr.matfile import WAVELENGTHS, read_cube, read_wavelengths, write_cube
-from drcr.spectra import read_split, resample, shrink
+from drcr.preparation.bands import read_split, resample, shrink
+from drcr.preparation.formats import read_cube_file
+from drcr.utils.files import DataError
 
 CAVE, CUBES, RENDER = "Dataset/import_cave.py", "Dataset/import_cubes.py", "Dataset/render_rgb.py"
 rng = np.random.default_rng(5)
@@ -546,7 +546,7 @@ def test_damaged_files_end_in_one_line(tmp_path, kind):
             data[random.integers(min(len(data), 2000))] = random.integers(256)
         path.write_bytes(data)
         try:
-            read_any(path)
+            read_cube_file(path)
         except DataError as error:
             assert str(path) in str(error)  # noqa: PT017 - some damage does no harm
             refused += 1

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DATA
-from test_data import make_scenes
+from helpers import DATA, make_scenes
 from torch.utils.data import DataLoader, RandomSampler
 
+from drcr.compute.memory import memory_for
 from drcr.data import PatchesOnDevice, TrainPatches
-from drcr.files import DataError
-from drcr.memory import memory_for
-from drcr.prepare import prepare
+from drcr.preparation.prepare import prepare
+from drcr.utils.files import DataError
 
 CPU = torch.device("cpu")
 

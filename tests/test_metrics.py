@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import DATA
+from helpers import DATA
 
 from drcr import metrics
 from drcr.matfile import read_cube, write_cube

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from drcr.model import DRCR
-from drcr.recipe import PARTS, augment, average, disturb, parts_of, read_recipe
+from drcr.training.recipe import PARTS, augment, average, disturb, parts_of, read_recipe
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import DATA
+from helpers import DATA
 
 from drcr.checkpoint import load_model
 from drcr.images import normalise_rgb

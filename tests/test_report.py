@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from drcr import metrics
 from drcr.matfile import WAVELENGTHS, read_cube, write_cube

@@ -11,13 +11,13 @@ import time
 
 import pytest
 import torch
-from conftest import DATA, ROOT
+from helpers import DATA, ROOT
 from test_train import rows
 
 from drcr.checkpoint import find_last, load_model, read_checkpoint, save_last
 from drcr.data import Epochs, TrainPatches
-from drcr.files import DataError
 from drcr.model import DRCR
+from drcr.utils.files import DataError
 
 EPOCHS = 8  # of 4 batches
 OPTIONS = (

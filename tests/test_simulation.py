@@ -1,12 +1,12 @@
 import h5py
 import numpy as np
 import pytest
-from conftest import DATA
+from helpers import DATA
 
-from drcr.files import DataError
 from drcr.images import read_rgb
 from drcr.matfile import WAVELENGTHS, read_cube
-from drcr.simulation import SceneModel, illuminant, reflectances
+from drcr.preparation.simulation import SceneModel, illuminant, reflectances
+from drcr.utils.files import DataError
 
 SMALL = ("--n_train", 2, "--n_valid", 1, "--size", 48, 40, "--radii", 3, 20)
 

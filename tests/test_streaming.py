@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from conftest import peak_memory
+from helpers import peak_memory
 
 from drcr import reconstruct as module
-from drcr.device import native_bf16
-from drcr.memory import free_memory
+from drcr.compute.device import native_bf16
+from drcr.compute.memory import free_memory
+from drcr.compute.streaming import Streamed, pad_channels, tee
 from drcr.model import DRCR
 from drcr.reconstruct import Reconstructor
-from drcr.streaming import Streamed, pad_channels, tee
 
 CPU = torch.device("cpu")
 needs_bf16 = pytest.mark.skipif(not native_bf16(CPU), reason="this processor does not compute in bfloat16 itself")

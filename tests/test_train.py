@@ -1,7 +1,6 @@
 import argparse
 import copy
 import csv
-import importlib.util
 import math
 import os
 import re
@@ -12,17 +11,15 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, ROOT
+from helpers import DATA, ROOT, load_script
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from drcr.checkpoint import load_model, read_checkpoint, rename_released
-from drcr.device import DelayedReading, choose_device, for_training, native_bf16
-from drcr.files import DataError
+from drcr.compute.device import DelayedReading, choose_device, for_training, native_bf16
 from drcr.model import DRCR
+from drcr.utils.files import DataError
 
-spec = importlib.util.spec_from_file_location("train_main", ROOT / "train/main.py")
-train_main = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(train_main)
+train_main = load_script("train/main.py")
 
 CPU = torch.device("cpu")
 needs_bf16 = pytest.mark.skipif(not native_bf16(CPU), reason="this processor does not compute in bfloat16 itself")
@@ -82,8 +79,8 @@ def recipe(outf, **options):
 def test_losses_and_final_weights_equal_the_released_run(golden, tmp_path, monkeypatch, filtered):
     """Convolved directly, as a network so small is, and by F(4, 3), as the full one is on a CPU."""
     if filtered:
-        monkeypatch.setattr("drcr.filtering.CHANNELS", 0)
-        monkeypatch.setattr("drcr.filtering.WIDTH", 0)
+        monkeypatch.setattr("drcr.compute.winograd.CHANNELS", 0)
+        monkeypatch.setattr("drcr.compute.winograd.WIDTH", 0)
     numbers = golden("training_c8_b1")
     model = DRCR(channels=8, n_blocks=1)
     model.load_state_dict(weights(numbers, "w0"))
@@ -325,8 +322,8 @@ def test_gradients_in_bf16_are_those_in_fp32_to_its_precision(trained, monkeypat
     torch.manual_seed(0)
     direct = load_model(ROOT / "test/model/model.pth") if trained else DRCR(channels=32, n_blocks=1)
     rgb, cube = torch.rand(2, 3, 32, 32), torch.rand(2, 31, 32, 32) + 0.1
-    monkeypatch.setattr("drcr.filtering.CHANNELS", 0)
-    monkeypatch.setattr("drcr.filtering.WIDTH", 0)
+    monkeypatch.setattr("drcr.compute.winograd.CHANNELS", 0)
+    monkeypatch.setattr("drcr.compute.winograd.WIDTH", 0)
     fp32, other, own = (for_training(copy.deepcopy(direct), CPU, precision) for precision in ("fp32", "fp32", "bf16"))
     expected = gradients(direct, rgb, cube, "fp32")
     assert (gradients(fp32, rgb, cube, "fp32") - expected).norm() < 1e-4 * expected.norm()
@@ -389,7 +386,7 @@ def test_precisions_that_a_machine_lacks(fails, monkeypatch):
     if not torch.cuda.is_available():
         fails("train/main.py", "--precision", "tf32", names="--precision tf32: ")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("drcr.device.native_bf16", lambda device: False)
+    monkeypatch.setattr("drcr.compute.device.native_bf16", lambda device: False)
     with pytest.raises(DataError, match="bfloat16"):
         choose_device("bf16")
 
@@ -440,7 +437,7 @@ def test_activations_are_half_or_more_of_what_a_step_takes(precision):
     """What passes through in the backward pass is the rest; in a process of its own, for its peak."""
     code = (
         "import resource, sys, torch\n"
-        "from drcr.memory import activation_bytes\n"
+        "from drcr.compute.memory import activation_bytes\n"
         "from drcr.model import DRCR\n"
         "model, count, precision = DRCR(channels=32, n_blocks=3), 40, sys.argv[1]\n"
         "estimate = count * activation_bytes(model, torch.device('cpu'), 64, precision)\n"

@@ -3,19 +3,20 @@
 Half precision keeps 11 bits of each weight; test.py takes such a file as any other, and computes with it in fp32.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from drcr import cli
 from drcr.checkpoint import load_model, save_checkpoint
-from drcr.files import DataError
+from drcr.utils import cli
+from drcr.utils.files import DataError
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, write the file."""
     parser = cli.parser(__doc__)
     parser.add_argument("--checkpoint", type=Path, default="./RealWorldResults/best.pth", help="checkpoint to store")
     parser.add_argument("--out", type=Path, default="../test/model/model.pth", help="file to write")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.out.exists():
         raise DataError(f"{args.out}: is there already; choose another --out, or remove it")
 

@@ -32,7 +32,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -46,19 +46,19 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from drcr import checkpoint as checkpointing
-from drcr import cli
 from drcr.checkpoint import build_model, read_checkpoint
+from drcr.compute.device import DelayedReading, Precision, choose_device, for_training, native_bf16
+from drcr.compute.memory import activation_bytes, free_memory, memory_for
 from drcr.data import Epochs, TrainPatches, ValidImages
-from drcr.device import DelayedReading, Precision, choose_device, for_training, native_bf16
-from drcr.distributed import World, restarted
-from drcr.files import DataError, write_atomically
+from drcr.evaluation.figures import plot_curves
 from drcr.matfile import describe_bands, same_bands
-from drcr.memory import activation_bytes, free_memory, memory_for
 from drcr.metrics import mrae
 from drcr.model import DRCR
-from drcr.plots import plot_curves
-from drcr.recipe import CLIP_NORM, PARTS, augment, average, parts_of, read_recipe
 from drcr.schedule import cosine_lr, poly_lr
+from drcr.training.distributed import World, restarted
+from drcr.training.recipe import CLIP_NORM, PARTS, augment, average, parts_of, read_recipe
+from drcr.utils import cli
+from drcr.utils.files import DataError, write_atomically
 
 COLUMNS = ("epoch", "iteration", "seconds", "learning_rate", "train_loss", "valid_loss")
 # what a resumed run must share
@@ -377,7 +377,7 @@ def check_memory(
     return advice
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, open data and network, train."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
@@ -472,7 +472,7 @@ def main() -> None:
     add("--seed", type=cli.at_least(0), default=0, help="seed of the starting weights and of the patches' order")
     workers = 4 if torch.cuda.is_available() else 0
     add("--num_workers", type=cli.at_least(0), default=workers, help="processes that cut patches beside this one")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     world = World.join()
     if not world.first:
@@ -492,14 +492,14 @@ def main() -> None:
             f"{args.valid_data_path}: {describe_bands(valid_set.wavelengths)}, but {args.train_data_path} has "
             f"{describe_bands(train_set.wavelengths)}; prepare both from the same data set"
         )
-    floors = [part.made_of["floor"] for part in (train_set, valid_set)]
+    floors = [part.provenance["floor"] for part in (train_set, valid_set)]
     if floors[0] != floors[1]:
         words = ["skip" if floor is None else f"floor {floor:g}" for floor in floors]
         raise DataError(
             f"{args.valid_data_path}: prepared with --non_positive {words[1]}, but {args.train_data_path} with "
             f"{words[0]}; prepare both alike"
         )
-    data = {"train": train_set.made_of, "valid": valid_set.made_of}
+    data = {"train": train_set.provenance, "valid": valid_set.provenance}
     checkpoint = None
     if restarted():
         args.resume = "auto"
@@ -536,8 +536,8 @@ def main() -> None:
         ]
         if different:
             raise DataError(f"{args.resume}: was trained with {' '.join(different)}; give the same to go on")
-        for part, made_of in (checkpoint.get("data") or data).items():
-            changed = [name for name, value in made_of.items() if value != data[part][name]]
+        for part, provenance in (checkpoint.get("data") or data).items():
+            changed = [name for name, value in provenance.items() if value != data[part][name]]
             if changed:
                 raise DataError(
                     f"{args.resume}: its {part} data had another {', '.join(changed)}; prepare them as before, or "

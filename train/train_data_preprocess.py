@@ -11,13 +11,14 @@ twice: one file a scene, as large as its cube and image. Interrupted and started
 stopped; another --patch_size or --stride later costs nothing.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from drcr import cli
-from drcr.prepare import prepare, report
+from drcr.preparation.prepare import prepare, report
+from drcr.utils import cli
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and prepare the folder."""
     parser = cli.parser(__doc__)
     parser.add_argument(
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--train_data_path", type=Path, default="./dataset/Train", help="folder to write")
     cli.add_non_positive(parser)
     cli.add_num_workers(parser, "scenes prepared side by side, each in a process of its own; 0: one after the other")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     result = prepare(
         args.data_path / "Train_spectral",

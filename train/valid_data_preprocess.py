@@ -5,13 +5,14 @@ A scene whose cube has any value <= 0 is left out and named, as in the released 
 keeps it, as for the training data. Interrupted and started again, it goes on where it stopped.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from drcr import cli
-from drcr.prepare import prepare, report
+from drcr.preparation.prepare import prepare, report
+from drcr.utils import cli
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and prepare the folder."""
     parser = cli.parser(__doc__)
     parser.add_argument(
@@ -20,7 +21,7 @@ def main() -> None:
     parser.add_argument("--valid_data_path", type=Path, default="./dataset/Valid", help="folder to write")
     cli.add_non_positive(parser)
     cli.add_num_workers(parser, "scenes prepared side by side, each in a process of its own; 0: one after the other")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     result = prepare(
         args.data_path / "Valid_spectral",

@@ -1,5 +1,6 @@
 """Scoring a reconstruction against its truth, as compute_mrae.py prints it: pairing, checks, clipping, scores."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,19 +8,13 @@ import numpy as np
 import torch
 
 from drcr import metrics
-from drcr.files import DataError, list_files
+from drcr.cube import raise_to_floor
 from drcr.matfile import check_cube, describe_bands, find_wavelengths, read_cube, same_bands
-from drcr.prepare import raise_to_floor
+from drcr.metrics import HEADINGS, SCORES
+from drcr.utils.files import DataError, list_files
 
-HEADINGS = {
-    "mrae": ("MRAE", 4),
-    "rmse": ("RMSE", 4),
-    "psnr": ("PSNR dB", 2),
-    "sam": ("SAM deg", 2),
-    "ssim": ("SSIM", 4),
-}
-"""The scores, by their name in drcr.metrics: heading, digits."""
-SCORES = tuple(HEADINGS)
+Scores = dict[str, dict[str, float]]
+"""Of one method: the scores by scene; the row `average` is last."""
 
 
 def pair_cubes(path_rec: Path, path_gt: Path, scenes: Sequence[str] = ()) -> dict[str, tuple[Path, Path]]:
@@ -81,3 +76,23 @@ def scores(rec: np.ndarray, truth: np.ndarray) -> list[float]:
     # the last printed digit depends on the order of summing, and so on the threads; the released lines are for one
     torch.set_num_threads(1)
     return [getattr(metrics, name)(rec, truth) for name in SCORES]
+
+
+def read_scores(path: Path) -> Scores:
+    """Return the scores that compute_mrae.py wrote, by scene and score; the last row is the average."""
+    with open(path, newline="") as file:
+        return {row.pop("name"): {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)}
+
+
+def median_scene(scores: Scores) -> str:
+    """Return the scene whose MRAE is the median's: a picture should not show the best one."""
+    names = sorted((name for name in scores if name != "average"), key=lambda name: scores[name]["mrae"])
+    return names[len(names) // 2]
+
+
+def print_means(tables: dict[str, Scores]) -> None:
+    """Print the average scores of each method."""
+    print(f"{'':34}" + "".join(f"{heading:>9}" for heading, _ in HEADINGS.values()))
+    for name, table in tables.items():
+        mean = table["average"]
+        print(f"{name:34}" + "".join(f"{mean[score]:9.{digits}f}" for score, (_, digits) in HEADINGS.items()))

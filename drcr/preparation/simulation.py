@@ -12,8 +12,8 @@ import numpy as np
 from colour.quality.cfi2017 import load_TCS_CIE2017
 from scipy.ndimage import gaussian_filter
 
-from drcr.files import DataError
 from drcr.matfile import WAVELENGTHS
+from drcr.utils.files import DataError
 
 
 def reflectances() -> np.ndarray:

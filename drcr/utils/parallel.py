@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import cv2
 
-from drcr.files import DataError
+from drcr.utils.files import DataError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

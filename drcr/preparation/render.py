@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from drcr import cli
 from drcr.camera import PRESETS, Camera, Imaging
-from drcr.files import DataError, write_atomically
 from drcr.images import IMAGE_SUFFIXES
 from drcr.matfile import write_cube
+from drcr.utils import cli
+from drcr.utils.files import DataError, write_atomically
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def image_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     return Camera(args.camera, args.gains), imaging
 
 
-def noise_of(seed: int, name: str) -> np.random.Generator:
+def scene_rng(seed: int, name: str) -> np.random.Generator:
     """Return the random numbers of a scene's noise; they depend on `seed` and the scene's name alone."""
     return np.random.default_rng([seed, zlib.crc32(os.fsencode(name))])
 

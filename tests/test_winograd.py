@@ -1,4 +1,4 @@
-"""drcr/filtering.py."""
+"""drcr/compute/winograd.py."""
 
 import copy
 
@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from drcr.filtering import (
-    FilteredConv2d,
+from drcr.compute.winograd import (
+    WinogradConv2d,
     as_image,
     convolve_parts,
     join,
     kernels,
     scratch,
     split,
-    use_filtering,
+    use_winograd,
 )
 from drcr.metrics import mrae
 from drcr.model import DRCR
@@ -23,7 +23,7 @@ from drcr.model import DRCR
 
 @pytest.fixture(autouse=True)
 def narrow_maps_too(monkeypatch):
-    monkeypatch.setattr("drcr.filtering.WIDTH", 0)
+    monkeypatch.setattr("drcr.compute.winograd.WIDTH", 0)
 
 
 @pytest.mark.parametrize(("first", "height"), [(0, 18), (-1, 16), (-1, 13), (-1, 1)])
@@ -59,8 +59,8 @@ def test_values_and_gradients_are_the_direct_ones(height, bias):
     torch.manual_seed(0)
     direct = nn.Conv2d(5, 6, 3, padding=1, bias=bias).double()
     filtered = copy.deepcopy(direct)
-    use_filtering(filtered)
-    assert type(filtered) is FilteredConv2d
+    use_winograd(filtered)
+    assert type(filtered) is WinogradConv2d
     x = torch.randn(2, 5, height, 7, dtype=torch.float64)
     results = []
     for conv in (direct, filtered):
@@ -77,7 +77,7 @@ def test_rounding_is_no_worse_than_the_direct_way():
     torch.manual_seed(0)
     models = [DRCR(n_blocks=1)]
     models += [copy.deepcopy(models[0]), copy.deepcopy(models[0]).double()]
-    use_filtering(models[1])
+    use_winograd(models[1])
     rgb, cube = torch.rand(1, 3, 32, 32), torch.rand(1, 31, 32, 32) + 0.1
     gradients = []
     for model in models:
@@ -93,7 +93,7 @@ def test_rounding_is_no_worse_than_the_direct_way():
 def test_only_3x3_convolutions_with_zeros_around_and_the_same_parameters():
     model = DRCR(channels=8, n_blocks=1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    use_filtering(model)
+    use_winograd(model)
     direct = {name for name, module in model.named_modules() if type(module) is nn.Conv2d}
     assert direct == {"stem.0", "stem.2", "tail.0", "tail.2", "npm.kernels.0.conv1x1", "npm.kernels.1.conv1x1"}
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -103,7 +103,7 @@ def test_narrow_maps_are_convolved_directly(monkeypatch):
     conv = nn.Conv2d(4, 4, 3, padding=1)
     x = torch.rand(1, 4, 8, 16)
     expected = conv(x)
-    use_filtering(conv)
+    use_winograd(conv)
     assert not torch.equal(conv(x), expected)
-    monkeypatch.setattr("drcr.filtering.WIDTH", 17)
+    monkeypatch.setattr("drcr.compute.winograd.WIDTH", 17)
     assert torch.equal(conv(x), expected)

@@ -23,9 +23,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.textpath import TextPath
 
-from drcr.files import write_atomically
 from drcr.matfile import WAVELENGTHS
-from drcr.scoring import HEADINGS, SCORES
+from drcr.metrics import HEADINGS, SCORES
+from drcr.utils.files import write_atomically
 
 WIDTHS = {"column": 3.35, "page": 6.9}
 """Inches, of a paper with two columns."""

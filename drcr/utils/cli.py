@@ -4,12 +4,15 @@ import argparse
 import errno
 import math
 import os
+import shlex
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from drcr.files import DataError
-from drcr.parallel import available_cores
+from drcr.utils.files import DataError
+from drcr.utils.parallel import available_cores
 
 
 class ManualFormatter(argparse.RawDescriptionHelpFormatter):
@@ -131,12 +134,15 @@ class Stop:
             signal.signal(number, handler)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a script's main function; what a user can cause ends in one line on stderr and exit status 1."""
+def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
+    """Run a script's main function with `argv` (None: the command line).
+
+    What a user can cause ends in one line on stderr and exit status 1.
+    """
     # a scheduler's SIGTERM unwinds like Ctrl-C, so that temporary files are removed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        main()
+        main(argv)
     except DataError as error:
         sys.exit(f"error: {str(error).rsplit('DataError: ', 1)[-1].strip()}")  # a DataLoader's process adds its trace
     except BrokenPipeError:  # as with `python compute_mrae.py | head`: end in silence
@@ -151,3 +157,10 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("\nstopped; nothing half-written is left", file=sys.stderr)
         sys.exit(130)
+
+
+def step(folder: Path, command: str) -> None:
+    """Run `python COMMAND` in one of the project's folders, as the README has it, and print it."""
+    print(f"\n$ cd {folder.name} && python {command}", flush=True)
+    if subprocess.run([sys.executable, *shlex.split(command)], cwd=folder).returncode:
+        raise DataError("stopped: the command above failed")

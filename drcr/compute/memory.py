@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from drcr.files import DataError
+from drcr.utils.files import DataError
 
 
 def free_memory(device: torch.device) -> int:

@@ -5,9 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from drcr import filtering
-from drcr.files import DataError
+from drcr.compute import winograd
 from drcr.model import DRCR
+from drcr.utils.files import DataError
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -32,13 +32,13 @@ def native_bf16(device: torch.device) -> bool:
     return torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported()
 
 
-def filtering_pays(device: torch.device, precision: Precision, channels: int) -> bool:
+def winograd_pays(device: torch.device, precision: Precision, channels: int) -> bool:
     """Tell whether half the multiplications are worth the additions that F(4, 3) needs, in a network of `channels`.
 
     Not in small ones, not on CUDA, where cuDNN chooses among such algorithms itself, nor where AMX multiplies
     bfloat16 ten times as fast as the processor adds (benchmarks/README.md).
     """
-    if device.type != "cpu" or channels < filtering.CHANNELS:
+    if device.type != "cpu" or channels < winograd.CHANNELS:
         return False
     return not (precision == "bf16" and torch.cpu._is_amx_tile_supported())
 
@@ -69,13 +69,14 @@ def for_training(
     """Move a network to a device, laid out for speed in a precision, and return what to call in its place.
 
     Its parameters stay float32, under their names. Channels last, which tensor cores and oneDNN want; where it pays,
-    half the multiplications (drcr/filtering.py), but not `compiled`, by torch.compile: that takes nn.Conv2d as it is.
+    half the multiplications (compute/winograd.py), but not `compiled`, by torch.compile, which takes nn.Conv2d as it
+    is.
     """
     model.to(device, memory_format=torch.channels_last)
     if compiled:
         return torch.compile(model, dynamic=False)  # for two sizes: whole batches, and an epoch's last
-    if filtering_pays(device, precision, model.architecture["channels"]):
-        filtering.use_filtering(model)
+    if winograd_pays(device, precision, model.architecture["channels"]):
+        winograd.use_winograd(model)
     return model
 
 

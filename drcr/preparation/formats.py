@@ -6,15 +6,15 @@ import numpy as np
 import spectral.io.envi  # SPy, the field's reader of ENVI files
 import tifffile  # scikit-image's reader of scientific TIFF
 
-from drcr.files import BROKEN, DataError
 from drcr.matfile import CUBE_NAMES, read_cube, read_wavelengths, wavelengths_in_nm
+from drcr.utils.files import BROKEN, DataError
 
 CUBE_SUFFIXES = (".mat", ".npy", ".npz", ".hdr", ".tif", ".tiff")
 NAMES = (*CUBE_NAMES, "ref")  # ref: Harvard's
 WAVELENGTH_NAMES = ("bands", "wavelengths", "wavelength", "wl", "lambda")
 
 
-def read_any(
+def read_cube_file(
     path: Path, variable: str | None = None, need_wavelengths: bool = True
 ) -> tuple[np.ndarray, np.ndarray | None, bool]:
     """Read a cube of any of the formats.

@@ -160,7 +160,7 @@ class _Filtered(torch.autograd.Function):
         return of_x, of_weight, of_bias
 
 
-class FilteredConv2d(nn.Conv2d):
+class WinogradConv2d(nn.Conv2d):
     """A 3x3 `nn.Conv2d` with zero padding of 1, computed by F(4, 3), with gradients; for the CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -172,8 +172,8 @@ class FilteredConv2d(nn.Conv2d):
         return _Filtered.apply(x.permute(0, 2, 3, 1).contiguous(), self.weight, self.bias).permute(0, 3, 1, 2)
 
 
-def use_filtering(model: nn.Module) -> None:
+def use_winograd(model: nn.Module) -> None:
     """Let 3x3 convolutions that pad with zeros be computed by F(4, 3); the parameters stay as they are."""
     for module in model.modules():
         if type(module) is nn.Conv2d and module.kernel_size == (3, 3) and module.padding_mode == "zeros":
-            module.__class__ = FilteredConv2d
+            module.__class__ = WinogradConv2d

@@ -12,9 +12,9 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from drcr.comparison import KINDS, Result
-from drcr.files import DataError, write_atomically
-from drcr.scoring import HEADINGS, SCORES
+from drcr.evaluation.comparison import KINDS, Result
+from drcr.metrics import HEADINGS, SCORES
+from drcr.utils.files import DataError, write_atomically
 
 GENERATOR = '<meta name="generator" content="drcr.report">'
 PICTURES, STAGING = "pictures", ".pictures.tmp"

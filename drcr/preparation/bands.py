@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from drcr import cli
-from drcr.files import DataError
+from drcr.utils import cli
+from drcr.utils.files import DataError
 
 PARTS = ("Train", "Valid")
 

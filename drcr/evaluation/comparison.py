@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from drcr import cli, plots
-from drcr.colour import ILLUMINANTS, true_colour, white_level
-from drcr.files import DataError, list_files
+from drcr.evaluation import figures as plots
+from drcr.evaluation.colour import ILLUMINANTS, true_colour, white_level
+from drcr.evaluation.scoring import pair_cubes, read_reconstruction, read_truth, scores
 from drcr.images import IMAGE_SUFFIXES, read_rgb
 from drcr.matfile import read_origin, wavelengths_of
-from drcr.parallel import in_order
-from drcr.scoring import pair_cubes, read_reconstruction, read_truth, scores
+from drcr.utils import cli
+from drcr.utils.files import DataError, list_files
+from drcr.utils.parallel import in_order
 
 KINDS = ("colour", "bands", "errors", "spectra", "mrae")
 """The figures of a scene."""

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from drcr.files import DataError
 from drcr.matfile import WAVELENGTHS
+from drcr.utils.files import DataError
 
 ILLUMINANTS = ("D65", "D50", "A", "E", "FL2", "LED-B3")
 """CIE illuminants to choose from: daylight, warmer daylight, incandescent, equal energy, fluorescent, LED."""

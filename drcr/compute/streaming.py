@@ -6,7 +6,7 @@ further. `tee` keeps what the skip connections want later. So nothing is compute
 is approximate, and a few strips of each layer are all there is at a time. Only the CRMs' averages need the whole
 image: the blocks run one after the other, and between them one feature map is kept.
 
-3x3 convolutions are computed by minimal filtering (drcr/filtering.py), with half the multiplications.
+3x3 convolutions are computed by minimal filtering (drcr/compute/winograd.py), with half the multiplications.
 """
 
 import copy
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from drcr.filtering import BIAS_PART, as_image, convolve_parts, join, kernels, scratch, split
+from drcr.compute.winograd import BIAS_PART, as_image, convolve_parts, join, kernels, scratch, split
 from drcr.model import DRCR, SLOPE, DRCRBlock, TwoKernels
 
 Edge = Literal["zero", "reflect", "replicate"]

@@ -14,12 +14,12 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from drcr.files import DataError, list_files, write_atomically, write_hdf5
+from drcr.cube import describe_floor, raise_to_floor
+from drcr.data import INDEX, patch_grid, read_index
 from drcr.images import IMAGE_SUFFIXES, read_rgb
 from drcr.matfile import check_cube, describe_bands, read_cube, same_bands, wavelengths_of
-from drcr.parallel import in_order
-
-INDEX = "index.json"
+from drcr.utils.files import DataError, list_files, write_atomically, write_hdf5
+from drcr.utils.parallel import in_order
 
 
 def pair_by_name(spectral_dir: Path, rgb_dir: Path) -> list[tuple[str, Path, Path]]:
@@ -47,15 +47,6 @@ def _source(cube_path: Path, rgb_path: Path, floor: float | None) -> np.bytes_:
     """Return a text that changes when one of a scene's source files does, or what is done with them."""
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in (cube_path, rgb_path)]
     return np.bytes_(json.dumps([*stats, floor]))  # of fixed length: HDF5 spends 4 kB on one of variable length
-
-
-def read_index(out: Path) -> dict | None:
-    """Return the index of a folder that an earlier run finished, None if there is none."""
-    try:
-        index = json.loads((out / INDEX).read_text())
-        return index if "wavelengths" in index else None
-    except (OSError, ValueError):
-        return None
 
 
 @dataclass(frozen=True)
@@ -220,11 +211,6 @@ def prepare(
     return result
 
 
-def raise_to_floor(cube: np.ndarray, floor: float) -> tuple[np.ndarray, int]:
-    """Return a cube with its values below `floor` raised to it, and how many they were."""
-    return np.maximum(cube, np.float32(floor)), int(np.count_nonzero(cube < np.float32(floor)))
-
-
 def _check_size(path: Path, height: int, width: int, patch_size: int | None) -> None:
     """Raise DataError if a patch is larger than the image, or the image too small to validate with."""
     if patch_size is None and (height < 6 or width < 4):  # the network takes 4 x 4, the loader drops two rows
@@ -247,11 +233,6 @@ def _write_scene(path: Path, cube: np.ndarray, rgb: np.ndarray, source: np.bytes
     write_hdf5(path, {"cube": cube.transpose(2, 0, 1), "rgb": rgb.transpose(2, 0, 1)}, fill)
 
 
-def patch_grid(height: int, width: int, patch_size: int, stride: int) -> tuple[int, int]:
-    """Return how many full windows fit down and across, with corners at multiples of the stride."""
-    return (height - patch_size) // stride + 1, (width - patch_size) // stride + 1
-
-
 def report(result: Prepared, out: Path) -> None:
     """Print what `prepare` did."""
     total = len(result.scenes) + len(result.left_out)
@@ -263,11 +244,3 @@ def report(result: Prepared, out: Path) -> None:
         print(f"left out: {', '.join(result.left_out)}")
     if result.floor is not None:
         print(describe_floor(result.floor, result.raised, result.n_values))
-
-
-def describe_floor(floor: float, raised: list[int], n_values: int) -> str:
-    """Return a line on what was done about dark values."""
-    return (
-        f"dark values: {sum(raised):,} of {n_values:,} ({sum(raised) / n_values:.2%}), in "
-        f"{np.count_nonzero(raised)} of {len(raised)} scenes, raised to {floor:g}"
-    )

@@ -1,0 +1,1 @@
+"""Preparation: cubes and images of any kind become prepared scenes."""

@@ -1,0 +1,1 @@
+"""Training: prepared scenes become checkpoints."""

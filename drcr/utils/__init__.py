@@ -1,0 +1,1 @@
+"""What all rooms use: command line, files, processes."""
