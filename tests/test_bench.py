@@ -71,7 +71,7 @@ def test_a_way_that_fails_ends_the_benchmark(script, tmp_path):
     )
     options = ("--quick", "--stages", "load", "--json", "out.json")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    printed = script("benchmarks/bench.py", *options, ok=False, env=environment).stderr
+    printed = script("benchmarks/bench.py", *options, process=True, ok=False, env=environment).stderr
     assert "RuntimeError: broken" in printed
     assert printed.splitlines()[-1].startswith("error: load: ours failed")
     assert {path.name for path in tmp_path.glob("*[!_]")} == {"sitecustomize.py"}

@@ -38,6 +38,16 @@ class DataError(ValueError):
     """Something about the user's input is wrong; the message names the file and says what to do."""
 
 
+def refuse_foreign(path: Path, is_ours: Callable[[Path], bool], what: str, remedy: str) -> None:
+    """Raise DataError if a file or folder that is about to be written or removed exists and is not ours.
+
+    The one guard of this project: `is_ours(path)` recognises what an earlier run wrote, such as `what` ("a
+    reconstruction"); `remedy` says what else to do ("choose another --result_dir").
+    """
+    if path.exists() and not is_ours(path):
+        raise DataError(f"{path}: exists and is not {what}; {remedy}")
+
+
 def write_atomically(path: str | Path, write: Callable[[Any], None]) -> None:
     """Write a file so that `path` is either the old file, complete, or the new one, complete.
 
