@@ -1,7 +1,7 @@
 """Score reconstructed cubes: MRAE and RMSE as the released code prints them, PSNR, SAM and SSIM.
 
-PATH_REC/NAME.mat is compared with PATH_GT/NAME.mat. The reconstruction is clipped to [0, 1] first. Scenes whose ground
-truth has any value <= 0 are skipped, and their names printed, because a relative error is not defined there. With
+Compares PATH_REC/NAME.mat with PATH_GT/NAME.mat. The reconstruction is clipped to [0, 1] first. Scenes with any
+ground truth value <= 0 are skipped, and their names printed, because a relative error is not defined there. With
 --non_positive floor VALUE they are scored: values of the ground truth below VALUE are raised to VALUE, as in data
 preparation, and counted. Each score is taken over all pixels and bands of an image, then averaged over the images.
 PSNR is for a peak of 1, SAM is in degrees, SSIM is the mean over bands (nan below 11 x 11 pixels).
@@ -46,17 +46,16 @@ class Scored:
 def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--path_rec", type=Path, default="./test_results", help="folder of reconstructed cubes")
-    parser.add_argument(
-        "--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of ground truth cubes"
-    )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the scores to FILE, one line per image")
+    add = parser.add_argument
+    add("--path_rec", type=Path, default="./test_results", help="folder of reconstructed cubes")
+    add("--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of ground truth cubes")
+    add("--csv", type=Path, metavar="FILE", help="also write the scores to FILE, one line per image")
     cli.add_non_positive(
         parser,
         skip="scenes whose ground truth has any value <= 0 are skipped",
         floor="values of the ground truth below VALUE are raised to it, and counted",
     )
-    parser.add_argument(
+    add(
         "--min_radiance",
         type=cli.positive,
         metavar="VALUE",

@@ -10,14 +10,11 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
-from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -40,7 +37,6 @@ from drcr.evaluation.comparison import (
 from drcr.evaluation.scoring import scores
 from drcr.evaluation.sheet import (
     EDGE,
-    ERROR_MAP,
     GAP,
     LINE,
     MAX_HEIGHT,
@@ -48,9 +44,11 @@ from drcr.evaluation.sheet import (
     SMALL,
     TRUTH,
     WIDTHS,
+    ImageBlock,
     Sheet,
     by_rows,
     draw_image,
+    draw_image_rows,
     draw_legend,
     fit,
     styled,
@@ -68,73 +66,17 @@ Save = Callable[[Sheet, str], None]
 """Writes a figure under a name without suffix."""
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Rows of images by label, the value drawn white in each column, and the label of the errors' colour bar."""
-
-    rows: dict[str, list[np.ndarray]]
-    peaks: list[float]
-    bar: str = ""
-
-
-def _image_rows(sheet: Sheet, titles: list[str], blocks: list[_Block]) -> None:
-    """Draw blocks of images below one another, in columns under `titles`."""
-    height, width = next(iter(blocks[0].rows.values()))[0].shape[:2]
-    n_rows, n = sum(len(block.rows) for block in blocks), len(titles)
-    bar = 0.66 if any(block.bar for block in blocks) else 0.0
-    label = 2 * LINE + 0.02
-    room = sheet.width - 2 * EDGE - label - bar - (n - 1) * GAP
-    w = min(room / n, (MAX_HEIGHT - 0.4 - n_rows * GAP) / n_rows * width / height)
-    h = w * height / width
-    left = EDGE + label + (room - n * w) / 2
-    size = min(8, 8 * 0.95 * w / max(text_width(title, 8) for title in titles))
-    sheet.y += LINE + EDGE
-    for i, block in enumerate(blocks):
-        top = sheet.y
-        for name, images in block.rows.items():
-            for column, (image, peak) in enumerate(zip(images, block.peaks, strict=True)):
-                axes = sheet.axes(left + column * (w + GAP), sheet.y, w, h)
-                scale = {"cmap": ERROR_MAP, "vmin": 0, "vmax": peak}
-                if not block.bar:
-                    # values are linear: screens and printers expect the curve of sRGB
-                    scale = {"cmap": "gray", "norm": PowerNorm(1 / 2.2, 0, peak, clip=True)}
-                drawn = draw_image(axes, image, **scale)
-                if sheet.y == top and i == 0:
-                    axes.set_title(titles[column], size=size)
-                if column == 0:
-                    text, points = fit(name, h, 8)
-                    axes.set_ylabel(text, size=points, linespacing=1.05)
-            sheet.y += h + GAP
-        if block.bar:
-            axes = sheet.axes(left + n * (w + GAP), top, 0.09, sheet.y - GAP - top)
-            _colour_bar(sheet, axes, drawn, block, sheet.y - top, bar)
-        sheet.y += GAP * (i < len(blocks) - 1)
-    sheet.y -= 0 if bar else GAP  # the lower half of the 0 beside the bar needs this gap
-
-
-def _colour_bar(sheet: Sheet, axes: Axes, drawn: AxesImage, block: _Block, height: float, width: float) -> None:
-    """Draw the colour bar of a block of error maps, in `axes` within a strip of `width`."""
-    peak = block.peaks[0]
-    # halves of 1 and 2, thirds of 3, fifths of 5: few digits
-    parts = {"3": 3, "5": 5}.get(f"{peak:e}"[0], 2)
-    ticks = [peak * i / parts for i in range(parts + 1)]
-    colours = sheet.figure.colorbar(drawn, cax=axes, extend="max", ticks=ticks, format="%g")
-    colours.outline.set_linewidth(0.4)
-    colours.set_label(block.bar, size=min(8, 8 * height / text_width(block.bar, 8)))
-    axes.yaxis.set_label_coords((width - 0.16) / 0.09, 0.5)
-
-
 def _band_titles(wavelengths: np.ndarray, bands: list[int]) -> list[str]:
     return [f"{wavelengths[band]:.0f} nm" for band in bands]
 
 
-def _bands(truth: np.ndarray, recs: Cubes, bands: list[int]) -> _Block:
+def _bands(truth: np.ndarray, recs: Cubes, bands: list[int]) -> ImageBlock:
     rows = {name: [cube[..., band] for band in bands] for name, cube in {"ground truth": truth, **recs}.items()}
     # scaled to the brightest pixel, one highlight would leave the rest dark
-    return _Block(rows, [float(np.percentile(image, 99.5)) for image in rows["ground truth"]])
+    return ImageBlock(rows, [float(np.percentile(image, 99.5)) for image in rows["ground truth"]])
 
 
-def _errors(truth: np.ndarray, recs: Cubes, bands: list[int], relative: bool, mean: bool) -> _Block:
+def _errors(truth: np.ndarray, recs: Cubes, bands: list[int], relative: bool, mean: bool) -> ImageBlock:
     """Return the error maps of bands, after the mean over all bands if `mean`, on one scale."""
     rows, peaks = {}, []
     for name, rec in recs.items():
@@ -148,7 +90,7 @@ def _errors(truth: np.ndarray, recs: Cubes, bands: list[int], relative: bool, me
     peak = float(next(n for n in (1, 2, 3, 5, 10) if n * step >= peak * 0.999) * step)  # a round number
     if relative:
         peak = min(peak, 1.0)  # a larger error is wrong altogether
-    return _Block(rows, [peak] * (len(bands) + mean), "relative error" if relative else "absolute error")
+    return ImageBlock(rows, [peak] * (len(bands) + mean), "relative error" if relative else "absolute error")
 
 
 def _mark_points(axes: Axes, points: Sequence[tuple[int, int]], patch: int, width: int) -> None:
@@ -317,7 +259,7 @@ def plot_bands(truth: np.ndarray, recs: Cubes, wavelengths: np.ndarray, bands: l
         Width of the figure in inches.
     """
     sheet = Sheet(width)
-    _image_rows(sheet, _band_titles(wavelengths, bands), [_bands(truth, recs, bands)])
+    draw_image_rows(sheet, _band_titles(wavelengths, bands), [_bands(truth, recs, bands)])
     return sheet
 
 
@@ -329,7 +271,7 @@ def plot_errors(truth: np.ndarray, recs: Cubes, wavelengths: np.ndarray, bands: 
     """
     sheet = Sheet(width)
     blocks = [_errors(truth, recs, bands, relative, mean=True) for relative in (False, True)]
-    _image_rows(sheet, ["all bands", *_band_titles(wavelengths, bands)], blocks)
+    draw_image_rows(sheet, ["all bands", *_band_titles(wavelengths, bands)], blocks)
     return sheet
 
 
@@ -460,8 +402,8 @@ def plot_reconstruction(
     sheet = Sheet(WIDTHS["page"])
     first = {name: rec}
     errors = _errors(truth, first, bands, relative=True, mean=False)
-    errors = _Block({"relative error": errors.rows[name]}, errors.peaks, "|error| / truth")
-    _image_rows(sheet, _band_titles(wavelengths, bands), [_bands(truth, first, bands), errors])
+    errors = ImageBlock({"relative error": errors.rows[name]}, errors.peaks, "|error| / truth")
+    draw_image_rows(sheet, _band_titles(wavelengths, bands), [_bands(truth, first, bands), errors])
     sheet.y += 0.15
     _spectra(sheet, rgb, "RGB input", truth, recs, wavelengths, pick_points(truth), 1)
     sheet.save(path)

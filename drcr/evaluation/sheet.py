@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
@@ -188,6 +190,62 @@ def draw_image(axes: Axes, image: np.ndarray, title: str = "", **style: Any) -> 
     # values are interpolated, not their colours: a PDF then holds one byte per pixel, and only colours of the scale
     stage = "rgba" if image.ndim == 3 else "data"
     return axes.imshow(image, aspect="auto", interpolation="antialiased", interpolation_stage=stage, **style)
+
+
+@dataclass(frozen=True)
+class ImageBlock:
+    """Rows of images by label, the value drawn white in each column, and the label of the errors' colour bar."""
+
+    rows: dict[str, list[np.ndarray]]
+    peaks: list[float]
+    bar: str = ""
+
+
+def draw_image_rows(sheet: Sheet, titles: list[str], blocks: list[ImageBlock]) -> None:
+    """Draw blocks of images below one another, in columns under `titles`, and move `sheet.y` below them."""
+    height, width = next(iter(blocks[0].rows.values()))[0].shape[:2]
+    n_rows, n = sum(len(block.rows) for block in blocks), len(titles)
+    bar = 0.66 if any(block.bar for block in blocks) else 0.0
+    label = 2 * LINE + 0.02
+    room = sheet.width - 2 * EDGE - label - bar - (n - 1) * GAP
+    w = min(room / n, (MAX_HEIGHT - 0.4 - n_rows * GAP) / n_rows * width / height)
+    h = w * height / width
+    left = EDGE + label + (room - n * w) / 2
+    size = min(8, 8 * 0.95 * w / max(text_width(title, 8) for title in titles))
+    sheet.y += LINE + EDGE
+    for i, block in enumerate(blocks):
+        top = sheet.y
+        for name, images in block.rows.items():
+            for column, (image, peak) in enumerate(zip(images, block.peaks, strict=True)):
+                axes = sheet.axes(left + column * (w + GAP), sheet.y, w, h)
+                scale = {"cmap": ERROR_MAP, "vmin": 0, "vmax": peak}
+                if not block.bar:
+                    # values are linear: screens and printers expect the curve of sRGB
+                    scale = {"cmap": "gray", "norm": PowerNorm(1 / 2.2, 0, peak, clip=True)}
+                drawn = draw_image(axes, image, **scale)
+                if sheet.y == top and i == 0:
+                    axes.set_title(titles[column], size=size)
+                if column == 0:
+                    text, points = fit(name, h, 8)
+                    axes.set_ylabel(text, size=points, linespacing=1.05)
+            sheet.y += h + GAP
+        if block.bar:
+            axes = sheet.axes(left + n * (w + GAP), top, 0.09, sheet.y - GAP - top)
+            _colour_bar(sheet, axes, drawn, block, sheet.y - top, bar)
+        sheet.y += GAP * (i < len(blocks) - 1)
+    sheet.y -= 0 if bar else GAP  # the lower half of the 0 beside the bar needs this gap
+
+
+def _colour_bar(sheet: Sheet, axes: Axes, drawn: AxesImage, block: ImageBlock, height: float, width: float) -> None:
+    """Draw the colour bar of a block of error maps, in `axes` within a strip of `width`."""
+    peak = block.peaks[0]
+    # halves of 1 and 2, thirds of 3, fifths of 5: few digits
+    parts = {"3": 3, "5": 5}.get(f"{peak:e}"[0], 2)
+    ticks = [peak * i / parts for i in range(parts + 1)]
+    colours = sheet.figure.colorbar(drawn, cax=axes, extend="max", ticks=ticks, format="%g")
+    colours.outline.set_linewidth(0.4)
+    colours.set_label(block.bar, size=min(8, 8 * height / text_width(block.bar, 8)))
+    axes.yaxis.set_label_coords((width - 0.16) / 0.09, 0.5)
 
 
 def draw_legend(sheet: Sheet, x: float, width: float, names: Sequence[str], truth: bool, columns: int = 0) -> None:
