@@ -203,7 +203,7 @@ def origin_of(model_path: str | Path, protocol: Protocol = "padded", precision: 
 
 
 class _CallableModule(ModuleType):
-    """Python binds `drcr.reconstruct` to this module once it is imported; `from drcr import reconstruct` needs a call."""
+    """Lets `from drcr import reconstruct` be called: once this module is imported, Python gives it that name."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> np.ndarray:
         return reconstruct(*args, **kwargs)
