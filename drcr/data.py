@@ -49,16 +49,27 @@ class _PreparedScene:
 
     def __init__(self, path: Path) -> None:
         try:
+            self.path, self.n_bytes, self._in_memory = path, path.stat().st_size, False
             with h5py.File(path) as file:
-                self._layout = {
-                    name: (file[name].id.get_offset(), file[name].dtype, file[name].shape) for name in ("cube", "rgb")
-                }
-                self.peak = float(file["rgb"].attrs["peak"])
-        except (OSError, KeyError) as error:
+                self._layout = {name: self._locate(file, name) for name in ("cube", "rgb")}
+                self.peak = float(np.float64(file["rgb"].attrs["peak"]))  # pyright: ignore[reportArgumentType]
+            (_, *size), (_, *cube_size) = self._layout["rgb"][2], self._layout["cube"][2]
+            self.size = size[0], size[1]
+            if size != cube_size:
+                raise ValueError("image and cube differ in size")
+        except (OSError, LookupError, ValueError, TypeError, RuntimeError) as error:
             raise DataError(f"{path}: missing or damaged; run the preparation again") from error
-        self.path, self.n_bytes, self._in_memory = path, path.stat().st_size, False
-        self.size = self._layout["rgb"][2][1:]
         self._arrays: dict[str, np.ndarray] = {}
+
+    def _locate(self, file: h5py.File, name: str) -> tuple[int, np.dtype, tuple[int, ...]]:
+        """Return a data set's place in the file, type and shape."""
+        dataset = file[name]
+        if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 3:
+            raise ValueError(f"{name} is not an array of three dimensions")
+        offset = dataset.id.get_offset()
+        if offset is None or offset + dataset.nbytes > self.n_bytes:
+            raise ValueError(f"{name} is not in the file, in one piece")
+        return offset, dataset.dtype, dataset.shape
 
     def _set_arrays(self, contents: np.ndarray) -> None:
         for name, (offset, dtype, shape) in self._layout.items():

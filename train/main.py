@@ -257,7 +257,8 @@ def new_model(args: argparse.Namespace, train_set: TrainPatches) -> DRCR:
         model = DRCR(out_channels=n_bands, channels=args.channels, n_blocks=args.n_blocks, npm=args.npm)
     else:
         trained = build_model(read_checkpoint(args.init), args.init)
-        model = DRCR(**trained.architecture | {"out_channels": n_bands})
+        architecture: dict[str, Any] = {**trained.architecture, "out_channels": n_bands}
+        model = DRCR(**architecture)
         weights = trained.state_dict()
         if not same_bands(trained.wavelengths or (), train_set.wavelengths):
             del weights["tail.2.weight"]
@@ -342,7 +343,7 @@ def check_batch_fits(
 
 def loading_options(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Return the options of the DataLoaders."""
-    options = {"num_workers": args.num_workers, "pin_memory": device.type == "cuda"}
+    options: dict[str, Any] = {"num_workers": args.num_workers, "pin_memory": device.type == "cuda"}
     if args.num_workers:  # forked processes share what is in memory
         options |= {"prefetch_factor": 4, "multiprocessing_context": "fork"}
     return options

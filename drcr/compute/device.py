@@ -77,8 +77,10 @@ def for_training(model: DRCR, device: torch.device, *, compiled: bool = False) -
     compiled : bool
         Return the network compiled by torch.compile.
     """
-    model.to(device, memory_format=torch.channels_last)
-    return torch.compile(model, dynamic=False) if compiled else model  # two sizes: full batches, an epoch's last
+    model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if compiled:  # for two sizes: full batches, and the last of an epoch
+        return torch.compile(model, dynamic=False)  # pyright: ignore[reportReturnType]
+    return model
 
 
 class DelayedReading:

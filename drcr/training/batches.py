@@ -125,7 +125,7 @@ class EpochBatches:
         """`keys`: of the whole batches, one list per batch."""
         self._patches, self._keys, self._world = patches, keys, world
         # where there are fewer patches than processes, some train on a patch that has no weight
-        self._own = [world.share(batch) or batch[:1] for batch in keys]
+        self._own = [list(world.share(batch)) or batch[:1] for batch in keys]
         self._loader = DataLoader(source, batch_sampler=self._own, worker_init_fn=_prepare_worker, **loading)
 
     def __len__(self) -> int:

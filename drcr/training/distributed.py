@@ -28,11 +28,12 @@ class World:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
             backend = "cpu:gloo,cuda:nccl"
-        store, rank, size = next(dist.rendezvous("env://"))
+        store, rank, size = next(dist.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage]
         if os.environ["GROUP_WORLD_SIZE"] == "1":
             # after a restart the store still holds the addresses of the old processes; with several machines, each
             # has its own count of restarts
-            store = dist.PrefixStore(f"restart{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+            prefix = f"restart{os.environ['TORCHELASTIC_RESTART_COUNT']}"
+            store = dist.PrefixStore(prefix, store)  # pyright: ignore[reportPrivateImportUsage]
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         return cls(rank, size)
 

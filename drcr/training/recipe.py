@@ -106,7 +106,8 @@ def degrade(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         rgb = np.minimum(rng.poisson(rgb * electrons) / electrons, 1)
     if compressed:
         file = Imaging(quality=int(rng.integers(50, 96))).encode(np.round(rgb * 255).astype(np.uint8))
-        rgb = cv2.cvtColor(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB) / 255
+        decoded = np.asarray(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR))
+        rgb = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) / 255
     return rgb.astype(np.float32)
 
 
