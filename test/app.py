@@ -36,7 +36,7 @@ from drcr.evaluation.colour import true_colour, white_level
 from drcr.evaluation.figures import STYLE
 from drcr.evaluation.scoring import read_truth
 from drcr.images import normalise_rgb, read_rgb
-from drcr.matfile import describe_bands, find_wavelengths, same_bands, write_cube
+from drcr.matfile import describe_bands, same_bands, write_cube
 from drcr.metrics import HEADINGS, SCORES
 from drcr.reconstruct import Reconstructor, origin_of, reconstruct_image
 from drcr.utils import cli
@@ -113,12 +113,12 @@ class Scene:
 
         Raises DataError if it is no cube, or not this image's.
         """
-        truth, raised = read_truth(path, floor)
-        bands = len(self.wavelengths)
+        cube, raised = read_truth(path, floor)
+        truth, bands = cube.values, len(self.wavelengths)
         if truth.shape != self.cube.shape:
             theirs, ours = ("{} x {} pixels, {} bands".format(*shape) for shape in (truth.shape, self.cube.shape))
             raise DataError(f"{path}: {theirs}, but the reconstruction is {ours}")
-        if not same_bands(find_wavelengths(path, bands), self.wavelengths):
+        if not same_bands(cube.require_wavelengths(), self.wavelengths):
             raise DataError(f"{path}: other wavelengths than the reconstruction's {describe_bands(self.wavelengths)}")
         rec = self.cube.clip(0, 1)
         self.truth, self.truth_path, self.floor = truth, path, floor

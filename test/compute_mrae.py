@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from drcr import metrics
 from drcr.cube import describe_floor
-from drcr.evaluation.scoring import describe_passed_over, pair_cubes, read_reconstruction, read_truth, scores
+from drcr.evaluation.scoring import describe_skipped, pair_cubes, read_reconstruction, read_truth, scores
 from drcr.metrics import SCORES
 from drcr.utils import cli
 from drcr.utils.files import DataError, write_atomically
@@ -43,8 +43,9 @@ def score(rec_path: Path, gt_path: Path, floor: float | None, min_radiance: floa
     true = read_truth(gt_path, floor)
     if true is None:
         return None
-    truth, raised = true
-    rec = read_reconstruction(rec_path, truth, gt_path)
+    cube, raised = true
+    truth = cube.values
+    rec = read_reconstruction(rec_path, cube).values
     image, left_out = scores(rec, truth), 0.0
     if min_radiance is not None:
         bright = metrics.bright_pixels(truth, min_radiance)
@@ -121,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raised = [image.raised for image in images.values()]
         print(describe_floor(args.floor, raised, sum(image.n_values for image in images.values())))
     if passed_over:
-        print(describe_passed_over(passed_over))
+        print(describe_skipped(passed_over))
     if args.csv:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from drcr.evaluation import figures as plots
 from drcr.evaluation.comparison import KINDS, add_options, draw_all, find_jobs
-from drcr.evaluation.scoring import describe_passed_over
+from drcr.evaluation.scoring import describe_skipped
 from drcr.utils import cli
 from drcr.utils.files import DataError
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"figures of {len(shown)} {'scene' if len(shown) == 1 else 'scenes'} in {args.out}: {', '.join(args.format)}"
     )
     if passed_over:
-        print(describe_passed_over(passed_over))
+        print(describe_skipped(passed_over))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from drcr.cube import describe_floor
 from drcr.evaluation import figures as plots
 from drcr.evaluation.comparison import add_options, draw_all, find_jobs
 from drcr.evaluation.report import SUFFIX, check_folder, staging, write_report
-from drcr.evaluation.scoring import describe_passed_over
+from drcr.evaluation.scoring import describe_skipped
 from drcr.utils import cli
 
 
@@ -48,13 +48,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             raised = [result.raised for result in results.values()]
             notes.append(describe_floor(args.floor, raised, sum(result.n_values for result in results.values())))
         if passed_over:
-            notes.append(describe_passed_over(passed_over))
+            notes.append(describe_skipped(passed_over))
         command = f"python report.py {shlex.join(sys.argv[1:])}"
         methods = {name: path.parent for name, path in jobs[0].recs.items()}
         write_report(args.out, folder, results, notes, command, methods)
     print(f"{len(results)} {'scene' if len(results) == 1 else 'scenes'}: open {args.out / 'index.html'} in a browser")
     if passed_over:
-        print(describe_passed_over(passed_over))
+        print(describe_skipped(passed_over))
 
 
 if __name__ == "__main__":
