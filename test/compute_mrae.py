@@ -91,8 +91,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             continue
         images[name] = image
         with progress.external_write_mode():
-            line = f"{pairs[name][0].name} mrae: {image.scores[0]!s},  rmse: {image.scores[1]!s}"
-            print(line + (f",  {without}: {image.scores[-1]!s}" if without else ""))
+            # colour-science, once imported, makes NumPy print fewer digits than the released lines have
+            with np.printoptions(legacy=False):
+                line = f"{pairs[name][0].name} mrae: {image.scores[0]!s},  rmse: {image.scores[1]!s}"
+                print(line + (f",  {without}: {image.scores[-1]!s}" if without else ""))
     if not images:
         raise DataError(
             f"{args.path_gt}: every cube has values <= 0, there is nothing to score; --non_positive floor VALUE, as "
