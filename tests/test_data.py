@@ -39,10 +39,10 @@ def test_validation_images_equal_the_released_ones(golden, prepared):
             assert np.array_equal(cut, numbers[name][i][:, :-2])  # the released loader drops two rows
 
 
-def test_left_out_scenes_are_named_and_counted(script, tmp_path):
+def test_skipped_scenes_are_named_and_counted(script, tmp_path):
     printed = script("train/train_data_preprocess.py", "--data_path", DATASET, "--patch_size", 16).stdout
-    assert "left out ARAD_1K_0002" in printed
-    assert "2 of 3 scenes prepared, 1 left out" in printed
+    assert "skipped ARAD_1K_0002" in printed
+    assert "2 of 3 scenes prepared, 1 skipped" in printed
 
 
 def test_no_pixel_is_stored_twice(prepared):
@@ -92,8 +92,8 @@ def test_in_processes_the_same_files_come_out(tmp_path, capfd):
     results, printed = [], []
     for n_workers in (0, 2):
         results.append(prepare(spectral, rgb, tmp_path / f"{n_workers}", 16, 8, n_workers=n_workers))
-        printed.append([line for line in capfd.readouterr().out.splitlines() if "left out" in line])
-    assert results[0].left_out == results[1].left_out == ["scene000", "scene013"]
+        printed.append([line for line in capfd.readouterr().out.splitlines() if "skipped scene" in line])
+    assert results[0].skipped == results[1].skipped == ["scene000", "scene013"]
     assert len(results[1].scenes) == 22
     assert printed[0] == printed[1]
     assert len(printed[1]) == 2
@@ -292,7 +292,7 @@ def test_dark_values_are_raised_to_a_floor_and_counted(script, tmp_path):
             (tmp_path / f"{part}_{kind}").symlink_to(source)
     floor = ("--non_positive", "floor", 0.01)
     printed = script("train/train_data_preprocess.py", "--data_path", tmp_path, "--patch_size", 16, *floor).stdout
-    assert "3 of 3 scenes prepared, 0 left out" in printed
+    assert "3 of 3 scenes prepared, 0 skipped" in printed
     assert "dark values: 17 of 44,640 (0.04%), in 2 of 3 scenes, raised to 0.01" in printed
     assert script("train/valid_data_preprocess.py", "--data_path", tmp_path, *floor).stdout.count("17 of 44,640") == 1
     for data in (TrainPatches(tmp_path / "dataset/Train"), ValidImages(tmp_path / "dataset/Valid")):
@@ -306,7 +306,7 @@ def test_dark_values_are_raised_to_a_floor_and_counted(script, tmp_path):
 
 def test_another_floor_prepares_anew(tmp_path):
     folders = write_dark_scenes(tmp_path)
-    assert prepare(*folders, tmp_path / "out").left_out == ["scene000", "scene001"]
+    assert prepare(*folders, tmp_path / "out").skipped == ["scene000", "scene001"]
     assert sum(prepare(*folders, tmp_path / "out", floor=0.01).raised) == 17
     again = prepare(*folders, tmp_path / "out", floor=0.01)
     assert again.raised == [10, 7, 0]  # kept files tell the same
