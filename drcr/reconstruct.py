@@ -2,10 +2,12 @@
 
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from types import ModuleType
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -189,3 +191,13 @@ def reconstruct_image(
 def origin_of(model_path: str | Path, protocol: Protocol = "padded", precision: str = "fp32") -> str:
     """Return the text that says where a cube comes from, for `write_cube`."""
     return f"DRCR Net, {model_path}, --protocol {protocol}, --precision {precision}"
+
+
+class _CallableModule(ModuleType):
+    """Lets `from drcr import reconstruct` be called: once this module is imported, Python gives it that name."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        return reconstruct(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -17,7 +17,7 @@ from helpers import DATA, ROOT
 
 from drcr import metrics
 from drcr.cube import raise_to_floor
-from drcr.matfile import WAVELENGTHS, read_cube, read_origin, read_wavelengths, write_cube
+from drcr.matfile import WAVELENGTHS, load_cube, read_cube, read_origin, write_cube
 from drcr.metrics import HEADINGS, SCORES
 
 if importlib.util.find_spec("gradio") is None:
@@ -185,7 +185,7 @@ def test_bands_spectra_and_files(page, reconstructed, tmp_path):
     cube = read_cube(path)
     assert np.abs(cube - read_cube(cubes / "photo.mat")).max() <= 1e-6
     assert read_origin(path) == read_origin(cubes / "photo.mat")
-    assert (read_wavelengths(path, 31) == WAVELENGTHS).all()
+    assert (load_cube(path).wavelengths == WAVELENGTHS).all()
 
     for nm in (600, 450):
         slide(page, nm)

@@ -209,7 +209,7 @@ def test_points_of_a_small_or_even_scene():
 
 def test_what_is_wrong_is_said_before_hours_are_spent(fails, options, folders, tmp_path):
     run = ("test/figures.py", *options)
-    fails(*run, "--scenes", "a", "nobody", names="no nobody.mat, which was asked for")
+    fails(*run, "--scenes", "a", "nobody", names="nobody.mat")
     fails(*run, "--points", "39,47", "40,0", names="a.mat: no pixel 40,0 in 40 rows and 48 columns")
     assert not list((tmp_path / "figures").iterdir())
 
@@ -268,7 +268,7 @@ def test_scenes_with_zeros_are_passed_over_or_raised(script, tmp_path):
             truth[0, 0, 0] *= name == "b"
             write_cube(tmp_path / folder / f"{name}.mat", truth)
     run = ("test/figures.py", "--path_rec", "rec", "--path_gt", "gt", "--format", "png", "--num_workers", 0)
-    assert "passed over 1 scenes whose truth has values <= 0: a" in script(*run, "--out", "out").stdout
+    assert "skipped 1 scene with ground truth <= 0: a" in script(*run, "--out", "out").stdout
     assert {path.name[:2] for path in (tmp_path / "out").iterdir()} == {"b_", "sc", "mr"}
     assert "figures of 2 scenes" in script(*run, "--non_positive", "floor", 0.01, "--out", "out").stdout
     assert {path.name[:2] for path in (tmp_path / "out").iterdir()} == {"a_", "b_", "sc", "mr"}

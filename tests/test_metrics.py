@@ -43,7 +43,7 @@ def test_scenes_with_values_not_above_zero_are_passed_over(script, reconstructed
         write_cube(tmp_path / "gt" / name, truth)
     printed = script("test/compute_mrae.py", "--path_rec", reconstructed, "--path_gt", tmp_path / "gt").stdout
     assert "ARAD_1K_0901.mat" not in printed
-    assert "passed over 1 scenes" in printed.splitlines()[-1]
+    assert "skipped 1 scene " in printed.splitlines()[-1]
     assert "ARAD_1K_0901" in printed.splitlines()[-1]
     assert "The average mrae is: 0.7298149" in printed
 
