@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from drcr.data import TrainPatches, ValidImages
 from drcr.matfile import WAVELENGTHS, read_cube, write_cube
+from drcr.preparation import prepare as preparation
 from drcr.preparation.prepare import prepare
 from drcr.utils.files import DataError
 from drcr.utils.parallel import in_order
@@ -83,7 +84,8 @@ def files_of(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_in_processes_the_same_files_come_out(tmp_path, capfd):
+def test_in_processes_the_same_files_come_out(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(preparation, "SCENES_PER_PROCESS", 10)
     spectral, rgb = make_scenes(tmp_path, 24)
     for i in (0, 13):  # one before the processes start, one in them
         cube = read_cube(spectral / f"scene{i:03}.mat").copy()
@@ -104,7 +106,8 @@ def test_in_processes_the_same_files_come_out(tmp_path, capfd):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "2").glob("*.h5")}
 
 
-def test_a_bad_scene_in_a_process_ends_in_one_line(tmp_path, fails):
+def test_a_bad_scene_in_a_process_ends_in_one_line(tmp_path, fails, monkeypatch):
+    monkeypatch.setattr(preparation, "SCENES_PER_PROCESS", 10)
     spectral, rgb = make_scenes(tmp_path, 24)
     for part, source in (("Train_spectral", spectral), ("Train_RGB", rgb)):
         source.rename(tmp_path / part)
@@ -346,12 +349,14 @@ def test_peak_memory_does_not_grow_with_the_number_of_scenes(tmp_path, n_workers
     rng = np.random.default_rng(0)
     cube, image = rng.random((200, 200, 31)) + 0.1, rng.integers(0, 256, (200, 200, 3), np.uint8)
     peaks = []
+    code = "import sys; from drcr.preparation import prepare; prepare.SCENES_PER_PROCESS = 10; "
     for count in (4, 36):  # 4 are too few for processes
         for part in ("spectral", "RGB"):
             (tmp_path / f"{count}/Valid_{part}").mkdir(parents=True)
         for i in range(count):
             write_cube(tmp_path / f"{count}/Valid_spectral/{i:02}.mat", cube)
             cv2.imwrite(str(tmp_path / f"{count}/Valid_RGB/{i:02}.png"), image)
-        options = ("--data_path", tmp_path / str(count), "--valid_data_path", tmp_path / f"out{count}")
-        peaks.append(peak_memory(ROOT / "train/valid_data_preprocess.py", *options, "--num_workers", n_workers))
+        folders = [tmp_path / str(count) / f"Valid_{part}" for part in ("spectral", "RGB")]
+        arguments = f"*sys.argv[1:], n_workers={n_workers}"
+        peaks.append(peak_memory("-c", f"{code}prepare.prepare({arguments})", *folders, tmp_path / f"out{count}"))
     assert peaks[1] < peaks[0] + 20

@@ -21,6 +21,9 @@ from drcr.matfile import load_cube
 from drcr.utils.files import DataError, list_files, write_atomically, write_hdf5
 from drcr.utils.parallel import in_order
 
+SCENES_PER_PROCESS = 50
+"""Fewer are not worth a process: starting it takes as long as 10 to 30 scenes of 482 x 512 pixels."""
+
 
 def pair_by_name(spectral_dir: Path, rgb_dir: Path) -> list[tuple[str, Path, Path]]:
     """Return (name, cube file, image file) of each scene, sorted by name.
@@ -228,8 +231,7 @@ def _prepare_all(jobs: list[_Job], n_workers: int) -> tuple[dict[str, _SceneInfo
             job = jobs.pop(0)
             done(job, _prepare_scene(job))
         like = next(((name, info.wavelengths) for name, info in infos.items()), None)
-        # starting a process takes as long as some ten scenes
-        n_workers = min(n_workers, len(jobs) // 10)
+        n_workers = min(n_workers, len(jobs) // SCENES_PER_PROCESS)
         results = in_order(partial(_prepare_scene, like=like), jobs, n_workers if n_workers > 1 else 0)
         for job, info in zip(jobs, results, strict=True):
             done(job, info)
