@@ -80,8 +80,8 @@ def test_all_figures_in_the_size_of_a_page_and_the_same_each_time(script, option
             assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape[1] == 6.9 * 200
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").iterdir()}
     script(*run)
-    for path, time in before.items():
-        assert path.stat().st_mtime_ns > time
+    for path, written in before.items():
+        assert path.stat().st_mtime_ns > written
         assert path.read_bytes() == files[path.name]
 
 
