@@ -52,3 +52,23 @@ def normalise_rgb(image: np.ndarray, peak: float | None = None) -> np.ndarray:
     `peak` is that largest value where `image` is a patch of a larger one.
     """
     return np.float32(image) / np.float32(image.max() if peak is None else peak)
+
+
+def decode_srgb(values: np.ndarray) -> np.ndarray:
+    """Return linear values of sRGB-encoded ones, both in [0, 1] (IEC 61966-2-1)."""
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def encode_srgb(values: np.ndarray) -> np.ndarray:
+    """Return sRGB-encoded values of linear ones, both in [0, 1] (IEC 61966-2-1)."""
+    return np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055)
+
+
+def read_linear(path: str | Path) -> np.ndarray:
+    """TEMPORARY."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        space = image.getexif().get_ifd(0x8769).get(0xA001)
+    rgb = read_rgb(path)
+    return np.float32(decode_srgb(rgb / 255)) if space == 1 else rgb
