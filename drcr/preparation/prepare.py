@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from drcr.cube import describe_floor, raise_to_floor
 from drcr.data import INDEX, patch_grid, read_index
-from drcr.images import IMAGE_SUFFIXES, read_linear
+from drcr.images import IMAGE_SUFFIXES, read_image
 from drcr.matfile import check_cube, describe_bands, read_cube, same_bands, wavelengths_of
 from drcr.utils.files import DataError, list_files, write_atomically, write_hdf5
 from drcr.utils.parallel import in_order
@@ -95,7 +95,7 @@ def _prepare_scene(job: _Job, like: tuple[str, np.ndarray] | None = None) -> _Sc
         cube = read_cube(job.cube_path)
         check_cube(cube, job.cube_path)
         wavelengths = wavelengths_of(job.cube_path, cube.shape[2])
-        rgb = read_linear(job.rgb_path)
+        rgb = read_image(job.rgb_path).stored
         if cube.shape[:2] != rgb.shape[:2]:
             raise DataError(
                 f"{job.rgb_path}: {rgb.shape[0]} x {rgb.shape[1]} pixels, but its cube {job.cube_path} has "

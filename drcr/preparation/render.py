@@ -29,9 +29,9 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         choices=[*sorted(PRESETS), "photograph"],
         default="real-world",
         help=f"real-world: {real.electrons} photo-electrons at white, exposed to a mean of {real.mean}, JPEG of "
-        f"quality {real.quality}, linear, as NTIRE 2022 describes its images. clean: no noise, exposed to the largest "
-        "value, PNG, linear. photograph: as a camera writes it: a camera drawn at random, white balance with an error "
-        "of 4%%, a colour matrix to sRGB, exposed to a mean of "
+        f"quality {real.quality}, linear, as NTIRE 2022 describes its images. clean: no noise, exposed to the "
+        "largest value, PNG, linear. photograph: as a camera writes it: a camera drawn at random, white balance with "
+        "an error of 4%%, a colour matrix to sRGB, exposed to a mean of "
         f"{photo.mean[0]} to {photo.mean[1]}, {photo.electrons[0]} to {photo.electrons[1]} photo-electrons at white, "
         f"sRGB curve, JPEG of quality {photo.quality[0]} to {photo.quality[1]}, tagged as sRGB. The options below "
         "change single parts of it",

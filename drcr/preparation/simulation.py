@@ -103,7 +103,9 @@ def _at_bands(wavelengths: np.ndarray, curves: np.ndarray, source: str) -> np.nd
     if len(curves) < 5 or not (np.diff(wavelengths) > 0).all() or wavelengths[0] > 400 or wavelengths[-1] < 700:
         raise DataError(f"{source}: needs rising wavelengths from 400 to 700 nm, and 5 reflectances or more")
     if not (curves.min() >= 0 and curves.max() <= 1.1):
-        raise DataError(f"{source}: reflectances from 0 to 1 are needed; they are {curves.min():g} to {curves.max():g}")
+        raise DataError(
+            f"{source}: reflectances from 0 to 1 are needed; they are {curves.min():g} to {curves.max():g}"
+        )
     return np.stack([np.interp(WAVELENGTHS, wavelengths, curve) for curve in curves]).clip(0, 1)
 
 
