@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     model = load_rgb_model(args.model_dir, choose_device(args.precision))
     paths = find_images(args.RGB_dir)
-    # all of them before the first is run: an image that does not decode shows now, not after hours
+    # all of them before the first is run: one that cannot be decoded shows now, not after hours
     lowest = 6 if args.protocol == "released" else 4
     n_pixels, decoded = 0, []
     for path in paths:

@@ -273,7 +273,7 @@ def test_bad_files_get_a_word(page, tmp_path):
     assert drop(page, "truth", TRUTH, "first") == "Load an image first."
     load(page)
     for zone, name, words in (
-        ("image", "text.jpg", "does not decode as an image"),
+        ("image", "text.jpg", "cannot be decoded as an image"),
         ("image", "tiny.png", "3 x 3 pixels; at least 4 x 4 are needed"),
         ("truth", "size.mat", "20 x 20 pixels, 31 bands, but the reconstruction is"),
         ("truth", "bands.mat", "9 bands, but the reconstruction is"),
@@ -286,7 +286,7 @@ def test_bad_files_get_a_word(page, tmp_path):
         assert page.locator("[data-testid=toast-body]").count() == 0
     for number in ("", "0", "1"):
         page.get_by_label("Raise its dark values").fill(number)
-        drop(page, "image", tmp_path / "text.jpg", "does not decode")  # so that the next word is a new one
+        drop(page, "image", tmp_path / "text.jpg", "cannot be decoded")  # so that the next word is a new one
         drop(page, "truth", TRUTH, "Dark values are raised to a number")
     click(page, 2, 2, read_cube(TRUTH).shape, 1)
     assert page.locator(".bad").count() == 0
