@@ -1,6 +1,6 @@
-# make demo: the whole way on simulated scenes, with a picture at the end
-# make test: lint and tests
-# make bench: speed and memory, against the released way and this machine's limits; BENCH=--quick for a minute's look
+# make demo: the five commands on simulated scenes, with pictures at the end
+# make test: style, types, tests
+# make bench: speed and memory against the released way and the limits of this machine; BENCH=--quick takes a minute
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -11,14 +11,15 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# made anew when the requirements change; removed first, so that a half-made one is not taken for whole
+# made again when the requirements change; removed first, so that an interrupted install does not count as complete
 .venv/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt -e '.[app,tensorboard,browser]'
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt -e '.[app,tensorboard,photo,export,browser,test]'
 	touch $@
 
 bench: .venv/installed

@@ -1,11 +1,13 @@
-"""Reconstruction: an RGB image through a trained network."""
+"""Reconstruction: run a trained network on an RGB image of any size."""
 
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from types import ModuleType
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,16 +21,16 @@ from drcr.utils.files import DataError
 
 Protocol = Literal["padded", "released"]
 
-# On a CPU strips of at most this many rows and bytes: measured, benchmarks/README.md.
-CPU_ROWS = {"filtered": 32, "direct": 64}
+# the most rows and bytes of a strip on a CPU, measured (benchmarks/README.md)
+CPU_ROWS = {"winograd": 32, "direct": 64}
 CPU_BYTES = 20_000_000
-# Strips, and whole feature maps, that are there at a time: measured, rounded up.
+# strips and whole feature maps that exist at the same time, measured and rounded up
 STRIPS_AT_A_TIME = 60
 MAPS_AT_A_TIME = 20
 
 
 class Reconstructor:
-    """A trained network made ready to reconstruct one image after another.
+    """A trained network that reconstructs one image after another.
 
     Example::
 
@@ -42,36 +44,56 @@ class Reconstructor:
         tile: int | Literal["auto"] = "auto",
         scratch: str | Path | None = None,
     ) -> None:
-        """Prepare `model`'s weights for the device they are on.
+        """Prepare the network for the device it is on.
 
-        `precision` "fp32" gives the network's own result but for rounding, "bf16" computes in bfloat16 between
-        the first convolution and the last. `tile`: the rows of a strip, by which memory is bounded; the
-        result does not depend on it. "auto" chooses it by the free memory. `scratch`: the folder for a feature
-        map that fits in no memory (default: the system's).
+        Parameters
+        ----------
+        model
+            The network, in evaluation mode.
+        precision
+            "fp32": the network's own result except for rounding. "bf16": bfloat16 between the first convolution and
+            the last.
+        tile
+            Rows of a strip, a multiple of 4. Smaller strips need less memory; the result does not depend on it.
+            "auto": chosen by speed and free memory.
+        scratch
+            Folder for a feature map that does not fit in memory (default: the system's temporary folder).
         """
         self.device = next(model.parameters()).device
         self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         if self.device.type == "cuda":
             model = pad_channels(model, 8)  # tensor cores take channels by eights
-        filtered = winograd_pays(self.device, precision, model.architecture["channels"])
-        self._network = Streamed(model, self.dtype, filtered)
-        self._cpu_rows = CPU_ROWS["filtered" if filtered else "direct"]
+        winograd = winograd_pays(self.device, precision, model.architecture["channels"])
+        self._network = Streamed(model, self.dtype, winograd)
+        self._cpu_rows = CPU_ROWS["winograd" if winograd else "direct"]
         self.architecture = self._network.model.architecture
         self.tile, self.scratch = tile, scratch
-        self._size: torch.Size | None = None  # of the last image
-        self._graph: _Graph | None = None
         self._kept: Tensor | None = None
 
     @torch.inference_mode()
     def __call__(
         self, rgb: np.ndarray, protocol: Protocol = "padded", advance: Callable[[float], None] = lambda pixels: None
     ) -> np.ndarray:
-        """Return the cube (H, W, bands), float32, unclipped, of an image (H, W, 3) float32 divided by its peak.
+        """Return the cube of an image.
 
-        "padded": the whole image once. "released": rows [0, H-2) and again rows [2, H), the result is the first
-        with the last two rows of the second below it; twice the work. `advance` is told, as the work goes on, for how
-        many more of the image's pixels it is done. Raises ValueError on images smaller than 4 x 4 (6 x 4 for
-        "released").
+        Parameters
+        ----------
+        rgb
+            (H, W, 3), float32, divided by its largest value.
+        protocol
+            "padded": the whole image once. "released": rows [0, H-2), then rows [2, H); the result is the first cube
+            with the last two rows of the second below it, at twice the work.
+        advance
+            Called with the number of pixels just finished.
+
+        Returns
+        -------
+        (H, W, bands), float32, not clipped.
+
+        Raises
+        ------
+        ValueError
+            If the image is smaller than 4 x 4 (6 x 4 for "released").
         """
         height, width, _ = rgb.shape
         if height < (6 if protocol == "released" else 4) or width < 4:
@@ -93,19 +115,15 @@ class Reconstructor:
         rows = self._rows(height, width)
         image = torch.from_numpy(rgb).to(self.device)
         kept = self._room(height, width)
-        if self._graphed(image, rows):
-            strips = iter([self._graph(image)])
-            advance(height * width)
-        else:
-            sweeps = self.architecture["n_blocks"] + 1
-            strips = self._network(image, rows, kept, lambda done: advance(done * width / sweeps))
+        sweeps = self.architecture["n_blocks"] + 1
+        strips = self._network(image, rows, kept, lambda done: advance(done * width / sweeps))
         top = 0
         for strip in strips:
             cube[top : top + len(strip)] = strip.cpu().numpy()
             top += len(strip)
 
     def _rows(self, height: int, width: int) -> int:
-        """Return the rows of a strip."""
+        """Return the number of rows of a strip."""
         if self.tile != "auto":
             return self.tile
         row = width * self.architecture["channels"] * self.dtype.itemsize
@@ -122,11 +140,11 @@ class Reconstructor:
         return rows
 
     def _room(self, height: int, width: int) -> Tensor:
-        """Return room for a feature map where there is some: beside the network, in main memory, or in a file."""
+        """Return memory for a feature map: on the network's device, else in main memory, else in a file."""
         shape = height, width, self.architecture["channels"]
         if self._kept is not None and self._kept.shape == shape:
             return self._kept
-        self._kept = None  # the last image's goes before there is a new one
+        self._kept = None  # free the last image's first
         n_bytes = math.prod(shape) * self.dtype.itemsize
         for device in (self.device, torch.device("cpu")):
             if n_bytes < 0.5 * free_memory(device):
@@ -136,39 +154,11 @@ class Reconstructor:
             try:
                 os.posix_fallocate(file.fileno(), 0, n_bytes)  # a full disk shows here, not at the first write
             except OSError as error:
-                raise OSError(
-                    error.errno, f"{error.strerror}; {n_bytes / 1e9:.1f} GB are needed", file.name
-                ) from error
-            # the file is gone when the mapping is, however this process ends
+                raise OSError(error.errno, f"{error.strerror}; {n_bytes / 1e9:.1f} GB needed", file.name) from error
+            # the file has no name any more: it is freed with the mapping, however this process ends
             flat = torch.from_file(file.name, shared=True, size=math.prod(shape), dtype=self.dtype)
             self._kept = flat.view(shape)
             return self._kept
-
-    def _graphed(self, image: Tensor, rows: int) -> bool:
-        """Tell whether the image goes through a CUDA graph: from the second of one size on."""
-        if self.device.type != "cuda" or rows < len(image):
-            return False
-        if image.shape != self._size:
-            self._size, self._graph = image.shape, None
-            return False
-        if self._graph is None:
-            self._graph = _Graph(self._network, image, self._room(*image.shape[:2]))
-        return True
-
-
-class _Graph:
-    """The forward pass for images of one size as a CUDA graph: one launch instead of some hundred."""
-
-    def __init__(self, network: Streamed, image: Tensor, kept: Tensor) -> None:
-        self._image, self._kept, self._graph = image.clone(), kept, torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            (self._cube,) = network(self._image, len(image), kept)
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """(H, W, 3) -> (H, W, bands), valid until the next call."""
-        self._image.copy_(image)
-        self._graph.replay()
-        return self._cube
 
 
 def reconstruct(model: DRCR, rgb: np.ndarray, protocol: Protocol = "padded") -> np.ndarray:
@@ -186,15 +176,28 @@ def reconstruct_image(
 ) -> np.ndarray:
     """Return the cube (H, W, bands) of the image file `path`, decoded to `rgb` (H, W, 3), float32 in [0, 1].
 
-    Raises DataError that names the file if memory is short, or if the network of `model_path` gives no numbers.
+    Raises
+    ------
+    DataError
+        If memory runs out (names `path`), or if the network of `model_path` returns NaN or infinite values.
     """
-    with memory_for(f"{path}: too large for the memory of this machine; a smaller --tile, or scale it down"):
+    with memory_for(f"{path}: too large for the memory of this machine; use a smaller --tile, or scale it down"):
         cube = reconstructor(rgb, protocol, advance)
     if not np.isfinite(cube).all():
-        raise DataError(f"{model_path}: gives NaN or infinite values for {path}; its training went wrong")
+        raise DataError(f"{model_path}: returns NaN or infinite values for {path}; use another checkpoint")
     return cube
 
 
 def origin_of(model_path: str | Path, protocol: Protocol = "padded", precision: str = "fp32") -> str:
-    """Return the line on where a cube comes from, for `write_cube`."""
+    """Return the text that says where a cube comes from, for `write_cube`."""
     return f"DRCR Net, {model_path}, --protocol {protocol}, --precision {precision}"
+
+
+class _CallableModule(ModuleType):
+    """Lets `from drcr import reconstruct` be called: once this module is imported, Python gives it that name."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        return reconstruct(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

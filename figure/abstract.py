@@ -1,14 +1,15 @@
-"""Draw a graphical abstract from a scene with known spectra: the image, the reconstructed cube, spectra, the error.
+"""Draw a graphical abstract of a scene with ground truth: input image, reconstructed cube, spectra, error.
 
-The front of the cube is the reconstruction in true colour, as bright as the truth; top and right side are the spectra
-of its borders, each wavelength in its own colour. The error is |reconstruction - truth| / truth, averaged over the
-bands; its mean is the MRAE, as compute_mrae.py prints it. The figure is 1660 pixels wide; the same input gives the
-same file. A figure of an earlier run is replaced, another file never.
+The front of the cube is the reconstruction in true colour, on the scale of the ground truth; top and right side show
+the spectra of its borders, each wavelength in its own colour. The error is |reconstruction - ground truth| / ground
+truth, averaged over the bands; its mean is the MRAE that compute_mrae.py prints. The figure is 1660 pixels wide; the
+same input gives the same file. A figure of an earlier run is replaced; no other file is overwritten.
 
   python abstract.py --path_rec ../cave/real-world/network --path_gt ../cave/real-world/Valid_spectral \\
       --RGB_dir ../cave/real-world/Valid_RGB --illuminant E --non_positive floor 0.01
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,22 +21,22 @@ from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
 from drcr import metrics
-from drcr.evaluation import figures as plots
 from drcr.evaluation.colour import ILLUMINANTS, true_colour
-from drcr.evaluation.comparison import Job, Scene, point, read_scene
+from drcr.evaluation.comparison import ComparedScene, Job, point, read_scene
 from drcr.evaluation.scoring import median_scene, pair_cubes, read_reconstruction, read_truth
+from drcr.evaluation.sheet import ERROR_MAP, METHODS, TRUTH, Sheet, is_figure, styled
 from drcr.images import IMAGE_SUFFIXES
 from drcr.utils import cli
-from drcr.utils.files import DataError, list_files
+from drcr.utils.files import DataError, list_files, refuse_foreign
 
 METHOD = "DRCR Net"
-# inches; at 200 dots an inch twice the pixels of a README's column, so that 8 points stay 8 there
+# inches; at 200 dots per inch twice the pixels of a README's column, so that 8 points stay 8 there
 WIDTH, HEIGHT, SIZE, BASE = 8.3, 2.76, 1.36, 0.68
 DEPTH = np.array([0.8, 0.46])
 
 
 def median_of(pairs: dict[str, tuple[Path, Path]], floor: float | None) -> str | None:
-    """Return the scene with the median MRAE; None if all truths have values <= 0 and there is no floor."""
+    """Return the scene with the median MRAE; None if every ground truth has values <= 0 and there is no floor."""
     scores = {}
     for name, (rec, gt) in tqdm(pairs.items(), "scoring", unit="scene", dynamic_ncols=True, leave=False):
         if (true := read_truth(gt, floor)) is not None:
@@ -44,16 +45,16 @@ def median_of(pairs: dict[str, tuple[Path, Path]], floor: float | None) -> str |
 
 
 def spectral_colours(cube: np.ndarray, wavelengths: np.ndarray) -> np.ndarray:
-    """Return values (n, bands) as (n, bands, 3) in the colours of their wavelengths (nm), the brightest 0.5% full."""
-    # lights of some width, not quite dark elsewhere: no screen has the pure colours
+    """Return values (n, bands) in the colours of their wavelengths (nm): (n, bands, 3); the highest 0.5% are full."""
+    # lights of some width on a little grey: no screen shows the pure colours
     lights = np.exp(-(((wavelengths[:, None] - wavelengths) / 30) ** 2))
     pure = true_colour(lights[None], wavelengths, "E")[0]
     pure = 0.2 + 0.8 * pure / pure.max(1, keepdims=True).clip(1e-6)
     return ((cube / max(np.percentile(cube, 99.5), 1e-6)).clip(0, 1)[..., None] ** (1 / 2.2) * pure).clip(0, 1)
 
 
-def draw_cube(ax: Axes, scene: Scene, corner: np.ndarray, across: np.ndarray, up: np.ndarray) -> None:
-    """Draw the reconstruction as a block in parallel perspective, wavelengths to the back."""
+def draw_cube(ax: Axes, scene: ComparedScene, corner: np.ndarray, across: np.ndarray, up: np.ndarray) -> None:
+    """Draw the reconstruction as a block in parallel perspective, with the wavelengths going back."""
     rec, nm = scene.recs[METHOD], scene.wavelengths
     top, side = np.split(spectral_colours(np.concatenate([rec[0], rec[:, -1]]), nm), [rec.shape[1]])
     face(ax, top.transpose(1, 0, 2)[::-1], corner + up, across, DEPTH)
@@ -67,12 +68,12 @@ def draw_cube(ax: Axes, scene: Scene, corner: np.ndarray, across: np.ndarray, up
         text(ax, *(at + 0.045 * out - (0.03, 0)), label, ha="right", va="center_baseline")
 
 
-def lettered(scene: Scene) -> list[tuple[str, tuple[int, int]]]:
+def lettered(scene: ComparedScene) -> list[tuple[str, tuple[int, int]]]:
     """Return three points with their letters, from left to right."""
     return list(zip("abc", sorted(scene.points[:3], key=lambda at: at[1]), strict=True))
 
 
-def mark(ax: Axes, scene: Scene, corner: np.ndarray, across: np.ndarray, up: np.ndarray) -> None:
+def mark(ax: Axes, scene: ComparedScene, corner: np.ndarray, across: np.ndarray, up: np.ndarray) -> None:
     """Mark the points of the spectra by letters on an image."""
     height, width = scene.truth.shape[:2]
     outline = [withStroke(linewidth=2.2, foreground="black")]
@@ -86,15 +87,15 @@ def mark(ax: Axes, scene: Scene, corner: np.ndarray, across: np.ndarray, up: np.
         )  # fmt: skip
 
 
-def draw_spectra(sheet: plots.Sheet, ax: Axes, scene: Scene, x: float, width: float) -> None:
+def draw_spectra(sheet: Sheet, ax: Axes, scene: ComparedScene, x: float, width: float) -> None:
     """Draw the spectra at the points below one another."""
     gap, top = 0.1, BASE + SIZE + DEPTH[1]
     height = (top - BASE - 2 * gap) / 3
     for k, (letter, at) in enumerate(lettered(scene)):
         low = top - height - k * (height + gap)
         axes = sheet.axes(x, HEIGHT - low - height, width, height)
-        axes.plot(scene.wavelengths, scene.truth[at], **plots.TRUTH)
-        axes.plot(scene.wavelengths, scene.recs[METHOD][at], **plots.METHODS[0], markevery=(3, 5))
+        axes.plot(scene.wavelengths, scene.truth[at], **TRUTH)
+        axes.plot(scene.wavelengths, scene.recs[METHOD][at], **METHODS[0], markevery=(3, 5))
         ticks = scene.wavelengths[[0, len(scene.wavelengths) // 2, -1]].round()
         axes.set(ylim=(0, 1.1 * max(curve.get_ydata().max() for curve in axes.lines)), xticks=ticks)
         axes.yaxis.set_major_locator(MaxNLocator(2))
@@ -104,15 +105,15 @@ def draw_spectra(sheet: plots.Sheet, ax: Axes, scene: Scene, x: float, width: fl
     text(ax, x - 0.42, (BASE + top) / 2, "radiance", rotation=90)
     text(ax, x + width / 2, BASE - 0.41, "wavelength (nm)", va="baseline")
     ax.legend(
-        axes.lines, ["truth", METHOD], ncols=2, loc="lower center", fontsize=8, borderpad=0, borderaxespad=0,
+        axes.lines, ["ground truth", METHOD], ncols=2, loc="lower center", fontsize=8, borderpad=0, borderaxespad=0,
         bbox_to_anchor=(x + width / 2, top + 0.07), bbox_transform=ax.transData, handlelength=1.6, columnspacing=1,
     )  # fmt: skip
 
 
-@plots.styled
-def draw(scene: Scene, citation: str) -> plots.Sheet:
+@styled
+def draw(scene: ComparedScene, citation: str) -> Sheet:
     """Draw the abstract."""
-    sheet = plots.Sheet(WIDTH)
+    sheet = Sheet(WIDTH)
     ax = sheet.axes(0, 0, WIDTH, HEIGHT)
     ax.axis("off")
     sheet.y = HEIGHT
@@ -123,7 +124,7 @@ def draw(scene: Scene, citation: str) -> plots.Sheet:
     shape = f"{height} × {width} × "
 
     def corner(x: float) -> np.ndarray:
-        """Return the left bottom corner of an image in the middle of a place of SIZE from x."""
+        """Return the lower left corner of an image in the middle of a square of SIZE from x."""
         return np.array([x + SIZE / 2, middle]) - (across + up) / 2
 
     x = 0.06
@@ -139,7 +140,7 @@ def draw(scene: Scene, citation: str) -> plots.Sheet:
     draw_spectra(sheet, ax, scene, 5.22, 1.02)
 
     x, error = 6.46, (np.abs(rec - truth) / truth).mean(2)
-    drawn = face(ax, error, corner(x), across, up, cmap=plots.ERROR_MAP, vmin=0, vmax=1)
+    drawn = face(ax, error, corner(x), across, up, cmap=ERROR_MAP, vmin=0, vmax=1)
     caption(ax, x + SIZE / 2, BASE, "relative error", f"MRAE {metrics.mrae(rec, truth):.3f}")
     bar = sheet.axes(x + SIZE + 0.07, HEIGHT - middle - up[1] / 2, 0.09, up[1])
     bar = sheet.figure.colorbar(drawn, cax=bar, extend="max", ticks=[0, 0.5, 1], format="%g")
@@ -150,50 +151,65 @@ def draw(scene: Scene, citation: str) -> plots.Sheet:
     return sheet
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Read the options, choose the scene, draw."""
+def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
     add("--path_rec", type=Path, default="../test/test_results", help="folder of reconstructed cubes")
-    add("--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of true cubes")
+    add("--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of ground truth cubes")
     add("--RGB_dir", type=Path, default="../Dataset/Valid_RGB", help="folder of the RGB images")
-    add("--scene", metavar="NAME", help="the scene, named without suffix (default: the one with the median MRAE)")
+    add("--scene", metavar="NAME", help="scene, named without suffix (default: the scene with the median MRAE)")
     add(
-        "--points", type=point, nargs=3, metavar="ROW,COLUMN",
-        help="pixels whose spectra are drawn (default: three that are unlike); their letters go from left to right",
-    )  # fmt: skip
+        "--points",
+        type=point,
+        nargs=3,
+        metavar="ROW,COLUMN",
+        help="pixels whose spectra are drawn, lettered from left to right (default: three with different spectra)",
+    )
     add(
-        "--illuminant", choices=ILLUMINANTS, default="D65", help="light for the true colours; E: as the cubes hold it"
+        "--illuminant",
+        choices=ILLUMINANTS,
+        default="D65",
+        help="light in which true colours are shown: D65 and others take cubes for reflectances, E for radiances",
     )
     cli.add_non_positive(
         parser,
-        skip="scenes whose truth has any value <= 0 are passed over",
-        floor="values of the truth below VALUE are raised to it",
+        skip="scenes whose ground truth has any value <= 0 are skipped",
+        floor="values of the ground truth below VALUE are raised to it",
     )
-    add("--citation", metavar="TEXT", help="a line on where the scene is from")
-    add("--out", type=Path, default="./abstract.png", help="the figure, .png, .pdf or .svg")
+    add("--citation", metavar="TEXT", help="line that says where the scene is from")
+    add("--out", type=Path, default="./abstract.png", help="the figure: .png, .pdf or .svg")
     args = parser.parse_args(argv)
-
     if args.out.suffix not in (".png", ".pdf", ".svg"):
-        parser.error(f"argument --out: {args.out}: .png, .pdf or .svg is needed")
-    if args.out.exists() and plots.MARK.encode() not in args.out.read_bytes():
-        raise DataError(f"{args.out}: is there already, and no figure of this script; choose another --out")
+        parser.error(f"argument --out: {args.out}: must end in .png, .pdf or .svg")
+    return args
 
+
+def choose_scene(args: argparse.Namespace) -> ComparedScene:
+    """Read the scene that is drawn. Raises DataError if there is none, or its files cannot be used."""
     pairs = pair_cubes(args.path_rec, args.path_gt, [args.scene] if args.scene else ())
     images = list_files(args.RGB_dir, IMAGE_SUFFIXES, "RGB images")
     name = args.scene or median_of(pairs, args.floor)
     if name is None:
-        raise DataError(f"{args.path_gt}: every cube has values <= 0; --non_positive floor VALUE keeps them")
+        raise DataError(f"{args.path_gt}: every ground truth has values <= 0; use --non_positive floor VALUE")
     rec, truth = pairs[name]
     if name not in images:
-        raise DataError(f"{args.RGB_dir}: no image {name} beside the cube {truth}; add it, or choose another --scene")
+        raise DataError(f"{args.RGB_dir}: contains no image {name} for {truth}; add it, or choose another --scene")
     scene = read_scene(Job(name, truth, {METHOD: rec}, images[name], args.floor, args.points, args.illuminant))
     if scene is None:
-        raise DataError(f"{truth}: has values <= 0; --non_positive floor VALUE keeps it")
+        raise DataError(f"{truth}: has values <= 0; use --non_positive floor VALUE")
+    return scene
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the options, choose the scene, draw."""
+    args = read_options(argv)
+    refuse_foreign(args.out, is_figure, "a figure of this script", "choose another --out")
+    scene = choose_scene(args)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     smaller = {"pil_kwargs": {"optimize": True}} if args.out.suffix == ".png" else {}
     draw(scene, args.citation or "").save(args.out, **smaller)
-    print(f"{args.out}: scene {name}")
+    print(f"{args.out}: scene {scene.job.name}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""Score reconstructed cubes against the truth: MRAE and RMSE as the released code prints them, PSNR, SAM, SSIM.
+"""Score reconstructed cubes: MRAE and RMSE as the released code prints them, PSNR, SAM and SSIM.
 
-Pairs PATH_REC/NAME.mat with PATH_GT/NAME.mat. The reconstruction is clipped to [0, 1] first. Scenes whose truth
-has any value <= 0 are passed over, and named: a relative error has no meaning there. With --non_positive floor
-VALUE none is: lower values of the truth are raised to VALUE, as in preparing the data, and counted. Each score is
-taken over all pixels and bands of an image, then averaged over the images. PSNR is for a peak of 1, SAM in degrees,
-SSIM the mean over bands (nan below 11 x 11 pixels).
+Compares PATH_REC/NAME.mat with PATH_GT/NAME.mat. The reconstruction is clipped to [0, 1] first. Scenes with any
+ground truth value <= 0 are skipped, and their names printed, because a relative error is not defined there. With
+--non_positive floor VALUE they are scored: values of the ground truth below VALUE are raised to VALUE, as in data
+preparation, and counted. Each score is taken over all pixels and bands of an image, then averaged over the images.
+PSNR is for a peak of 1, SAM is in degrees, SSIM is the mean over bands (nan below 11 x 11 pixels).
 
-Relative errors over near-black pixels dwarf all others. --min_radiance VALUE prints the MRAE a second time, beside
-the full one, without the pixels whose true radiance (after --non_positive), averaged over the bands, is below VALUE.
+Near-black pixels have far larger relative errors than all others. --min_radiance VALUE also prints the MRAE without
+the pixels whose ground truth (after --non_positive), averaged over the bands, is below VALUE.
 """
 
+import argparse
 import csv
 import io
 from collections.abc import Sequence
@@ -24,111 +25,149 @@ from drcr.cube import describe_floor
 from drcr.evaluation.scoring import describe_passed_over, pair_cubes, read_reconstruction, read_truth, scores
 from drcr.metrics import SCORES
 from drcr.utils import cli
-from drcr.utils.files import DataError, write_atomically
+from drcr.utils.files import DataError, refuse_foreign, write_atomically
+
+BRIGHT_MRAE = "bright_mrae"
+"""The column of --csv after SCORES, with --min_radiance."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """An image's scores, with `bright_mrae` last where it is asked for, and what was done about its dark values."""
+    """The scores of an image, and what was done about its dark values."""
 
     scores: list[float]
+    """SCORES, and `bright_mrae` last with --min_radiance."""
     raised: int
     n_values: int
-    left_out: float
-    """Part of the pixels that `bright_mrae` leaves out."""
+    dark_part: float
+    """Fraction of the pixels that `bright_mrae` does not count."""
 
 
-def score(rec_path: Path, gt_path: Path, floor: float | None, min_radiance: float | None) -> Scored | None:
-    """Return the scores of an image, or None if its truth has values <= 0 and there is no floor."""
+def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options."""
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("--path_rec", type=Path, default="./test_results", help="folder of reconstructed cubes")
+    add("--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of ground truth cubes")
+    add("--csv", type=Path, metavar="FILE", help="also write the scores to FILE, one line per image")
+    cli.add_non_positive(
+        parser,
+        skip="scenes whose ground truth has any value <= 0 are skipped",
+        floor="values of the ground truth below VALUE are raised to it, and counted",
+    )
+    add(
+        "--min_radiance",
+        type=cli.positive,
+        metavar="VALUE",
+        help="also print the MRAE without the pixels whose mean radiance is below VALUE",
+    )
+    args = parser.parse_args(argv)
+    if args.min_radiance and args.min_radiance >= 1:
+        parser.error("--min_radiance must be below 1: radiance is from 0 to 1")
+    return args
+
+
+def is_score_table(path: Path) -> bool:
+    """Return whether a file is a table that `write_table` wrote: its whole first line is ours."""
+    headers = (",".join([*SCORES, *more]) for more in ([], [BRIGHT_MRAE]))
+    with open(path, "rb") as file:
+        return file.readline() in [f"name,{header}\n".encode() for header in headers]
+
+
+def score_image(rec_path: Path, gt_path: Path, floor: float | None, min_radiance: float | None) -> Scored | None:
+    """Return the scores of an image, None if its ground truth has values <= 0 and there is no floor."""
     true = read_truth(gt_path, floor)
     if true is None:
         return None
     truth, raised = true
     rec = read_reconstruction(rec_path, truth, gt_path)
-    image, left_out = scores(rec, truth), 0.0
+    image, dark_part = scores(rec, truth), 0.0
     if min_radiance is not None:
         bright = metrics.bright_pixels(truth, min_radiance)
         image.append(metrics.mrae(rec[bright], truth[bright]) if bright.any() else float("nan"))
-        left_out = 1 - bright.mean()
-    return Scored(image, raised, truth.size, left_out)
+        dark_part = 1 - bright.mean()
+    return Scored(image, raised, truth.size, dark_part)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Read the options, score each pair, print and write the table."""
-    parser = cli.parser(__doc__)
-    parser.add_argument("--path_rec", type=Path, default="./test_results", help="folder of reconstructed cubes")
-    parser.add_argument("--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of true cubes")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the scores, a line an image, to FILE")
-    cli.add_non_positive(
-        parser,
-        skip="scenes whose truth has any value <= 0 are passed over",
-        floor="values of the truth below VALUE are raised to it, and counted",
-    )
-    parser.add_argument(
-        "--min_radiance",
-        type=cli.positive,
-        metavar="VALUE",
-        help="print the MRAE also without the pixels whose mean radiance is below VALUE",
-    )
-    args = parser.parse_args(argv)
-    if args.min_radiance and args.min_radiance >= 1:
-        parser.error("--min_radiance below 1 is needed: radiance is from 0 to 1")
-
-    pairs = pair_cubes(args.path_rec, args.path_gt)
-    if args.csv:
-        if args.csv.exists() and not args.csv.read_bytes().startswith(b"name,mrae,"):
-            raise DataError(f"{args.csv}: is there already, and no table of scores; choose another --csv")
-        args.csv.parent.mkdir(parents=True, exist_ok=True)
-    without = f"mrae without pixels below {args.min_radiance:g}" if args.min_radiance else ""
+def score_all(args: argparse.Namespace, pairs: dict[str, tuple[Path, Path]]) -> tuple[dict[str, Scored], list[str]]:
+    """Score each pair and print its line; return the scores by name, and the names of those skipped."""
     images: dict[str, Scored] = {}
-    passed_over = []
+    skipped = []
     progress = tqdm(pairs, desc="scoring", unit="image", dynamic_ncols=True, leave=False)
     for name in progress:
-        image = score(*pairs[name], args.floor, args.min_radiance)
+        image = score_image(*pairs[name], args.floor, args.min_radiance)
         if image is None:
-            passed_over.append(name)
+            skipped.append(name)
             continue
         images[name] = image
+        line = f"{pairs[name][0].name} mrae: {image.scores[0]!s},  rmse: {image.scores[1]!s}"
         with progress.external_write_mode():
-            line = f"{pairs[name][0].name} mrae: {image.scores[0]!s},  rmse: {image.scores[1]!s}"
-            print(line + (f",  {without}: {image.scores[-1]!s}" if without else ""))
+            print(line + (f",  {without_dark(args)}: {image.scores[-1]!s}" if args.min_radiance else ""))
     if not images:
         raise DataError(
-            f"{args.path_gt}: every cube has values <= 0, there is nothing to score; --non_positive floor VALUE, as "
-            "the data were prepared with, scores them"
+            f"{args.path_gt}: every ground truth has values <= 0, so nothing can be scored; use --non_positive floor "
+            "VALUE with the value that the data were prepared with"
         )
+    return images, skipped
 
+
+def without_dark(args: argparse.Namespace) -> str:
+    """Return what the MRAE of --min_radiance is called."""
+    return f"mrae without pixels below {args.min_radiance:g}"
+
+
+def summarise(args: argparse.Namespace, images: dict[str, Scored], skipped: list[str]) -> np.ndarray:
+    """Print the averages, and what was done about dark values; return the averages in the order of the scores."""
     table = np.array([image.scores for image in images.values()], np.float64)
     average = table.mean(0)
-    if without:
-        bright = np.isfinite(table[:, 5])
+    bright = np.isfinite(table[:, -1])
+    if args.min_radiance:
         if not bright.any():
             raise DataError(
-                f"{args.path_gt}: every pixel is below --min_radiance {args.min_radiance:g}; choose a lower one"
+                f"{args.path_gt}: every pixel is below --min_radiance {args.min_radiance:g}; choose a lower value"
             )
-        average[5] = table[bright, 5].mean()
+        average[-1] = table[bright, -1].mean()
     print(f"The average mrae is: {average[0]}")
     print(f"The average rmse is: {average[1]}")
     print(f"The average psnr is: {average[2]:.4f} dB")
     print(f"The average sam is: {average[3]:.4f} degrees")
     print(f"The average ssim is: {average[4]:.6f}")
-    if without:
-        left_out = np.mean([image.left_out for image in images.values()])
-        print(f"The average {without} is: {average[5]} ({left_out:.2%} of the pixels left out)")
+    if args.min_radiance:
+        dark_part = np.mean([image.dark_part for image in images.values()])
+        print(f"The average {without_dark(args)} is: {average[-1]} ({dark_part:.2%} of the pixels skipped)")
         if not bright.all():
-            print(f"dark all over, not in that average: {', '.join(np.array(list(images))[~bright])}")
+            print(f"not in that average, entirely dark: {', '.join(np.array(list(images))[~bright])}")
     if args.floor is not None:
         raised = [image.raised for image in images.values()]
         print(describe_floor(args.floor, raised, sum(image.n_values for image in images.values())))
-    if passed_over:
-        print(describe_passed_over(passed_over))
+    if skipped:
+        print(describe_passed_over(skipped))
+    return average
+
+
+def write_table(path: Path, images: dict[str, Scored], average: np.ndarray) -> None:
+    """Write the scores as CSV, one line per image, and the averages last."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", *SCORES, BRIGHT_MRAE][: 1 + len(average)])
+    writer.writerows([[name, *image.scores] for name, image in images.items()])
+    writer.writerow(["average", *average])
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the options, score each pair, print and write the table."""
+    args = read_options(argv)
+    pairs = pair_cubes(args.path_rec, args.path_gt)
     if args.csv:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["name", *SCORES] + ["bright_mrae"] * bool(without))
-        writer.writerows([[name, *image.scores] for name, image in images.items()])
-        writer.writerow(["average", *average])
-        write_atomically(args.csv, lambda file: file.write(text.getvalue().encode()))
+        refuse_foreign(args.csv, is_score_table, "a table of scores", "choose another --csv")
+        args.csv.parent.mkdir(parents=True, exist_ok=True)
+    # colour-science, where a process has imported it, makes NumPy print fewer digits
+    with np.printoptions(legacy=False):
+        images, skipped = score_all(args, pairs)
+        average = summarise(args, images, skipped)
+        if args.csv:
+            write_table(args.csv, images, average)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Draw reconstructions beside their truth as papers of this field do, one or several methods.
+"""Draw reconstructions beside their ground truth, of one or several methods, as papers of this field do.
 
-Of each scene, OUT/NAME_*:
-  colour   RGB input, truth and reconstructions in true colour (sRGB, by the CIE 1931 observer)
-  bands    some bands, the truth above the reconstructions
-  errors   absolute and relative error, on one scale each
-  spectra  the spectra at some points, and r, Pearson's correlation with the truth
+For each scene, OUT/NAME_*:
+  colour   RGB input, ground truth and reconstructions in true colour (sRGB, CIE 1931 observer)
+  bands    some bands, ground truth above reconstructions
+  errors   absolute and relative error, each on one scale
+  spectra  spectra at some points, and r, Pearson's correlation with the ground truth
   mrae     MRAE by wavelength
-Over all scenes, OUT/mrae, the mean of the last one, and OUT/scores: each scene's MRAE, RMSE, PSNR, SAM and SSIM.
+Over all scenes, OUT/mrae, the mean of the above, and OUT/scores, each scene's MRAE, RMSE, PSNR, SAM and SSIM.
 
-Pairs cubes by name, and clips reconstructions to [0, 1], as compute_mrae.py does. The same input gives the same
-files. Figures of an earlier run are replaced, other files never.
+Cubes are paired by name and reconstructions clipped to [0, 1], as in compute_mrae.py. The same input gives the same
+files. Figures of an earlier run are replaced; no other file is overwritten.
 
   python figures.py --path_rec "DRCR Net=test_results" --path_rec linear=test_results_baseline --scenes ARAD_1K_0912
 """
@@ -18,18 +18,30 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from drcr.evaluation import figures as plots
-from drcr.evaluation.comparison import KINDS, add_options, draw_all, find_jobs
+from drcr.evaluation.comparison import BANDS, KINDS, Job, add_options, find_jobs
 from drcr.evaluation.scoring import describe_passed_over
 from drcr.utils import cli
-from drcr.utils.files import DataError
+from drcr.utils.files import refuse_foreign
+
+if TYPE_CHECKING:
+    from drcr.evaluation.sheet import Sheet
 
 
-def save(sheet: plots.Sheet, name: str, args: argparse.Namespace) -> None:
+def save(sheet: "Sheet", name: str, args: argparse.Namespace) -> None:
     """Write a figure in the formats asked for."""
     for form in args.format:
         sheet.save(args.out / f"{name}.{form}", args.dpi)
+
+
+def check_targets(args: argparse.Namespace, jobs: list[Job]) -> None:
+    """Raise DataError if a figure would overwrite a file that is not one of our figures."""
+    from drcr.evaluation.sheet import is_figure
+
+    names = [f"{job.name}_{kind}" for job in jobs for kind in KINDS] + ["scores", "mrae"]
+    for path in (args.out / f"{name}.{form}" for name in names for form in args.format):
+        refuse_foreign(path, is_figure, "a figure of this script", "choose another --out")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,23 +50,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_options(parser)
     add = parser.add_argument
     add("--out", type=Path, default="./figures", help="folder for the figures")
-    add("--format", nargs="+", choices=("pdf", "png", "svg"), default=("pdf", "png"), help="one or more")
-    add("--dpi", type=cli.at_least(50), default=200, help="dots an inch: of a PNG, and of the images in the others")
-    add("--width", choices=tuple(plots.WIDTHS), default="page", help="a column is 3.35 inches wide, a page 6.9")
+    add("--format", nargs="+", choices=("pdf", "png", "svg"), default=("pdf", "png"), help="one or more formats")
+    add("--dpi", type=cli.at_least(50), default=200, help="dots per inch, in PDF and SVG of the images in them")
+    add("--width", choices=tuple(BANDS), default="page", help="a column is 3.35 inches wide, a page 6.9")
     args = parser.parse_args(argv)
 
     jobs = find_jobs(args)
-    names = [f"{job.name}_{kind}" for job in jobs for kind in KINDS] + ["scores", "mrae"]
-    for path in (args.out / f"{name}.{form}" for name in names for form in args.format):
-        if path.exists() and plots.MARK.encode() not in path.read_bytes():
-            raise DataError(f"{path}: is there already, and no figure of this script; choose another --out")
+    check_targets(args, jobs)
+    from drcr.evaluation.figures import draw_all  # matplotlib takes a second to import
+
     args.out.mkdir(parents=True, exist_ok=True)
-    shown, passed_over = draw_all(args, jobs, args.width, partial(save, args=args))
-    print(
-        f"figures of {len(shown)} {'scene' if len(shown) == 1 else 'scenes'} in {args.out}: {', '.join(args.format)}"
-    )
-    if passed_over:
-        print(describe_passed_over(passed_over))
+    shown, skipped = draw_all(args, jobs, args.width, partial(save, args=args))
+    print(f"figures of {len(shown)} scene{'s' * (len(shown) != 1)} in {args.out}: {', '.join(args.format)}")
+    if skipped:
+        print(describe_passed_over(skipped))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""drcr/streaming.py, and drcr/reconstruct.py as far as it decides on strips and memory."""
+"""drcr/compute/streaming.py, drcr/compute/memory.py, and the strips and memory of drcr/reconstruct.py."""
 
 import numpy as np
 import pytest
@@ -37,21 +37,21 @@ def plain(model: DRCR, rgb: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def streamed(model: DRCR, rgb: torch.Tensor, rows: int, filtered: bool = True, dtype=torch.float32) -> torch.Tensor:
+def streamed(model: DRCR, rgb: torch.Tensor, rows: int, winograd: bool = True, dtype=torch.float32) -> torch.Tensor:
     kept = torch.empty(*rgb.shape[:2], model.architecture["channels"], dtype=dtype)
-    return torch.cat(list(Streamed(model, dtype, filtered)(rgb, rows, kept)))
+    return torch.cat(list(Streamed(model, dtype, winograd)(rgb, rows, kept)))
 
 
 def relative(result, expected) -> float:
     return float(abs(result - expected).max() / abs(expected).max())
 
 
-@pytest.mark.parametrize("filtered", [True, False])
+@pytest.mark.parametrize("winograd", [True, False])
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 7), (18, 6), (19, 37), (66, 20)])
 @pytest.mark.parametrize("rows", [4, 8, 16, 100])
-def test_strips_give_the_whole_image(filtered, height, width, rows):
+def test_strips_give_the_whole_image(winograd, height, width, rows):
     model, rgb = network(), image(height, width)
-    assert relative(streamed(model, rgb, rows, filtered), plain(model, rgb)) < 1e-5
+    assert relative(streamed(model, rgb, rows, winograd), plain(model, rgb)) < 1e-5
 
 
 @pytest.mark.parametrize("sizes", [{"npm": "paper"}, {"n_blocks": 0}, {"channels": 9, "out_channels": 5}])
@@ -77,10 +77,10 @@ def test_the_average_is_over_the_whole_image():
 
 
 @needs_bf16
-@pytest.mark.parametrize("filtered", [True, False])
-def test_bf16_is_close(filtered):
+@pytest.mark.parametrize("winograd", [True, False])
+def test_bf16_is_close(winograd):
     model, rgb = network(), image(34, 30)
-    result, expected = streamed(model, rgb, 16, filtered, torch.bfloat16), plain(model, rgb)
+    result, expected = streamed(model, rgb, 16, winograd, torch.bfloat16), plain(model, rgb)
     assert result.dtype == torch.float32
     assert 1e-6 < (result - expected).abs().mean() / expected.abs().mean() < 0.01
 
@@ -145,7 +145,7 @@ def test_tiles_and_files_change_nothing(tmp_path, monkeypatch):
 def test_no_room_for_the_file_says_how_much_is_needed(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "free_memory", lambda device: 0)
     monkeypatch.setattr(module.os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
-    with pytest.raises(OSError, match=r"No space left.* 0\.0 GB are needed") as error:
+    with pytest.raises(OSError, match=r"No space left.* 0\.0 GB needed") as error:
         Reconstructor(network(), scratch=tmp_path)(image(8, 8).numpy())
     assert str(tmp_path) in error.value.filename
     assert not list(tmp_path.iterdir())
@@ -206,7 +206,7 @@ def test_free_memory_is_what_the_system_says():
 
 
 def test_free_memory_within_a_container(tmp_path, monkeypatch):
-    from drcr import memory
+    from drcr.compute import memory
 
     for name, text in (("max", "5000000"), ("current", "3000000"), ("stat", "anon 1\nfile 500000\n")):
         (tmp_path / f"memory.{name}").write_text(text)

@@ -33,9 +33,9 @@ def native_bf16(device: torch.device) -> bool:
 
 
 def winograd_pays(device: torch.device, precision: Precision, channels: int) -> bool:
-    """Tell whether half the multiplications are worth the additions that F(4, 3) needs, in a network of `channels`.
+    """Tell whether Winograd F(4,3) is faster than direct convolution in reconstruction, for a network of `channels`.
 
-    Not in small ones, not on CUDA, where cuDNN chooses among such algorithms itself, nor where AMX multiplies
+    It is not in small networks, nor on CUDA, where cuDNN chooses such algorithms itself, nor where AMX multiplies
     bfloat16 ten times as fast as the processor adds (benchmarks/README.md).
     """
     if device.type != "cpu" or channels < winograd.CHANNELS:
@@ -68,15 +68,12 @@ def for_training(
 ) -> nn.Module:
     """Move a network to a device, laid out for speed in a precision, and return what to call in its place.
 
-    Its parameters stay float32, under their names. Channels last, which tensor cores and oneDNN want; where it pays,
-    half the multiplications (compute/winograd.py), but not `compiled`, by torch.compile, which takes nn.Conv2d as it
-    is.
+    Its parameters stay float32, under their names. Channels last, which tensor cores and oneDNN want; `compiled` by
+    torch.compile.
     """
     model.to(device, memory_format=torch.channels_last)
     if compiled:
         return torch.compile(model, dynamic=False)  # for two sizes: whole batches, and an epoch's last
-    if winograd_pays(device, precision, model.architecture["channels"]):
-        winograd.use_winograd(model)
     return model
 
 

@@ -11,7 +11,7 @@ from drcr.utils.files import DataError
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that may still be used on a device; on the CPU within the limits of a container, too."""
+    """Return the free bytes of a device; on the CPU, those that a container's limit leaves."""
     if device.type == "cuda":
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reusable
@@ -25,7 +25,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def activation_bytes(model: nn.Module, device: torch.device, size: int, precision: str) -> int:
-    """Return the bytes that training keeps of a patch of `size` x `size` pixels until it has its gradients."""
+    """Return the bytes of activations that a training step keeps per patch of `size` x `size` pixels."""
 
     def kept(count: int) -> int:
         tensors: dict[int, int] = {}
@@ -41,7 +41,7 @@ def activation_bytes(model: nn.Module, device: torch.device, size: int, precisio
             torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
             torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
         ):
-            _output = model(rgb)  # whose graph keeps the tensors, and so their addresses, apart
+            _output = model(rgb)  # its graph keeps the tensors alive, so that no two share an address
         return sum(tensors.values())
 
     return kept(2) - kept(1)  # without the weights
@@ -49,11 +49,11 @@ def activation_bytes(model: nn.Module, device: torch.device, size: int, precisio
 
 @contextmanager
 def memory_for(what: str) -> Iterator[None]:
-    """Raise DataError with the line `what` if memory runs out within the block, on CPU or CUDA."""
+    """Raise DataError with the message `what` if memory runs out within the block, on CPU or CUDA."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # oneDNN does not tell more than that it "could not create a primitive", or "execute" it
+        # all that oneDNN says is that it "could not create a primitive", or "could not execute" it
         words = ("memory", "could not create a primitive", "could not execute a primitive")
         if isinstance(error, RuntimeError) and not any(part in str(error) for part in words):
             raise
@@ -61,13 +61,13 @@ def memory_for(what: str) -> Iterator[None]:
 
 
 def _read_field(path: Path, name: str) -> int:
-    """Return the number behind a name at the start of a line."""
+    """Return the number that follows `name` at the start of a line."""
     words = (line.split() for line in path.read_text().splitlines())
     return next(int(number) for first, number, *_ in words if first == name)
 
 
 def _control_groups() -> Iterator[tuple[Path, Path, tuple[Path, str]]]:
-    """Yield (limit, use, cached files' part of it) of this process's control groups, of version 1 and 2."""
+    """Yield the files with (limit, use, cached part of it) of this process's control groups, versions 1 and 2."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -1,12 +1,12 @@
 """The forward pass of DRCR Net for reconstruction: fast, and in bounded memory whatever the image's size.
 
-Rows stream through the layers. A feature map is an iterator of strips of full-width rows, top to bottom; a layer
-takes such iterators and gives one, asking for one strip more than it gives, because a 3x3 kernel reaches a row
-further. `tee` keeps what the skip connections want later. So nothing is computed twice, nothing at a strip's edge
-is approximate, and a few strips of each layer are all there is at a time. Only the CRMs' averages need the whole
-image: the blocks run one after the other, and between them one feature map is kept.
+Rows stream through the layers. A feature map is an iterator of strips of full-width rows, top to bottom. A layer
+takes such iterators and returns one; it reads one strip ahead, because a 3x3 kernel needs a row of the next strip.
+`tee` keeps what the skip connections need later. So nothing is computed twice, nothing at a strip's edge is
+approximate, and only a few strips of each layer exist at a time. Only the CRMs' averages need the whole image: the
+blocks run one after the other, and one feature map is kept between them.
 
-3x3 convolutions are computed by minimal filtering (drcr/compute/winograd.py), with half the multiplications.
+3x3 convolutions are computed by Winograd F(4,3) (winograd.py) where that is faster.
 """
 
 import copy
@@ -25,7 +25,7 @@ from drcr.model import DRCR, SLOPE, DRCRBlock, TwoKernels
 
 Edge = Literal["zero", "reflect", "replicate"]
 ROWS = 4
-"""Strips are stored in whole multiples of this: what NPM's pooling and F(4, 3) divide."""
+"""Strips are stored in whole multiples of this: for NPM's pooling and F(4,3)."""
 
 
 def as_strip(image: Tensor) -> Tensor:
@@ -67,16 +67,16 @@ Strips = Iterator[Strip]
 
 @dataclass
 class Split:
-    """A strip made ready to be a convolution's input, (6, n, W, C) for F(4, 3), else as it is. `rows` come out."""
+    """A convolution's input: (6, n, W, C) for F(4,3), else (rows + 2, W, C). The convolution gives `rows` rows."""
 
     data: Tensor
     rows: int
 
 
 def tee(items: Iterator) -> list[Iterator]:
-    """Return two iterators over one; what one has taken and the other not is kept.
+    """Return two iterators over one; items are kept until both have taken them.
 
-    itertools.tee does the same, but lets go of its items only 57 at a time, which are too many here.
+    itertools.tee does the same, but frees its items only 57 at a time, which is too much memory here.
     """
     queues = deque(), deque()
 
@@ -86,7 +86,7 @@ def tee(items: Iterator) -> list[Iterator]:
                 for item in islice(items, 1):
                     queues[0].append(item)
                     queues[1].append(item)
-                    del item  # kept no longer than needed: a strip is megabytes
+                    del item  # a strip is megabytes: no reference may outlive its use
                 if not queue:
                     return
             yield queue.popleft()
@@ -95,7 +95,7 @@ def tee(items: Iterator) -> list[Iterator]:
 
 
 def with_halo(strips: Strips, edge: Edge) -> Strips:
-    """Set each strip's halo to the neighbours' rows, and at the image's edges (with the fill) to what `edge` says."""
+    """Set each strip's halo to its neighbours' rows; at the image's edges set halo and fill by the padding `edge`."""
 
     def outside(data: Tensor, beyond: int | slice, last: int, next_to_last: int) -> None:
         match edge:
@@ -121,20 +121,20 @@ def with_halo(strips: Strips, edge: Edge) -> Strips:
 
 
 class Convolution:
-    """A convolution of the network, and its LeakyReLU, with its weights ready to run on strips.
+    """A convolution of the network with its LeakyReLU, applied to strips.
 
-    Over several inputs it is the convolution of their concatenation, without making that.
+    With several inputs it is the convolution of their concatenation, which is never made.
     """
 
     def __init__(
-        self, conv: nn.Conv2d, filtered: bool, dtype: torch.dtype, n_inputs: int = 1, slope: float | None = None
+        self, conv: nn.Conv2d, winograd: bool, dtype: torch.dtype, n_inputs: int = 1, slope: float | None = None
     ) -> None:
-        """Prepare the weights of `conv`, for strips of type `dtype`; `filtered`: by F(4, 3). `slope`: LeakyReLU's."""
+        """Prepare the weights of `conv` for strips of type `dtype`; `winograd`: use F(4,3). `slope`: LeakyReLU's."""
         three = conv.kernel_size == (3, 3)
         self.reflect = conv.padding_mode == "reflect"
-        self.filtered = filtered and three
-        # Directly, the halo is convolved too, so that what comes out has room for one: its values mean nothing.
-        self.padding = [int(three and not self.filtered), int(three and not self.reflect)]
+        self.winograd = winograd and three
+        # direct convolution computes the halo's rows too, so that the result has room for one; they are overwritten
+        self.padding = [int(three and not self.winograd), int(three and not self.reflect)]
         self.dtype, self.slope, self.out_channels = dtype, slope, conv.out_channels
         *first, self._last = conv.weight.detach().chunk(n_inputs, 1)
         self.kernels = [self._prepare(weight) for weight in (*first, self._last)]
@@ -143,7 +143,7 @@ class Convolution:
     def _prepare(self, weight: Tensor) -> list[Tensor]:
         parts = [
             part.to(self.dtype).contiguous(memory_format=torch.channels_last)
-            for part in (kernels(weight) if self.filtered else [weight])
+            for part in (kernels(weight) if self.winograd else [weight])
         ]
         if weight.is_cuda or not torch.backends.mkldnn.is_available():
             return parts
@@ -159,13 +159,13 @@ class Convolution:
         return scaled
 
     def split(self, strips: Strips) -> Iterator[Split]:
-        """Make strips ready to be an input."""
+        """Turn strips into inputs of this convolution."""
 
         def one(strip: Strip) -> Split:
             data = strip.data
             if self.reflect:
                 data = torch.cat([data[:, 1:2], data, data[:, -2:-1]], 1)
-            if not self.filtered:
+            if not self.winograd:
                 return Split(data, strip.rows)
             parts = data.new_empty(6, len(data) // 4, *data.shape[1:])
             split(data, parts)
@@ -174,11 +174,11 @@ class Convolution:
         return map(one, with_halo(strips, "reflect" if self.reflect else "zero"))
 
     def __call__(self, *inputs: Iterator[Split]) -> Strips:
-        """Convolve: one strip for each of the inputs'."""
-        return map(self._filter if self.filtered else self._convolve, *inputs)
+        """Convolve, strip by strip."""
+        return map(self._convolve_winograd if self.winograd else self._convolve, *inputs)
 
-    def _filter(self, *splits: Split) -> Strip:
-        """Convolve by F(4, 3)."""
+    def _convolve_winograd(self, *splits: Split) -> Strip:
+        """Convolve by Winograd F(4,3)."""
         _, n, width, _ = splits[0].data.shape
         size = n, width - 2 * self.reflect, self.out_channels
         totals = scratch("totals", (6, *size), splits[0].data).zero_()
@@ -270,7 +270,7 @@ def enlarge(strips: Strips, scale: int, heights: list[int], width: int) -> Strip
 class FeatureMap:
     """One whole feature map, kept between two sweeps over the image; `values` is (H, W, C), on any device.
 
-    It may be read and written in the same sweep: what comes out of a block lies behind what goes in.
+    It may be read and written in the same sweep: a block's output is always behind its input.
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -295,9 +295,9 @@ class FeatureMap:
 
 
 def pad_channels(model: DRCR, multiple: int) -> DRCR:
-    """Return the same network with its channels filled up to a multiple by ones that are always 0.
+    """Return the same network with its channels padded to a multiple by channels that are always 0.
 
-    The results are the same: what is added is 0 in all weights, and stays 0 through every activation and gate.
+    The results are the same: the added weights are 0, so the added channels stay 0 through activations and gates.
     """
     channels = model.architecture["channels"]
     wider = DRCR(**model.architecture | {"channels": channels + -channels % multiple})
@@ -316,14 +316,14 @@ def pad_channels(model: DRCR, multiple: int) -> DRCR:
 
 
 class Streamed:
-    """A trained DRCR Net, ready to reconstruct.
+    """A trained DRCR Net that runs on strips.
 
-    In float32 the result is the network's own but for rounding (3e-6 of the largest value, tested). In bfloat16
+    In float32 the result is the network's own except for rounding (3e-6 of the largest value, tested). In bfloat16
     the first and the last convolution, the averages and the gates stay in float32.
     """
 
-    def __init__(self, model: DRCR, dtype: torch.dtype = torch.float32, filtered: bool = True) -> None:
-        """Prepare the weights, for the device they are on; `filtered`: 3x3 convolutions by F(4, 3)."""
+    def __init__(self, model: DRCR, dtype: torch.dtype = torch.float32, winograd: bool = True) -> None:
+        """Prepare the weights for the device they are on; `winograd`: 3x3 convolutions by F(4,3)."""
         self.model, self.dtype = model, dtype
         self.convs: dict[nn.Conv2d, Convolution] = {}
         slopes = dict.fromkeys((model.npm.fuse, *model.npm.merge), SLOPE)
@@ -334,10 +334,10 @@ class Streamed:
                 n_inputs = conv.in_channels // model.architecture["channels"] or 1
                 ends = conv in (model.stem[0], model.tail[2])
                 own = torch.float32 if ends else dtype
-                self.convs[conv] = Convolution(conv, filtered, own, n_inputs, slopes.get(conv))
+                self.convs[conv] = Convolution(conv, winograd, own, n_inputs, slopes.get(conv))
 
     def _conv(self, conv: nn.Conv2d, strips: Strips) -> Strips:
-        """Convolve one input that nothing else needs."""
+        """Convolve strips that no other layer reads."""
         return self.convs[conv](self.convs[conv].split(strips))
 
     def stem(self, rgb: Strips) -> Strips:
@@ -351,7 +351,7 @@ class Streamed:
         return self._conv(second, cast(self._conv(first, features), torch.float32))
 
     def npm(self, x: Strips, heights: list[int], width: int) -> Strips:
-        """Features (H, W, C) -> features; `heights` of the strips, which all but the last are whole fours."""
+        """Features (H, W, C) -> features; `heights` of the strips: multiples of 4, except the last."""
         npm = self.model.npm
         fuse = self.convs[npm.fuse]
         x, skip = tee(x)
@@ -371,9 +371,9 @@ class Streamed:
         return merge(*map(merge.split, pair))
 
     def block(self, x: Strips, block: DRCRBlock, mean: Tensor) -> Strips:
-        """Run a block on strips of which `mean` (C,) is the channels' average over the whole image.
+        """Run a block on strips; `mean` (C,) is each channel's average over the whole image.
 
-        The average of r is that of x times CRM1's gate, so both gates are known from the start.
+        The average of r is that of x times CRM1's gate, so both gates are known before the first strip.
         """
         gate1 = block.crm1.gate(mean)
         gate2 = gate1 * block.crm2.gate(mean * gate1)
@@ -395,11 +395,11 @@ class Streamed:
     ) -> Iterator[Tensor]:
         """Yield the cube (H, W, bands), float32, of an image (H, W, 3), float32, strip by strip, top to bottom.
 
-        Strips are of `rows` rows. `kept` is room for a feature map, (H, W, C) of this network's type, on any
-        device. `advance` is told of the rows that are done; of `sweeps` times H in all.
+        Strips have `rows` rows. `kept` is memory for a feature map, (H, W, C) of this network's type, on any device.
+        `advance` is called with the number of rows just finished, (blocks + 1) H in all.
         """
         height, width, _ = rgb.shape
-        # the last strip is the longest, so that what is reflected below it lies in it
+        # the last strip has at least 4 rows, so that the rows reflected below it are its own
         ends = [*range(rows, height - 3, rows), height]
         heights = [end - start for start, end in zip([0, *ends], ends, strict=False)]
         kept = FeatureMap(kept)

@@ -1,4 +1,4 @@
-"""True colour: cubes as a standard observer would see them, by colour-science, the field's library for it."""
+"""True colour: cubes as a standard observer sees them, computed with colour-science."""
 
 import numpy as np
 
@@ -12,18 +12,37 @@ ILLUMINANTS = ("D65", "D50", "A", "E", "FL2", "LED-B3")
 def true_colour(
     cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS, illuminant: str = "D65", white: float = 1.0
 ) -> np.ndarray:
-    """Return a cube (H, W, bands) at `wavelengths` (nm) as sRGB (H, W, 3), float32 in [0, 1].
+    """Convert a cube to sRGB.
 
-    Each spectrum is taken as a reflectance under a CIE illuminant, goes through the CIE 1931 2 degree observer to XYZ
-    (CIE 015:2018, section 7), and is adapted to the white of sRGB, so that an even spectrum is grey. Radiance is seen
-    with equal energy, "E". Luminance `white` becomes 1 (see `white_level`); what is brighter, or out of sRGB's
-    gamut, is clipped. Outside the measured range the nearest band is repeated. Raises DataError if the illuminant is
-    unknown.
+    Each spectrum is taken as a reflectance under a CIE illuminant, converted to XYZ with the CIE 1931 2 degree
+    observer (CIE 015:2018, section 7), and adapted to the white of sRGB, so that a constant spectrum is grey. For
+    radiances the illuminant is "E", equal energy. Outside the measured range the nearest band is repeated.
+
+    Parameters
+    ----------
+    cube
+        Values (H, W, bands).
+    wavelengths
+        Wavelengths in nm (bands,).
+    illuminant
+        One of ILLUMINANTS.
+    white
+        The luminance that becomes 1 (see `white_level`). Values above it, or outside the gamut of sRGB, are clipped.
+
+    Returns
+    -------
+    sRGB (H, W, 3), float32 in [0, 1].
+
+    Raises
+    ------
+    DataError
+        The illuminant is unknown.
     """
-    from colour import CCS_ILLUMINANTS, XYZ_to_sRGB  # takes a second to import, so only where it is needed
-
     if illuminant not in ILLUMINANTS:
-        raise DataError(f"illuminant {illuminant}: not one of {', '.join(ILLUMINANTS)}")
+        raise DataError(f"illuminant {illuminant}: unknown; choose one of {', '.join(ILLUMINANTS)}")
+    with np.printoptions():  # the import, which takes a second, changes how NumPy prints numbers
+        from colour import CCS_ILLUMINANTS, XYZ_to_sRGB
+
     xyz = (cube @ _observer(wavelengths, illuminant)) / white
     neutral = CCS_ILLUMINANTS["CIE 1931 2 Degree Standard Observer"][illuminant]
     return XYZ_to_sRGB(np.maximum(xyz, 0), illuminant=neutral).clip(0, 1).astype(np.float32)
@@ -35,13 +54,14 @@ def white_level(cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS, illumin
 
 
 def _observer(wavelengths: np.ndarray, illuminant: str) -> np.ndarray:
-    """Return what a value of 1 in each band adds to X, Y, Z: (bands, 3), float32; bands of 1 give Y = 1."""
-    from colour import MSDS_CMFS, SDS_ILLUMINANTS, SpectralShape, sd_ones
+    """Return what a value of 1 in each band adds to X, Y, Z: (bands, 3), float32; a cube of ones has Y = 1."""
+    with np.printoptions():
+        from colour import MSDS_CMFS, SDS_ILLUMINANTS, SpectralShape, sd_ones
 
     shape = SpectralShape(380, 780, 1)
     cmfs = MSDS_CMFS["CIE 1931 2 Degree Standard Observer"].copy().align(shape)
     light = (sd_ones(shape) if illuminant == "E" else SDS_ILLUMINANTS[illuminant].copy().align(shape)).values
-    # each band stands for lines to its neighbours; wavelengths may fall, which np.interp does not take
+    # spectra are interpolated linearly between bands; np.interp needs rising wavelengths
     order = np.argsort(wavelengths)
     units = np.eye(len(wavelengths))[:, order]
     bands = np.stack([np.interp(shape.range(), wavelengths[order], unit) for unit in units])

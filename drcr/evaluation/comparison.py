@@ -1,32 +1,31 @@
-"""Methods side by side: what figures.py and report.py share, their options and the scenes as they show them."""
+"""Methods side by side: the options that figures.py and report.py share, their scenes, and the numbers drawn."""
 
 import argparse
-import signal
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from drcr.evaluation import figures as plots
 from drcr.evaluation.colour import ILLUMINANTS, true_colour, white_level
-from drcr.evaluation.scoring import pair_cubes, read_reconstruction, read_truth, scores
+from drcr.evaluation.scoring import pair_cubes, read_reconstruction, read_truth
 from drcr.images import IMAGE_SUFFIXES, read_rgb
 from drcr.matfile import read_origin, wavelengths_of
 from drcr.utils import cli
 from drcr.utils.files import DataError, list_files
-from drcr.utils.parallel import in_order
 
 KINDS = ("colour", "bands", "errors", "spectra", "mrae")
 """The figures of a scene."""
+HIGHER_IS_BETTER = ("psnr", "ssim")
+"""Those of SCORES that rise with quality; the others are errors."""
+MAX_METHODS = 6
+"""As many as sheet.METHODS has line styles for."""
 BANDS = {"column": (450.0, 550.0, 650.0), "page": (450.0, 500.0, 550.0, 600.0, 650.0)}
 
 
 class _AddMethod(argparse.Action):
-    """Read `name=folder`, or a folder, which is then the name, into a dict of folders by name."""
+    """Read NAME=FOLDER, or FOLDER, whose name is then the method's, into a dict of folders by name."""
 
     def __call__(
         self,
@@ -40,10 +39,10 @@ class _AddMethod(argparse.Action):
         if not equals or Path(text).exists():
             name, folder = Path(text).resolve().name, text
         methods = getattr(namespace, self.dest) or {}
-        if not name.strip() or name in ("truth", "RGB input", *methods):
-            parser.error(f"argument {option_string}: {text}: give each method a name of its own, name=folder")
-        if len(methods) == len(plots.METHODS):
-            parser.error(f"argument {option_string}: {len(plots.METHODS)} at most; more curves are not told apart")
+        if not name.strip() or name in ("ground truth", "RGB input", *methods):
+            parser.error(f"argument {option_string}: {text}: each method needs its own name; write NAME=FOLDER")
+        if len(methods) == MAX_METHODS:
+            parser.error(f"argument {option_string}: at most {MAX_METHODS}; more curves cannot be distinguished")
         setattr(namespace, self.dest, {**methods, name: Path(folder)})
 
 
@@ -54,37 +53,37 @@ def point(text: str) -> tuple[int, int]:
     except ValueError:
         row = column = -1
     if min(row, column) < 0:
-        raise argparse.ArgumentTypeError(f"ROW,COLUMN is needed, two whole numbers from 0 up, not {text}")
+        raise argparse.ArgumentTypeError(f"must be ROW,COLUMN, two whole numbers from 0, not {text}")
     return row, column
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what is compared, and how a scene is shown."""
+    """Add the options for what is compared, and how a scene is drawn."""
     add = parser.add_argument
     add(
         "--path_rec",
         action=_AddMethod,
         metavar="[NAME=]FOLDER",
-        help="folder of reconstructed cubes, and the name of the method (else the folder's); again for each method, "
-        f"{len(plots.METHODS)} at most (default: ./test_results)",
+        help="folder of reconstructed cubes, and the method's name in the figures (default: the folder's); repeat it "
+        f"for each method, up to {MAX_METHODS} (default: ./test_results)",
     )
-    add("--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of true cubes")
-    add("--RGB_dir", type=Path, help="folder of the RGB images; without it the truth in true colour stands for them")
-    add("--scenes", nargs="+", metavar="NAME ...", help="these scenes only, named without suffix")
+    add("--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of ground truth cubes")
+    add("--RGB_dir", type=Path, help="folder of the RGB images (default: the ground truth in true colour instead)")
+    add("--scenes", nargs="+", metavar="NAME ...", help="only these scenes, named without suffix")
     add(
         "--bands",
         type=cli.positive,
         nargs="+",
         metavar="NM ...",
-        help="the bands next to these wavelengths are shown as images (default: 450 500 550 600 650; in a column, "
-        "450 550 650)",
+        help="draw the bands nearest to these wavelengths as images (default: 450 500 550 600 650; in a column, 450 "
+        "550 650)",
     )
     add(
         "--points",
         type=point,
         nargs="+",
         metavar="ROW,COLUMN ...",
-        help="pixels whose spectra are drawn, in each scene (default: four that are unlike, picked in each scene)",
+        help="pixels whose spectra are drawn, in each scene (default: four with different spectra, chosen per scene)",
     )
     add(
         "--patch",
@@ -97,19 +96,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--illuminant",
         choices=ILLUMINANTS,
         default="D65",
-        help="light for the true colours, where an even spectrum means white; E: the cubes hold the light itself",
+        help="light in which true colours are shown: D65 and others take cubes for reflectances, E for radiances",
     )
     cli.add_non_positive(
         parser,
-        skip="scenes whose truth has any value <= 0 are passed over, and named",
-        floor="values of the truth below VALUE are raised to it",
+        skip="scenes whose ground truth has any value <= 0 are skipped, and their names printed",
+        floor="values of the ground truth below VALUE are raised to it",
     )
-    cli.add_num_workers(parser, "scenes drawn side by side, each in a process of its own; 0: one after the other")
+    cli.add_num_workers(parser, "scenes drawn at the same time, each in its own process; 0: one after another")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A scene's files, `recs` by method, and what is to be done with them."""
+    """A scene's files, `recs` by method, and how to read and show them."""
 
     name: str
     truth: Path
@@ -121,7 +120,7 @@ class Job:
 
 
 def find_jobs(args: argparse.Namespace) -> list[Job]:
-    """Return the scenes that the options name. Raises DataError if a file is missing."""
+    """Return the scenes that the options select. Raises DataError if a file is missing."""
     methods: dict[str, Path] = args.path_rec or {"test_results": Path("./test_results")}
     pairs = {method: pair_cubes(folder, args.path_gt, args.scenes or ()) for method, folder in methods.items()}
     images = list_files(args.RGB_dir, IMAGE_SUFFIXES, "RGB images") if args.RGB_dir else None
@@ -129,7 +128,7 @@ def find_jobs(args: argparse.Namespace) -> list[Job]:
     for name, (_, truth) in next(iter(pairs.values())).items():
         if images is not None and name not in images:
             raise DataError(
-                f"{args.RGB_dir}: no image {name} beside the cube {truth}; add it, or leave --RGB_dir out"
+                f"{args.RGB_dir}: contains no image {name} for the cube {truth}; add it, or omit --RGB_dir"
             )
         recs = {method: scenes[name][0] for method, scenes in pairs.items()}
         rgb = images[name] if images else None
@@ -138,8 +137,8 @@ def find_jobs(args: argparse.Namespace) -> list[Job]:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A scene to show: `truth` > 0 and each of `recs`, clipped to [0, 1], (H, W, bands) at `wavelengths` (nm)."""
+class ComparedScene:
+    """A scene's cubes (H, W, bands) at `wavelengths` (nm): `truth` > 0, `recs` by method, clipped to [0, 1]."""
 
     job: Job
     truth: np.ndarray
@@ -150,10 +149,10 @@ class Scene:
 
     @cached_property
     def colours(self) -> dict[str, np.ndarray]:
-        """The image, truth and reconstructions as the eye would see them, as bright as the truth: (H, W, 3)."""
+        """The input image, and ground truth and reconstructions in true colour on its scale: (H, W, 3) in [0, 1]."""
         light = self.job.illuminant
         white = white_level(self.truth, self.wavelengths, light)
-        cubes = {"truth": self.truth, **self.recs}
+        cubes = {"ground truth": self.truth, **self.recs}
         images = {name: true_colour(cube, self.wavelengths, light, white) for name, cube in cubes.items()}
         if self.job.rgb is None:
             return images
@@ -171,7 +170,7 @@ class Scene:
         return {method: read_origin(path) or "" for method, path in self.job.recs.items()}
 
 
-def read_scene(job: Job) -> Scene | None:
+def read_scene(job: Job) -> ComparedScene | None:
     """Return a scene, None if its truth has values <= 0 and there is no floor.
 
     Raises DataError if files can't be read or don't belong together, or a point lies outside.
@@ -186,12 +185,12 @@ def read_scene(job: Job) -> Scene | None:
         if row >= truth.shape[0] or column >= truth.shape[1]:
             size = f"{truth.shape[0]} rows and {truth.shape[1]} columns"
             raise DataError(f"{job.truth}: no pixel {row},{column} in {size}; choose other --points")
-    return Scene(job, truth, recs, wavelengths, raised, list(job.points or plots.pick_points(truth)))
+    return ComparedScene(job, truth, recs, wavelengths, raised, list(job.points or pick_points(truth)))
 
 
 @dataclass(frozen=True)
 class Result:
-    """What is kept of a drawn scene: by method, SCORES, MRAE of the bands at `wavelengths` (nm), and origins."""
+    """What is kept of a scene: by method SCORES, the MRAE of each band at `wavelengths` (nm), and origins."""
 
     scores: dict[str, list[float]]
     curves: dict[str, np.ndarray]
@@ -201,62 +200,56 @@ class Result:
     n_values: int
 
 
-Save = Callable[[plots.Sheet, str], None]
-"""Writes a figure under a name without suffix."""
+def pick_points(cube: np.ndarray, count: int = 4, seed: int = 0) -> list[tuple[int, int]]:
+    """Choose pixels (row, column) with different spectra, spread over the image, by farthest-point sampling.
 
-
-def draw_scene(job: Job, bands: Sequence[float], patch: int, width: float, save: Save) -> Result | None:
-    """Draw a scene's figures, NAME_ and one of KINDS; None if the scene is passed over."""
-    scene = read_scene(job)
-    if scene is None:
-        return None
-    shown = plots.nearest_bands(scene.wavelengths, bands)
-    title, image = next(iter(scene.colours.items()))
-    curves = {method: plots.mrae_of_bands(rec, scene.truth) for method, rec in scene.recs.items()}
-    cubes = (scene.truth, scene.recs, scene.wavelengths)
-    sheets = (
-        plots.plot_colour(scene.colours, width),
-        plots.plot_bands(*cubes, shown, width),
-        plots.plot_errors(*cubes, shown, width),
-        plots.plot_spectra(image, title, *cubes, scene.points, patch, width),
-        plots.plot_mrae(curves, scene.wavelengths, width),
-    )
-    for kind, sheet in zip(KINDS, sheets, strict=True):
-        save(sheet, f"{job.name}_{kind}")
-    table = {method: scores(rec, scene.truth) for method, rec in scene.recs.items()}
-    return Result(table, curves, scene.wavelengths, scene.origins, scene.raised, scene.truth.size)
-
-
-def draw_all(
-    args: argparse.Namespace, jobs: list[Job], width: str, save: Save
-) -> tuple[dict[str, Result], list[str]]:
-    """Draw all scenes, and `scores` and `mrae` over them; return the results by scene, and who was passed over.
-
-    `mrae`, the mean over the scenes, is drawn only if they have the same bands. Raises DataError if no scene is left.
+    Parameters
+    ----------
+    cube
+        Values (H, W, bands).
+    count
+        Number of pixels; fewer are returned if the image is too small or of one colour.
+    seed
+        Seed of the 400 random candidates.
     """
-    inches = plots.WIDTHS[width]
-    draw = partial(draw_scene, bands=args.bands or BANDS[width], patch=args.patch, width=inches, save=save)
-    drawn = in_order(draw, jobs, min(args.num_workers, len(jobs) // 2))
-    progress = tqdm(zip(jobs, drawn, strict=True), "drawing", len(jobs), unit="scene", dynamic_ncols=True)
-    results = {}
-    with cli.Stop() as stop:  # an interrupt within matplotlib's weak references would be lost
-        for job, result in progress:
-            results[job.name] = result
-            if stop.asked == signal.SIGINT:
-                raise KeyboardInterrupt
-            if stop.asked:
-                sys.exit(128 + stop.asked)
-    passed_over = [name for name, result in results.items() if result is None]
-    shown = {name: result for name, result in results.items() if result is not None}
-    if not shown:
-        raise DataError(
-            f"{args.path_gt}: every cube has values <= 0, nothing to show; --non_positive floor VALUE, as the data "
-            "were prepared with, keeps them"
-        )
-    first = next(iter(shown.values()))
-    tables = {method: {name: result.scores[method] for name, result in shown.items()} for method in first.scores}
-    save(plots.plot_scores(tables, inches), "scores")
-    if all(np.array_equal(result.wavelengths, first.wavelengths) for result in shown.values()):
-        curves = {method: np.mean([result.curves[method] for result in shown.values()], 0) for method in first.curves}
-        save(plots.plot_mrae(curves, first.wavelengths, inches), "mrae")
-    return shown, passed_over
+    height, width = cube.shape[:2]
+    rng = np.random.default_rng(seed)
+    margin = min(max(2, min(height, width) // 16), (min(height, width) - 1) // 2)
+    rows = rng.integers(margin, height - margin, 400)
+    columns = rng.integers(margin, width - margin, 400)
+    spectra = cube[rows, columns]
+    # the distance is between the spectra's shapes; dark pixels make no readable spectrum
+    shapes = spectra / np.linalg.norm(spectra, axis=1, keepdims=True)
+    places = np.stack([rows, columns], 1)
+    bright = spectra.mean(1) > np.median(spectra.mean(1))
+    chosen = [int(spectra.mean(1).argmax())]
+    while len(chosen) < count:
+        distance = np.linalg.norm(shapes[:, None] - shapes[chosen], axis=2).min(1)
+        apart = np.linalg.norm(places[:, None] - places[chosen], axis=2).min(1) > min(height, width) / 5
+        if not (distance * bright * apart).any():
+            break
+        chosen.append(int(np.argmax(distance * bright * apart)))
+    return [(int(rows[i]), int(columns[i])) for i in chosen]
+
+
+def nearest_bands(wavelengths: np.ndarray, wanted: Sequence[float]) -> list[int]:
+    """Return the indices of the bands at `wavelengths` (nm) that are nearest to those wanted, each once."""
+    return list(dict.fromkeys(int(np.abs(wavelengths - nm).argmin()) for nm in wanted))
+
+
+def patch_mean(cube: np.ndarray, point: tuple[int, int], patch: int) -> np.ndarray:
+    """Return the mean spectrum (bands,) of those of the patch x patch pixels around a point that lie in the image."""
+    (row, column), before = point, (patch - 1) // 2
+    rows, columns = (slice(max(at - before, 0), at - before + patch) for at in (row, column))
+    return cube[rows, columns].mean((0, 1), dtype=np.float64)
+
+
+def correlation(rec: np.ndarray, truth: np.ndarray) -> float:
+    """Return Pearson's correlation of two spectra (bands,); NaN if one is constant."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.corrcoef(rec, truth)[0, 1]) if len(truth) > 1 else float("nan")
+
+
+def mrae_of_bands(rec: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the MRAE of each band, float64 (bands,); their mean is the cube's MRAE."""
+    return (np.abs(rec - truth) / truth).mean((0, 1), dtype=np.float64)

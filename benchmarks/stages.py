@@ -1,0 +1,331 @@
+"""The stages that bench.py measures, and the ways of doing each: the released way, ours, and what others offer."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import released
+import torch
+from measuring import Run, Way
+from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.flop_counter import FlopCounterMode
+
+from drcr import matfile, metrics
+from drcr.camera import Camera
+from drcr.checkpoint import save_checkpoint
+from drcr.compute.device import Precision, choose_device, for_training, native_bf16
+from drcr.data import TrainPatches
+from drcr.images import normalise_rgb, read_rgb
+from drcr.model import DRCR
+from drcr.preparation.render import PRESETS, render_rgb
+from drcr.preparation.simulation import SceneModel
+from drcr.reconstruct import Reconstructor
+from drcr.utils.parallel import available_cores
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ROOT / "test/model/model.pth"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What to measure with: a folder of simulated scenes, and sizes."""
+
+    folder: Path
+    height: int
+    width: int
+    batch: int
+    patch: int
+    scenes: int
+    quick: bool
+
+    @cached_property
+    def pairs(self) -> list[tuple[Path, Path]]:
+        """The cube and image files of the scenes."""
+        cubes = sorted((self.folder / "Train_spectral").glob("*.mat"))
+        return [(path, self.folder / "Train_RGB" / f"{path.stem}.jpg") for path in cubes]
+
+    def network(self) -> DRCR:
+        """Return the released network with random weights."""
+        torch.manual_seed(0)
+        return DRCR().eval()
+
+    def image(self) -> np.ndarray:
+        """Return an image to reconstruct, (H, W, 3), float32."""
+        return normalise_rgb(read_rgb(self.pairs[0][1]))[: self.height, : self.width]
+
+    def operations(self, training: bool) -> float:
+        """Return the floating-point operations of a pass over the image, or of a training step."""
+        sizes = (self.batch, 3, self.patch, self.patch) if training else (1, 3, self.height, self.width)
+        with FlopCounterMode(display=False) as counter, torch.device("meta"):
+            output = DRCR()(torch.empty(sizes))
+            if training:
+                output.mean().backward()
+        return counter.get_total_flops()
+
+    def batch_of_patches(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a batch of (rgb, cube) to train on, on the device."""
+        generator = torch.Generator().manual_seed(0)
+        rgb, cube = (torch.rand(self.batch, n, self.patch, self.patch, generator=generator) for n in (3, 31))
+        return rgb.to(choose_device()), (cube + 0.1).to(choose_device())
+
+
+def make_scenes(folder: Path, size: tuple[int, int], count: int) -> None:
+    """Write simulated scenes as ARAD_1K has them, compressed; all but the first two are links to those."""
+    for name in ("Train_spectral", "Train_RGB"):
+        (folder / name).mkdir()
+    for i in range(count):
+        name = f"ARAD_1K_{1 + i:04}"
+        paths = [folder / "Train_spectral" / f"{name}.mat", folder / "Train_RGB" / f"{name}.jpg"]
+        if i < 2:
+            rng = np.random.default_rng(i)
+            cube = SceneModel(size=size).render(rng)
+            # real cubes have about 12 bits, and compress accordingly; 41 is 0.01
+            cube = np.maximum(np.round(cube * 4095), 41).astype(np.float32) / 4095
+            released.write_compressed(paths[0], cube=np.ascontiguousarray(cube.T))
+            paths[1].write_bytes(render_rgb(cube, matfile.WAVELENGTHS, Camera(), PRESETS["real-world"], rng, name))
+        else:
+            for path in paths:
+                os.link(path.with_name(path.name.replace(name, f"ARAD_1K_{1 + i % 2:04}")), path)
+
+
+def command(*words: Any) -> None:
+    """Run Python with these arguments."""
+    subprocess.run([sys.executable, *map(str, words)], check=True, capture_output=True)
+
+
+# ---- reconstruct
+
+
+def reconstruct_released(work: Work) -> Run:
+    """Return the released way: two passes."""
+    return partial(released.reconstruct, work.network().to(choose_device()), work.image())
+
+
+def reconstruct_once(work: Work) -> Run:
+    """Return one pass of the plain network, with which our results are compared."""
+    model = work.network().to(choose_device())
+
+    @torch.inference_mode()
+    def run() -> np.ndarray:
+        rgb = torch.from_numpy(work.image()).permute(2, 0, 1)[None].to(choose_device())
+        return model(rgb)[0].permute(1, 2, 0).cpu().numpy()
+
+    return run
+
+
+def reconstruct_ours(work: Work, precision: str) -> Run:
+    """Return ours."""
+    return partial(Reconstructor(work.network().to(choose_device()), precision), work.image())
+
+
+def reconstruct(work: Work) -> list[Way]:
+    """Reconstruct an image in memory."""
+    operations = work.operations(training=False)
+    ways = [
+        Way("released, two passes", partial(reconstruct_released, work), operations=2 * operations),
+        Way("plain network, one pass", partial(reconstruct_once, work), operations=operations),
+        Way("ours, fp32", partial(reconstruct_ours, work, "fp32"), operations=operations),
+    ]
+    if native_bf16(choose_device()):
+        setup = partial(reconstruct_ours, work, "bf16")
+        ways.append(Way("ours, bf16", setup, operations=operations, precision="bf16"))
+    return ways
+
+
+# ---- train
+
+
+def train_released(work: Work) -> Run:
+    """Return the released way."""
+    return released.training_step(work.network().train().to(choose_device()), *work.batch_of_patches())
+
+
+def train_ours(work: Work, precision: Precision) -> Run:
+    """Return ours."""
+    from drcr.training.loop import training_step
+
+    device = choose_device(precision)
+    model = work.network().train()
+    train_model = for_training(model, device, precision)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    rgb, cube = work.batch_of_patches()
+    return lambda: training_step(train_model, optimizer, metrics.mrae, rgb, cube, precision)
+
+
+def train(work: Work) -> list[Way]:
+    """Train for one step."""
+    operations = work.operations(training=True)
+    device = choose_device()
+    precisions = ["fp32"] + ["tf32"] * (device.type == "cuda") + ["bf16"] * native_bf16(device)
+    return [
+        Way("released", partial(train_released, work), operations=operations),
+        *(
+            Way(f"ours, {name}", partial(train_ours, work, name), operations=operations, precision=name)
+            for name in precisions
+        ),
+    ]
+
+
+# ---- prepare, load
+
+
+@contextmanager
+def emptied(folder: Path) -> Iterator[Path]:
+    """Give a new empty folder of that name."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    yield folder
+
+
+def prepare_released(work: Work, n_scenes: int) -> Run:
+    """Return the released way, for that many scenes."""
+
+    def run() -> None:
+        with emptied(work.folder / "released") as out:
+            released.prepare(work.pairs[:n_scenes], out, work.patch, work.patch // 2)
+
+    return run
+
+
+def prepare_ours(work: Work, n_workers: int) -> Run:
+    """Return ours, including the start of the program, in that many processes beside it."""
+
+    def run() -> None:
+        with emptied(work.folder / "prepared") as out:
+            sizes = ("--patch_size", work.patch, "--stride", work.patch // 2, "--num_workers", n_workers)
+            script = ROOT / "train/train_data_preprocess.py"
+            command(script, "--data_path", work.folder, "--train_data_path", out, *sizes)
+
+    return run
+
+
+def read_cubes(work: Work) -> Run:
+    """Return the least that preparation can do: read the compressed cubes one after the other."""
+
+    def run() -> None:
+        for path, _ in work.pairs:
+            matfile.read_cube(path)
+
+    return run
+
+
+def prepare(work: Work) -> list[Way]:
+    """Prepare scenes for training."""
+    few, cores = 1 if work.quick else 3, available_cores()
+    return [
+        Way("released", partial(prepare_released, work, few), few),
+        Way("ours, one process", partial(prepare_ours, work, 0), work.scenes),
+        Way(f"ours, {cores} processes", partial(prepare_ours, work, cores), work.scenes),
+        Way("reading the cubes alone", partial(read_cubes, work), work.scenes),
+    ]
+
+
+def draw_patches(work: Work, ours: bool, n_patches: int, cache: bool = False) -> Run:
+    """Return the drawing of patches as in training."""
+    patches = TrainPatches(work.folder / "prepared", cache) if ours else released.Patches(work.folder / "released")
+    batches = DataLoader(patches, 16, sampler=RandomSampler(patches, replacement=True, num_samples=n_patches))
+
+    def run() -> None:
+        for _ in batches:
+            pass
+
+    return run
+
+
+def load(work: Work) -> list[Way]:
+    """Load patches in random order."""
+    return [
+        Way("released", partial(draw_patches, work, ours=False, n_patches=64), 64),
+        Way("ours", partial(draw_patches, work, ours=True, n_patches=1600), 1600),
+        Way("ours, --cache ram", partial(draw_patches, work, ours=True, n_patches=1600, cache=True), 1600),
+    ]
+
+
+# ---- write, files, start
+
+
+def write_cube(work: Work, compression: int | None) -> Run:
+    """Return the writing of a cube, (H, W, 31), with that level of gzip."""
+    cube = matfile.read_cube(work.pairs[0][0])
+    path = work.folder / "cube.mat"
+    if compression is None:
+        return lambda: matfile.write_cube(path, cube, matfile.WAVELENGTHS)
+    return lambda: released.write_compressed(path, compression, cube=cube.T)
+
+
+def write(work: Work) -> list[Way]:
+    """Write a cube as a .mat file."""
+    levels = {"gzip 7 (released)": 7, "gzip 4": 4, "gzip 1": 1, "ours, uncompressed": None}
+    return [Way(name, partial(write_cube, work, level)) for name, level in levels.items()]
+
+
+def files_released(work: Work, n_images: int) -> Run:
+    """Return the released way, without the start of the program."""
+    model = work.network().to(choose_device())
+
+    def run() -> None:
+        for _, path in work.pairs[:n_images]:
+            cube = released.reconstruct(model, normalise_rgb(read_rgb(path)))
+            released.write_compressed(work.folder / "cube.mat", cube=np.ascontiguousarray(cube.T))
+
+    return run
+
+
+def files_ours(work: Work, n_images: int, precision: str) -> Run:
+    """Return test.py on images of the released size, with the released network."""
+    source, out = work.folder / "images", work.folder / "cubes"
+    source.mkdir(exist_ok=True)
+    for _, path in work.pairs[:n_images]:
+        shutil.copy(path, source)
+    save_checkpoint(work.folder / "model.pth", work.network())
+    options = ("--model_dir", work.folder / "model.pth", "--RGB_dir", source, "--result_dir", out)
+    return partial(command, ROOT / "test/test.py", *options, "--precision", precision)
+
+
+def files(work: Work) -> list[Way]:
+    """Reconstruct image files into .mat files."""
+    n = min(20 if torch.cuda.is_available() else 1, work.scenes)
+    return [
+        Way("released", partial(files_released, work, n), n),
+        Way("ours, fp32", partial(files_ours, work, n, "fp32"), n),
+        *[Way("ours, bf16", partial(files_ours, work, n, "bf16"), n)] * native_bf16(choose_device()),
+    ]
+
+
+def start_torch() -> Run:
+    """Return the least that test.py can take: the start of PyTorch."""
+    return partial(command, "-c", "import torch")
+
+
+def start_ours(work: Work) -> Run:
+    """Return test.py on a small image, with the shipped network."""
+    small = work.folder / "small.png"
+    cv2.imwrite(str(small), read_rgb(work.pairs[0][1])[:128, :128])
+    options = ("--RGB_dir", small, "--model_dir", SHIPPED, "--result_dir", work.folder / "one")
+    return partial(command, ROOT / "test/test.py", *options)
+
+
+def start(work: Work) -> list[Way]:
+    """Start test.py on one small image."""
+    return [Way("import torch, alone", start_torch), Way("ours", partial(start_ours, work))]
+
+
+STAGES = {
+    "prepare": (prepare, "scene"),
+    "load": (load, "patch"),
+    "train": (train, "step"),
+    "reconstruct": (reconstruct, "image"),
+    "write": (write, "cube"),
+    "files": (files, "image"),
+    "start": (start, "start"),
+}
+"""Of each stage: a function that returns its ways, the first of which the others are compared with; its unit."""
