@@ -12,7 +12,7 @@ Scored are, by the plain commands without any option: 2 photographs of each held
 its linear image as NTIRE 2022 describes it. "Best scale" is the MRAE after each reconstruction is multiplied by the
 one number that makes its MRAE lowest: an exposed image does not tell how bright its scene was.
 
-OUT holds the data, the run, the cubes and RESULTS.md. What an interrupted run has finished is kept. The scored
+OUT holds the data, the run, the cubes, RESULTS.md and photograph.png. What an interrupted run has finished is kept. The scored
 network is last.pth: no checkpoint is chosen.
 """
 
@@ -24,7 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from drcr.cube import raise_to_floor
-from drcr.evaluation.scoring import read_scores
+from drcr.evaluation.figures import plot_curves, plot_reconstruction
+from drcr.evaluation.scoring import median_scene, read_scores
+from drcr.images import IMAGE_SUFFIXES, read_rgb
 from drcr.matfile import read_cube
 from drcr.utils import cli
 from drcr.utils.cli import step
@@ -197,6 +199,18 @@ def score(out: Path, before: Path | None) -> str:
     return "\n".join(lines[1:]) + "\n"
 
 
+def draw(out: Path) -> None:
+    """Draw the held-out photograph of median MRAE: bands, errors, spectra beside the truth."""
+    folder = out / "photographs"
+    name = median_scene(read_scores(folder / "network.csv"))
+    truth, _ = raise_to_floor(read_cube(folder / f"Valid_spectral/{name}.mat"), FLOOR)
+    photograph = read_rgb(list_files(folder / "Valid_RGB", IMAGE_SUFFIXES, "RGB images")[name])
+    methods = [method for method in METHODS if method != "before"]
+    recs = {METHODS[method]: read_cube(folder / method / f"{name}.mat") for method in methods}
+    plot_reconstruction(out / "photograph.png", np.float32(photograph) / 255, truth, recs)
+    plot_curves(out / "curves.png", out / "run/loss.csv")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Make the images, train, score."""
     parser = cli.parser(__doc__)
@@ -231,6 +245,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "score" in args.stages:
         table = score(out, args.before)
         write_atomically(out / "RESULTS.md", lambda file: file.write(table.encode()))
+        draw(out)
         print(f"\n{table}\n{os.path.relpath(out / 'RESULTS.md')}")
 
 

@@ -325,7 +325,7 @@ def _to_linear(rgb: np.ndarray, tags: Tags, path: Path) -> np.ndarray:
     if tags.icc is None:
         levels = np.arange(top + 1) / top
         curve = decode_srgb(levels) if tags.transfer == "srgb" else levels ** float(tags.transfer)
-        linear = np.float32(curve)[rgb]
+        linear = curve.astype(np.float32)[rgb]
         if tags.primaries != "sRGB":
             linear = _convert(linear, _linear_profile(tags.primaries))
         return np.clip(linear, 0, 1)

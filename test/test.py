@@ -104,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         n_pixels += height * width
 
     print(describe_decoding(decoded))
+    wavelengths = None if model.wavelengths is None else np.array(model.wavelengths)
     origin = origin_of(args.model_dir, args.protocol, args.precision)
     args.result_dir.mkdir(parents=True, exist_ok=True)
     reconstructor = Reconstructor(model, args.precision, args.tile, scratch=args.result_dir)
@@ -113,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return reconstruct_image(reconstructor, rgb, path, args.model_dir, args.protocol, progress.update)
 
     def write(path: Path, cube: np.ndarray) -> None:
-        write_cube(args.result_dir / f"{path.stem}.mat", cube, model.wavelengths, origin)
+        write_cube(args.result_dir / f"{path.stem}.mat", cube, wavelengths, origin)
 
     progress = tqdm(desc="reconstructing", total=n_pixels, unit="px", unit_scale=True, dynamic_ncols=True)
     images = one_ahead(lambda path: (path, read_image(path, args.encoding).normalised()), paths)

@@ -115,7 +115,7 @@ class Photograph:
         error = np.exp(rng.normal(0, self.balance_error, 3) * (1, 0, 1))
         linear = np.maximum(raw * (neutral[1] / neutral * error) @ colour_matrix(camera, light).T, 0)
         exposure = rng.uniform(*self.mean) / max(linear.mean(), 1e-12)
-        return np.uint8(np.round(255 * encode_srgb(np.minimum(linear * exposure, 1))))
+        return np.round(255 * encode_srgb(np.minimum(linear * exposure, 1))).astype(np.uint8)
 
     def encode(self, image: np.ndarray, rng: np.random.Generator) -> bytes:
         """Return an 8-bit sRGB image (H, W, 3) as the bytes of a JPEG whose EXIF data say that it is sRGB."""

@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,8 @@ def image_options(
         if not all(given.get(name, 1) for name in ("mean", "quality")):
             parser.error("--preset photograph needs --mean and --quality above 0")
         light = None if args.light is None else _light(args.light)
-        imaging = Photograph(**{name: (value, value) for name, value in given.items()}, light=light)
+        ranges = {name: (value, value) for name, value in given.items()}
+        imaging = dataclasses.replace(Photograph(light=light), **ranges)
     else:
         if args.light is not None:
             parser.error("--light is for --preset photograph")
@@ -222,7 +224,7 @@ class DataFolder:
         rng: np.random.Generator,
         *,
         light: np.ndarray | None = None,
-        **variables: float,
+        **variables: Any,
     ) -> None:
         """Write a scene: its cube (H, W, bands), as it is, and the image made of it, with noise from `rng`.
 

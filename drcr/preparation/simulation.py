@@ -223,4 +223,4 @@ class SceneModel:
         if self.blur:
             cube = gaussian_filter(cube, (self.blur, self.blur, 0))
         cube += self.flare * cube.mean((0, 1))
-        return np.float32(cube / cube.max()), lamp
+        return (cube / cube.max()).astype(np.float32), lamp
