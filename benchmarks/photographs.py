@@ -12,8 +12,8 @@ Scored are, by the plain commands without any option: 2 photographs of each held
 its linear image as NTIRE 2022 describes it. "Best scale" is the MRAE after each reconstruction is multiplied by the
 one number that makes its MRAE lowest: an exposed image does not tell how bright its scene was.
 
-OUT holds the data, the run, the cubes, RESULTS.md and photograph.png. What an interrupted run has finished is kept. The scored
-network is last.pth: no checkpoint is chosen.
+OUT holds the data, the run, the cubes, RESULTS.md and photograph.png. What an interrupted run has finished is kept.
+The scored network is last.pth: no checkpoint is chosen.
 """
 
 import os

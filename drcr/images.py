@@ -87,11 +87,14 @@ class RGBImage:
         else float32 in [0, 1] with the primaries of sRGB
     how : what was done, in words: "decoded from sRGB (their tags say so)"
     tagged : whether the file says how it is encoded
+    encoded : whether `stored` is not linear light after all, because "linear" was asked for although the tags say
+        otherwise
     """
 
     stored: np.ndarray
     how: str
     tagged: bool
+    encoded: bool = False
 
     @property
     def values(self) -> np.ndarray:
@@ -123,6 +126,9 @@ def read_image(path: str | Path, encoding: Encoding = "auto") -> RGBImage:
     tagged = is_raw or tags.name is not None
     if is_raw:
         return RGBImage(rgb, "developed from camera RAW, linear", tagged)
+    is_linear = tags.icc is None and tags.transfer == 1.0 and tags.primaries == "sRGB"
+    if encoding == "linear" and tagged and not is_linear:
+        return RGBImage(rgb, f"taken as linear although their tags say {tags.name} (--encoding linear)", True, True)
     if encoding == "linear":
         return RGBImage(rgb, "taken as linear (--encoding linear)", tagged)
     if tags.name is None and encoding == "auto":
@@ -131,7 +137,7 @@ def read_image(path: str | Path, encoding: Encoding = "auto") -> RGBImage:
         raise DataError(f"{path}: its tags say {tags.problem}, which is not supported; convert it to sRGB")
     if not tagged:
         return RGBImage(_to_linear(rgb, Tags("sRGB"), path), "decoded from sRGB (--encoding srgb)", tagged)
-    if tags.icc is None and tags.transfer == 1.0 and tags.primaries == "sRGB":
+    if is_linear:
         return RGBImage(rgb, "linear (their tags say so)", tagged)
     return RGBImage(_to_linear(rgb, tags, path), f"decoded from {tags.name} (their tags say so)", tagged)
 

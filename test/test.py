@@ -93,17 +93,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = find_images(args.RGB_dir)
     # all of them before the first is run: one that cannot be decoded shows now, not after hours
     lowest = 6 if args.protocol == "released" else 4
-    n_pixels, decoded = 0, []
+    n_pixels, decoded = 0, {}
     for path in paths:
         image = read_image(path, args.encoding)
-        decoded.append(image.how)
+        decoded[path] = image.how
         height, width = image.stored.shape[:2]
         if height < lowest or width < 4:
             raise DataError(f"{path}: {height} x {width} pixels; at least {lowest} x 4 are needed")
         check_target(args.result_dir / f"{path.stem}.mat")
         n_pixels += height * width
 
-    print(describe_decoding(decoded))
+    print(describe_decoding(decoded.values()))
     wavelengths = None if model.wavelengths is None else np.array(model.wavelengths)
     origin = origin_of(args.model_dir, args.protocol, args.precision)
     args.result_dir.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return reconstruct_image(reconstructor, rgb, path, args.model_dir, args.protocol, progress.update)
 
     def write(path: Path, cube: np.ndarray) -> None:
-        write_cube(args.result_dir / f"{path.stem}.mat", cube, wavelengths, origin)
+        write_cube(args.result_dir / f"{path.stem}.mat", cube, wavelengths, f"{origin}, image {decoded[path]}")
 
     progress = tqdm(desc="reconstructing", total=n_pixels, unit="px", unit_scale=True, dynamic_ncols=True)
     images = one_ahead(lambda path: (path, read_image(path, args.encoding).normalised()), paths)

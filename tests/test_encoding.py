@@ -207,7 +207,12 @@ def test_options_and_tags(tmp_path):
         tmp_path / "a.png", quantised(encoded(picture(), "Display P3"), 8), icc_chunk(profile("Display P3"))
     )
     assert np.array_equal(read_image(path, "srgb").values, read_image(path).values)
-    assert np.array_equal(read_image(path, "linear").stored, read_rgb(path))
+    as_stored = read_image(path, "linear")
+    assert np.array_equal(as_stored.stored, read_rgb(path))
+    assert as_stored.encoded
+    assert "although their tags say" in as_stored.how
+    assert not read_image(path).encoded
+    assert not read_image(write_png(tmp_path / "b.png", read_rgb(path)), "linear").encoded
 
 
 def test_description(tmp_path):
