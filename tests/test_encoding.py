@@ -160,6 +160,41 @@ def test_exif_colour_space(tmp_path, space, interop, name):
     assert_same_picture(image.values, name, 8)
 
 
+def test_exif_colour_space_of_a_tiff(tmp_path):
+    """A TIFF file written out by hand: header, pixels, bits per sample, EXIF directory, image directory."""
+    values = quantised(encoded(picture(), "sRGB"), 16)
+    height, width, _ = values.shape
+    bits = 8 + values.nbytes
+    entries = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 3, bits),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, 8),
+    ]
+    entries += [(277, 3, 1, 3), (278, 4, 1, height), (279, 4, 1, values.nbytes), (34665, 4, 1, bits + 6)]
+    directory = (
+        struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    )
+    exif = struct.pack("<HHHIHHI", 1, 0xA001, 3, 1, 1, 0, 0)
+    data = b"II*\0" + struct.pack("<I", bits + 6 + len(exif)) + values.tobytes() + struct.pack("<3H", 16, 16, 16)
+    (tmp_path / "a.tif").write_bytes(data + exif + directory)
+    image = read_image(tmp_path / "a.tif")
+    assert image.how == "decoded from sRGB (their tags say so)"
+    assert_same_picture(image.values, "sRGB", 16)
+
+
+def test_grey_profile(tmp_path):
+    """A grey ICC profile with the curve of gamma 2, written out by hand."""
+    icc = profile("Adobe RGB").replace(b"RGB XYZ ", b"GRAYXYZ ", 1).replace(b"gTRC", b"kTRC")
+    icc = icc.replace(struct.pack(">IH", 1, 563), struct.pack(">IH", 1, 512))
+    grey = quantised(picture()[..., 0] ** 0.5, 8)
+    Image.fromarray(grey).save(tmp_path / "a.png", icc_profile=icc)
+    values = read_image(tmp_path / "a.png").values
+    assert np.abs(values - picture()[..., :1]).max() < 0.005
+
+
 @pytest.mark.parametrize(
     ("tag", "exponent", "name"),
     [
