@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from drcr.matfile import WAVELENGTHS
+from drcr.cube import WAVELENGTHS
 from drcr.preparation.bands import PARTS, add_size_option, read_split, shrink
 from drcr.preparation.render import DataFolder, add_folder_options, add_image_options, image_options, scene_rng
 from drcr.utils import cli

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from drcr.matfile import WAVELENGTHS, check_cube, describe_bands, same_bands, wavelengths_in_nm
+from drcr.cube import WAVELENGTHS, check_cube, describe_bands, same_bands, wavelengths_in_nm
 from drcr.preparation.bands import PARTS, add_size_option, read_split, resample, shrink
 from drcr.preparation.formats import CUBE_SUFFIXES, read_cube_file
 from drcr.preparation.render import DataFolder, add_folder_options, add_image_options, image_options, scene_rng
@@ -140,7 +140,8 @@ def import_cube(
     facts = DATASETS.get(args.dataset)
     is_named = path.suffix.lower() in (".mat", ".npz")
     variable = args.variable or (facts.variable if facts and is_named else None)
-    array, wavelengths, first = read_cube_file(path, variable, need_wavelengths=given is None)
+    stored, first = read_cube_file(path, variable, need_wavelengths=given is None)
+    array, wavelengths = stored.values, stored.wavelengths
     if given is not None:
         wavelengths = None if isinstance(given, tuple) else given
     elif wavelengths is None and facts:

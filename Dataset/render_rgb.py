@@ -12,8 +12,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from drcr.cube import check_cube
 from drcr.images import IMAGE_SUFFIXES
-from drcr.matfile import check_cube, read_cube, wavelengths_of
+from drcr.matfile import load_cube
 from drcr.preparation.render import add_folder_options, add_image_options, image_options, render_rgb, scene_rng
 from drcr.utils import cli
 from drcr.utils.files import DataError, list_files, write_atomically
@@ -40,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     args.rgb_dir.mkdir(parents=True, exist_ok=True)
     for name, path in tqdm(cubes.items(), desc="rendering", unit="image", dynamic_ncols=True):
-        cube = read_cube(path)
-        check_cube(cube, path)
-        wavelengths = wavelengths_of(path, cube.shape[2])
-        image = render_rgb(cube, wavelengths, camera, imaging, scene_rng(args.seed, name), str(path))
+        cube = load_cube(path)
+        check_cube(cube.values, path)
+        wavelengths = cube.require_wavelengths()
+        image = render_rgb(cube.values, wavelengths, camera, imaging, scene_rng(args.seed, name), str(path))
         write_atomically(args.rgb_dir / f"{name}{imaging.suffix}", lambda file, image=image: file.write(image))
     print(f"{len(cubes)} images in {args.rgb_dir} ({args.preset}, {args.camera})")
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from drcr import metrics
 from drcr.cube import describe_floor
-from drcr.evaluation.scoring import describe_passed_over, pair_cubes, read_reconstruction, read_truth, scores
+from drcr.evaluation.scoring import describe_skipped, pair_cubes, read_reconstruction, read_truth, scores
 from drcr.metrics import SCORES
 from drcr.utils import cli
 from drcr.utils.files import DataError, refuse_foreign, write_atomically
@@ -79,12 +79,12 @@ def score_image(rec_path: Path, gt_path: Path, floor: float | None, min_radiance
     true = read_truth(gt_path, floor)
     if true is None:
         return None
-    truth, raised = true
-    rec = read_reconstruction(rec_path, truth, gt_path)
+    cube, raised = true
+    truth, rec = cube.values, read_reconstruction(rec_path, cube).values
     image, dark_part = scores(rec, truth), 0.0
     if min_radiance is not None:
         bright = metrics.bright_pixels(truth, min_radiance)
-        image.append(metrics.mrae(rec[bright], truth[bright]) if bright.any() else float("nan"))
+        image.append(np.float32(metrics.mrae(rec[bright], truth[bright])) if bright.any() else float("nan"))
         dark_part = 1 - bright.mean()
     return Scored(image, raised, truth.size, dark_part)
 
@@ -141,7 +141,7 @@ def summarise(args: argparse.Namespace, images: dict[str, Scored], skipped: list
         raised = [image.raised for image in images.values()]
         print(describe_floor(args.floor, raised, sum(image.n_values for image in images.values())))
     if skipped:
-        print(describe_passed_over(skipped))
+        print(describe_skipped(skipped))
     return average
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drcr.evaluation.comparison import BANDS, KINDS, Job, add_options, find_jobs
-from drcr.evaluation.scoring import describe_passed_over
+from drcr.evaluation.scoring import describe_skipped
 from drcr.utils import cli
 from drcr.utils.files import refuse_foreign
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     shown, skipped = draw_all(args, jobs, args.width, partial(save, args=args))
     print(f"figures of {len(shown)} scene{'s' * (len(shown) != 1)} in {args.out}: {', '.join(args.format)}")
     if skipped:
-        print(describe_passed_over(skipped))
+        print(describe_skipped(skipped))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from drcr.cube import describe_floor
 from drcr.evaluation.comparison import add_options, find_jobs
 from drcr.evaluation.report import SUFFIX, check_folder, staging, write_report
-from drcr.evaluation.scoring import describe_passed_over
+from drcr.evaluation.scoring import describe_skipped
 from drcr.utils import cli
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             raised = [result.raised for result in results.values()]
             notes.append(describe_floor(args.floor, raised, sum(result.n_values for result in results.values())))
         if skipped:
-            notes.append(describe_passed_over(skipped))
+            notes.append(describe_skipped(skipped))
         command = f"python report.py {shlex.join(sys.argv[1:] if argv is None else argv)}"
         methods = {name: path.parent for name, path in jobs[0].recs.items()}
         write_report(args.out, folder, results, notes, command, methods)
     print(f"{len(results)} scene{'s' * (len(results) != 1)}: open {args.out / 'index.html'} in a browser")
     if skipped:
-        print(describe_passed_over(skipped))
+        print(describe_skipped(skipped))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from drcr.matfile import read_cube, write_cube
 
 PREPARE = "train/train_data_preprocess.py"
 MODEL = DATA / "model_c16_b2.pth"
-# the last scene: the first is written, the second left out, before the fault is met
+# the last scene: the first is written, the second skipped, before the fault is met
 CUBE, RGB = "Train_spectral/ARAD_1K_0003.mat", "Train_RGB/ARAD_1K_0003.jpg"
 
 
@@ -76,7 +76,7 @@ SPOILED = {
     ),
     "black image": (lambda folder: cv2.imwrite(str(folder / RGB), np.zeros((38, 48, 3))), RGB, "black"),
     "wrong number of bands": (spoil_wrong_bands, CUBE, "28 bands, and no variable `bands`"),
-    "NaN": (spoil_nan, CUBE, "1 values are NaN"),
+    "NaN": (spoil_nan, CUBE, "1 NaN"),
 }
 
 
@@ -147,7 +147,7 @@ def test_reconstructions_replace_only_reconstructions(fails, script, dataset, tm
     options = ("--RGB_dir", dataset / "Valid_RGB", "--model_dir", MODEL, "--result_dir")
     truth = dataset / "Valid_spectral/ARAD_1K_0901.mat"
     before = truth.read_bytes()
-    assert "no reconstruction" in fails("test/test.py", *options, dataset / "Valid_spectral", names=truth)
+    assert "is not a reconstruction" in fails("test/test.py", *options, dataset / "Valid_spectral", names=truth)
     assert truth.read_bytes() == before
     script("test/test.py", *options, tmp_path / "out")
     script("test/test.py", *options, tmp_path / "out")

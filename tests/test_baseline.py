@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from drcr.matfile import WAVELENGTHS, read_cube, read_origin, read_wavelengths, write_cube
+from drcr.matfile import WAVELENGTHS, load_cube, read_cube, read_origin, write_cube
 
 BASELINE = "test/baseline.py"
 rng = np.random.default_rng(2)
@@ -37,7 +37,7 @@ def test_linear_map_is_found(scenes, tmp_path):
     scenes(lambda rgb: rgb @ matrix / 3, bands=7)()
     path = tmp_path / "out/b.mat"
     assert np.allclose(read_cube(path), read_cube(tmp_path / "Valid_spectral/b.mat"), atol=1e-5)
-    assert np.array_equal(read_wavelengths(path, 7), 500 + 10 * np.arange(7))
+    assert np.array_equal(load_cube(path).wavelengths, 500 + 10 * np.arange(7))
     assert read_origin(path).startswith("linear map")
 
 
@@ -76,4 +76,4 @@ def test_what_it_refuses(scenes, tmp_path):
     run = scenes(lambda rgb: rgb @ np.ones((3, 31)) / 4)
     (tmp_path / "out").mkdir()
     write_cube(tmp_path / "out/a.mat", np.ones((20, 24, 31)))  # not a reconstruction
-    assert "a.mat: is there already, and no reconstruction" in run(ok=False).stderr
+    assert "a.mat: exists and is not a reconstruction" in run(ok=False).stderr

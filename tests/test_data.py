@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from drcr.data import TrainPatches, ValidImages
 from drcr.matfile import WAVELENGTHS, read_cube, write_cube
+from drcr.preparation import prepare as preparation
 from drcr.preparation.prepare import prepare
 from drcr.utils.files import DataError
 from drcr.utils.parallel import in_order
@@ -39,10 +40,10 @@ def test_validation_images_equal_the_released_ones(golden, prepared):
             assert np.array_equal(cut, numbers[name][i][:, :-2])  # the released loader drops two rows
 
 
-def test_left_out_scenes_are_named_and_counted(script, tmp_path):
+def test_skipped_scenes_are_named_and_counted(script, tmp_path):
     printed = script("train/train_data_preprocess.py", "--data_path", DATASET, "--patch_size", 16).stdout
-    assert "left out ARAD_1K_0002" in printed
-    assert "2 of 3 scenes prepared, 1 left out" in printed
+    assert "skipped ARAD_1K_0002" in printed
+    assert "2 of 3 scenes prepared, 1 skipped" in printed
 
 
 def test_no_pixel_is_stored_twice(prepared):
@@ -83,7 +84,8 @@ def files_of(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_in_processes_the_same_files_come_out(tmp_path, capfd):
+def test_in_processes_the_same_files_come_out(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(preparation, "SCENES_PER_PROCESS", 10)
     spectral, rgb = make_scenes(tmp_path, 24)
     for i in (0, 13):  # one before the processes start, one in them
         cube = read_cube(spectral / f"scene{i:03}.mat").copy()
@@ -92,8 +94,8 @@ def test_in_processes_the_same_files_come_out(tmp_path, capfd):
     results, printed = [], []
     for n_workers in (0, 2):
         results.append(prepare(spectral, rgb, tmp_path / f"{n_workers}", 16, 8, n_workers=n_workers))
-        printed.append([line for line in capfd.readouterr().out.splitlines() if "left out" in line])
-    assert results[0].left_out == results[1].left_out == ["scene000", "scene013"]
+        printed.append([line for line in capfd.readouterr().out.splitlines() if "skipped scene" in line])
+    assert results[0].skipped == results[1].skipped == ["scene000", "scene013"]
     assert len(results[1].scenes) == 22
     assert printed[0] == printed[1]
     assert len(printed[1]) == 2
@@ -104,7 +106,8 @@ def test_in_processes_the_same_files_come_out(tmp_path, capfd):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "2").glob("*.h5")}
 
 
-def test_a_bad_scene_in_a_process_ends_in_one_line(tmp_path, fails):
+def test_a_bad_scene_in_a_process_ends_in_one_line(tmp_path, fails, monkeypatch):
+    monkeypatch.setattr(preparation, "SCENES_PER_PROCESS", 10)
     spectral, rgb = make_scenes(tmp_path, 24)
     for part, source in (("Train_spectral", spectral), ("Train_RGB", rgb)):
         source.rename(tmp_path / part)
@@ -292,7 +295,7 @@ def test_dark_values_are_raised_to_a_floor_and_counted(script, tmp_path):
             (tmp_path / f"{part}_{kind}").symlink_to(source)
     floor = ("--non_positive", "floor", 0.01)
     printed = script("train/train_data_preprocess.py", "--data_path", tmp_path, "--patch_size", 16, *floor).stdout
-    assert "3 of 3 scenes prepared, 0 left out" in printed
+    assert "3 of 3 scenes prepared, 0 skipped" in printed
     assert "dark values: 17 of 44,640 (0.04%), in 2 of 3 scenes, raised to 0.01" in printed
     assert script("train/valid_data_preprocess.py", "--data_path", tmp_path, *floor).stdout.count("17 of 44,640") == 1
     for data in (TrainPatches(tmp_path / "dataset/Train"), ValidImages(tmp_path / "dataset/Valid")):
@@ -306,7 +309,7 @@ def test_dark_values_are_raised_to_a_floor_and_counted(script, tmp_path):
 
 def test_another_floor_prepares_anew(tmp_path):
     folders = write_dark_scenes(tmp_path)
-    assert prepare(*folders, tmp_path / "out").left_out == ["scene000", "scene001"]
+    assert prepare(*folders, tmp_path / "out").skipped == ["scene000", "scene001"]
     assert sum(prepare(*folders, tmp_path / "out", floor=0.01).raised) == 17
     again = prepare(*folders, tmp_path / "out", floor=0.01)
     assert again.raised == [10, 7, 0]  # kept files tell the same
@@ -346,12 +349,14 @@ def test_peak_memory_does_not_grow_with_the_number_of_scenes(tmp_path, n_workers
     rng = np.random.default_rng(0)
     cube, image = rng.random((200, 200, 31)) + 0.1, rng.integers(0, 256, (200, 200, 3), np.uint8)
     peaks = []
+    code = "import sys; from drcr.preparation import prepare; prepare.SCENES_PER_PROCESS = 10; "
     for count in (4, 36):  # 4 are too few for processes
         for part in ("spectral", "RGB"):
             (tmp_path / f"{count}/Valid_{part}").mkdir(parents=True)
         for i in range(count):
             write_cube(tmp_path / f"{count}/Valid_spectral/{i:02}.mat", cube)
             cv2.imwrite(str(tmp_path / f"{count}/Valid_RGB/{i:02}.png"), image)
-        options = ("--data_path", tmp_path / str(count), "--valid_data_path", tmp_path / f"out{count}")
-        peaks.append(peak_memory(ROOT / "train/valid_data_preprocess.py", *options, "--num_workers", n_workers))
+        folders = [tmp_path / str(count) / f"Valid_{part}" for part in ("spectral", "RGB")]
+        arguments = f"*sys.argv[1:], n_workers={n_workers}"
+        peaks.append(peak_memory("-c", f"{code}prepare.prepare({arguments})", *folders, tmp_path / f"out{count}"))
     assert peaks[1] < peaks[0] + 20

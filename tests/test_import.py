@@ -12,7 +12,7 @@ import tifffile
 from helpers import ROOT, SHARED
 
 from drcr.images import read_rgb
-from drcr.matfile import WAVELENGTHS, read_cube, read_wavelengths, write_cube
+from drcr.matfile import WAVELENGTHS, load_cube, read_cube, write_cube
 from drcr.preparation.bands import read_split, resample, shrink
 from drcr.preparation.formats import read_cube_file
 from drcr.utils.files import DataError
@@ -63,7 +63,7 @@ def test_cave_arrives_as_its_png_values(script, cave, tmp_path):
         path = tmp_path / f"d/{part}_spectral/{name}.mat"
         peak = np.iinfo(scenes[name].dtype).max
         assert np.abs(read_cube(path) * peak - scenes[name]).max() < 0.01
-        assert np.array_equal(read_wavelengths(path, 31), WAVELENGTHS)
+        assert np.array_equal(load_cube(path).wavelengths, WAVELENGTHS)
         assert read_rgb(tmp_path / f"d/{part}_RGB/{name}.jpg").shape == (12, 16, 3)
 
 
@@ -191,7 +191,7 @@ def test_every_format_gives_the_same_cube(script, tmp_path, case):
     script(CUBES, "--source", tmp_path / "s", "--out", tmp_path / "d", *options)
     path = tmp_path / "d/Train_spectral/scene.mat"
     assert np.array_equal(read_cube(path), cube)
-    assert np.array_equal(read_wavelengths(path, 31), WAVELENGTHS)
+    assert np.array_equal(load_cube(path).wavelengths, WAVELENGTHS)
     assert read_rgb(tmp_path / "d/Train_RGB/scene.jpg").shape == (40, 44, 3)
 
 
@@ -326,7 +326,7 @@ CUBE_FAULTS = {
     "two arrays": (spoil_npz, (), "no array named"),
     "pickled": (lambda f: np.save(f / "scene.npy", np.array([{}])), (), "scene.npy: truncated or no NumPy"),
     "flat": (lambda f: np.save(f / "scene.npy", np.ones((5, 31))), (), "three dimensions"),
-    "nan": (spoil_nan, (), "1 values are NaN"),
+    "nan": (spoil_nan, (), "1 NaN"),
     "counts": (lambda f: np.save(f / "scene.npy", in_counts(smooth_cube(), 4095)), (), "give --scale"),
     "no wavelengths": (lambda f: np.save(f / "scene.npy", np.ones((5, 6, 28))), (), "give --wavelengths"),
     "other wavelengths": (
@@ -418,7 +418,7 @@ def test_other_bands_go_through_all_five_commands(script, tmp_path, bands):
     script("test/test.py", "--RGB_dir", tmp_path / "d/Valid_RGB", "--model_dir", "RealWorldResults/last.pth")
     path = tmp_path / "test_results/c.mat"
     assert read_cube(path).shape == (24, 24, bands)
-    assert np.allclose(read_wavelengths(path, bands), wavelengths)
+    assert np.allclose(load_cube(path).wavelengths, wavelengths)
     printed = script("test/compute_mrae.py", "--path_gt", tmp_path / "d/Valid_spectral").stdout
     assert "The average mrae is" in printed
 
@@ -483,7 +483,7 @@ def test_a_count_of_bands_is_no_wavelength(script, tmp_path):
     wavelengths = 420 + 10.0 * np.arange(31)
     scipy.io.savemat(tmp_path / "s/a.mat", {"cube": smooth_cube(), "bands": 31, "wavelengths": wavelengths})
     script(CUBES, "--source", tmp_path / "s", "--out", tmp_path / "d", "--bands", "keep")
-    assert np.array_equal(read_wavelengths(tmp_path / "d/Train_spectral/a.mat", 31), wavelengths)
+    assert np.array_equal(load_cube(tmp_path / "d/Train_spectral/a.mat").wavelengths, wavelengths)
 
 
 def test_wavelengths_that_are_assumed_are_said(script, tmp_path):

@@ -151,5 +151,5 @@ def test_writing_makes_no_copy_of_the_cube(tmp_path, order):
 def test_what_is_no_number_is_found_and_counted(cube, value):
     check_cube(cube, "a.mat")
     cube[2:4, 3, 4] = value
-    with pytest.raises(DataError, match=r"a\.mat: 2 values are NaN or infinite"):
+    with pytest.raises(DataError, match=r"a\.mat: contains 2 NaN"):
         check_cube(cube, "a.mat")

@@ -1,14 +1,14 @@
 """Prepare the training data: cubes and RGB images become HDF5, from which main.py cuts its patches.
 
 Reads DATA_PATH/Train_spectral/NAME.mat and DATA_PATH/Train_RGB/NAME.jpg (also .png .bmp .tif), paired by name.
-A scene whose cube has any value <= 0 is left out and named, as in the released code: the loss divides by the
-truth. Data sets with black pixels in every scene (CAVE) need --non_positive floor VALUE instead, here, for the
-validation data and in scoring. Cubes may have any bands, the same in all scenes. The cube is kept as it is, the
+A scene whose cube has any value <= 0 is skipped and named, as in the released code: the loss divides by the ground
+truth. Data sets with black pixels in every scene (CAVE) need --non_positive floor VALUE instead: here, for the
+validation data and in scoring. Cubes may have any bands, the same in all scenes. The cube is stored as it is; the
 image is divided by its own largest value when it is read.
 
-Patches are all full windows with their corner at multiples of the stride; they overlap, but no pixel is stored
-twice: one file a scene, as large as its cube and image. Interrupted and started again, it goes on where it
-stopped; another --patch_size or --stride later costs nothing.
+Patches are all full windows with their corner at multiples of the stride. They overlap, but no pixel is stored
+twice: one file per scene, as large as its cube and image. A run that was interrupted continues where it stopped;
+changing --patch_size or --stride later costs nothing.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--stride", type=cli.at_least(1), default=64, help="pixels from one patch to the next")
     parser.add_argument("--train_data_path", type=Path, default="./dataset/Train", help="folder to write")
     cli.add_non_positive(parser)
-    cli.add_num_workers(parser, "scenes prepared side by side, each in a process of its own; 0: one after the other")
+    cli.add_num_workers(
+        parser, "processes that prepare scenes in parallel; 0: one scene after the other, in this process"
+    )
     args = parser.parse_args(argv)
 
     result = prepare(

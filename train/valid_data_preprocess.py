@@ -1,8 +1,8 @@
 """Prepare the validation data: cubes and RGB images become HDF5, which main.py reads whole.
 
 Reads DATA_PATH/Valid_spectral/NAME.mat and DATA_PATH/Valid_RGB/NAME.jpg (also .png .bmp .tif), paired by name.
-A scene whose cube has any value <= 0 is left out and named, as in the released code; --non_positive floor VALUE
-keeps it, as for the training data. Interrupted and started again, it goes on where it stopped.
+A scene whose cube has any value <= 0 is skipped and named, as in the released code; --non_positive floor VALUE
+keeps it, as for the training data. A run that was interrupted continues where it stopped.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--valid_data_path", type=Path, default="./dataset/Valid", help="folder to write")
     cli.add_non_positive(parser)
-    cli.add_num_workers(parser, "scenes prepared side by side, each in a process of its own; 0: one after the other")
+    cli.add_num_workers(
+        parser, "processes that prepare scenes in parallel; 0: one scene after the other, in this process"
+    )
     args = parser.parse_args(argv)
 
     result = prepare(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from drcr.cube import check_same_size
 from drcr.evaluation.colour import ILLUMINANTS, true_colour, white_level
 from drcr.evaluation.scoring import pair_cubes, read_reconstruction, read_truth
 from drcr.images import IMAGE_SUFFIXES, read_rgb
-from drcr.matfile import read_origin, wavelengths_of
 from drcr.utils import cli
 from drcr.utils.files import DataError, list_files
 
@@ -146,6 +146,8 @@ class ComparedScene:
     wavelengths: np.ndarray
     raised: int
     points: list[tuple[int, int]]
+    origins: dict[str, str]
+    """What the files of the reconstructions say of where they come from, by method."""
 
     @cached_property
     def colours(self) -> dict[str, np.ndarray]:
@@ -157,35 +159,36 @@ class ComparedScene:
         if self.job.rgb is None:
             return images
         rgb = read_rgb(self.job.rgb)
-        if rgb.shape[:2] != self.truth.shape[:2]:
-            raise DataError(
-                f"{self.job.rgb}: {rgb.shape[0]} x {rgb.shape[1]} pixels, but its cube {self.job.truth} has "
-                f"{self.truth.shape[0]} x {self.truth.shape[1]}"
-            )
+        check_same_size(rgb.shape, self.job.rgb, self.truth.shape, self.job.truth)
         return {"RGB input": np.float32(rgb) / np.iinfo(rgb.dtype).max, **images}
-
-    @property
-    def origins(self) -> dict[str, str]:
-        """What the files of the reconstructions say of where they come from, by method."""
-        return {method: read_origin(path) or "" for method, path in self.job.recs.items()}
 
 
 def read_scene(job: Job) -> ComparedScene | None:
-    """Return a scene, None if its truth has values <= 0 and there is no floor.
+    """Read a scene's files, each once. None if the ground truth has values <= 0 and there is no floor.
 
-    Raises DataError if files can't be read or don't belong together, or a point lies outside.
+    Raises DataError if files cannot be read or do not belong together, or if a point lies outside the image.
     """
     true = read_truth(job.truth, job.floor)
     if true is None:
         return None
     truth, raised = true
-    wavelengths = wavelengths_of(job.truth, truth.shape[2])
-    recs = {method: read_reconstruction(path, truth, job.truth) for method, path in job.recs.items()}
+    wavelengths = truth.require_wavelengths()
+    cubes = {method: read_reconstruction(path, truth) for method, path in job.recs.items()}
+    height, width = truth.values.shape[:2]
     for row, column in job.points or ():
-        if row >= truth.shape[0] or column >= truth.shape[1]:
-            size = f"{truth.shape[0]} rows and {truth.shape[1]} columns"
-            raise DataError(f"{job.truth}: no pixel {row},{column} in {size}; choose other --points")
-    return ComparedScene(job, truth, recs, wavelengths, raised, list(job.points or pick_points(truth)))
+        if row >= height or column >= width:
+            raise DataError(
+                f"{job.truth}: no pixel {row},{column} in {height} rows and {width} columns; choose other --points"
+            )
+    return ComparedScene(
+        job,
+        truth.values,
+        {method: cube.values for method, cube in cubes.items()},
+        wavelengths,
+        raised,
+        list(job.points or pick_points(truth.values)),
+        {method: cube.origin or "" for method, cube in cubes.items()},
+    )
 
 
 @dataclass(frozen=True)

@@ -1,79 +1,117 @@
-"""Scoring a reconstruction against its truth, as compute_mrae.py prints it: pairing, checks, clipping, scores."""
+"""Score reconstructions against ground truth, as compute_mrae.py prints it: pairing, checks, clipping, scores."""
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from drcr import metrics
-from drcr.cube import raise_to_floor
-from drcr.matfile import check_cube, describe_bands, find_wavelengths, read_cube, same_bands
+from drcr.cube import Cube, check_cube, describe_bands, raise_to_floor, same_bands
+from drcr.matfile import load_cube
 from drcr.metrics import HEADINGS, SCORES
-from drcr.utils.files import DataError, list_files
+from drcr.utils.files import DataError, list_files, plural
 
 Scores = dict[str, dict[str, float]]
-"""Of one method: the scores by scene; the row `average` is last."""
+"""The scores of one method by scene; the row `average` comes last."""
 
 
 def pair_cubes(path_rec: Path, path_gt: Path, scenes: Sequence[str] = ()) -> dict[str, tuple[Path, Path]]:
-    """Return (reconstruction, truth) of each scene by name: two folders' .mat files, or `scenes` of them.
+    """Pair two folders' .mat files by name.
 
-    Raises DataError that names a file without a partner, or a scene that is missing.
+    Parameters
+    ----------
+    path_rec, path_gt : Path
+        Folders of reconstructions and of ground truths.
+    scenes : sequence of str
+        Names without suffix; only these are paired. Without any, each file needs a partner.
+
+    Returns
+    -------
+    dict of str to tuple of Path
+        (reconstruction, ground truth) by name.
+
+    Raises
+    ------
+    DataError
+        A file has no partner, or a scene is missing.
     """
     if path_rec.exists() and path_gt.exists() and path_rec.samefile(path_gt):
-        raise DataError(f"{path_rec}: is both --path_rec and --path_gt")
+        raise DataError(f"{path_rec}: is both --path_rec and --path_gt; give two different folders")
     recs = list_files(path_rec, (".mat",), "reconstructed cubes")
-    truths = list_files(path_gt, (".mat",), "true cubes")
+    truths = list_files(path_gt, (".mat",), "ground truth cubes")
     for name in scenes:
         for folder, files in ((path_rec, recs), (path_gt, truths)):
             if name not in files:
-                raise DataError(f"{folder}: no {name}.mat, which was asked for")
+                raise DataError(f"{folder}: contains no {name}.mat, which --scenes names")
     for name, path in recs.items():
         if not scenes and name not in truths:
-            raise DataError(f"{path}: no true cube of the same name; from another run? use a --result_dir for each")
+            raise DataError(
+                f"{path}: no ground truth of the same name; if it is from another run, use one --result_dir per run"
+            )
     for name, path in truths.items():
         if not scenes and name not in recs:
             raise DataError(f"{path}: no reconstruction of the same name; run test.py on all of their images")
     return {name: (recs[name], truths[name]) for name in recs if not scenes or name in scenes}
 
 
-def read_truth(path: Path, floor: float | None) -> tuple[np.ndarray, int] | None:
-    """Return a true cube (H, W, bands) > 0 and how many of its values were raised to `floor`.
+def read_truth(path: Path, floor: float | None) -> tuple[Cube, int] | None:
+    """Read a ground truth as it is scored.
 
-    None if it has values <= 0 and there is no floor. Raises DataError if it can't be read or has NaN.
+    Parameters
+    ----------
+    path : Path
+        A .mat file.
+    floor : float or None
+        Lower values are raised to it.
+
+    Returns
+    -------
+    tuple of Cube and int, or None
+        The cube, all values above 0, and how many of them were raised. None if it has values <= 0 and there is no
+        floor.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or has NaN or infinite values.
     """
-    truth = read_cube(path)
-    check_cube(truth, path)
+    truth = load_cube(path)
+    check_cube(truth.values, path)
     if floor is not None:
-        return raise_to_floor(truth, floor)
-    return None if (truth <= 0).any() else (truth, 0)
+        values, raised = raise_to_floor(truth.values, floor)
+        return replace(truth, values=values), raised
+    return None if (truth.values <= 0).any() else (truth, 0)
 
 
-def read_reconstruction(path: Path, truth: np.ndarray, gt_path: Path) -> np.ndarray:
-    """Return the reconstruction of a truth (H, W, bands), clipped to [0, 1] as it is scored.
+def read_reconstruction(path: Path, truth: Cube) -> Cube:
+    """Read the reconstruction of a ground truth as it is scored: clipped to [0, 1].
 
-    Raises DataError if it can't be read, has NaN, or is of another shape or at other wavelengths.
+    Raises DataError if it cannot be read, has NaN, or has another shape or other wavelengths.
     """
-    rec = read_cube(path)
-    check_cube(rec, path)
-    if rec.shape != truth.shape:
-        raise DataError(f"{path}: {rec.shape} H x W x bands, but the truth {gt_path} is {truth.shape}")
-    bands = [find_wavelengths(file, truth.shape[2]) for file in (path, gt_path)]
-    if all(nm is not None for nm in bands) and not same_bands(*bands):
-        raise DataError(f"{path}: {describe_bands(bands[0])}, but the truth {gt_path} has other wavelengths")
-    return rec.clip(0, 1)
+    rec = load_cube(path)
+    check_cube(rec.values, path)
+    if rec.values.shape != truth.values.shape:
+        ours, theirs = (" x ".join(map(str, cube.values.shape)) for cube in (rec, truth))
+        raise DataError(f"{path}: {ours} (H x W x bands), but the ground truth {truth.path} has {theirs}")
+    ours, theirs = rec.known_wavelengths, truth.known_wavelengths
+    if ours is not None and theirs is not None and not same_bands(ours, theirs):
+        raise DataError(
+            f"{path}: {describe_bands(ours)}, but the ground truth {truth.path} has {describe_bands(theirs)}"
+        )
+    return replace(rec, values=rec.values.clip(0, 1))
 
 
-def describe_passed_over(names: Sequence[str]) -> str:
-    """Return a line on the scenes that were passed over."""
-    return f"passed over {len(names)} scenes whose truth has values <= 0: {', '.join(names)}"
+def describe_skipped(names: Sequence[str]) -> str:
+    """Return a line on the scenes that were skipped."""
+    return f"skipped {plural(len(names), 'scene')} with ground truth <= 0: {', '.join(names)}"
 
 
 def scores(rec: np.ndarray, truth: np.ndarray) -> list[float]:
-    """Return SCORES of a clipped reconstruction and its truth, both (H, W, bands)."""
-    # the last printed digit depends on the order of summing, and so on the threads; the released lines are for one
+    """Return SCORES of a clipped reconstruction and its ground truth, both (H, W, bands)."""
+    # the last printed digit depends on the order of summation, and so on the threads; the released lines are for one
     torch.set_num_threads(1)
     return [getattr(metrics, name)(rec, truth) for name in SCORES]
 
@@ -85,7 +123,7 @@ def read_scores(path: Path) -> Scores:
 
 
 def median_scene(scores: Scores) -> str:
-    """Return the scene whose MRAE is the median's: a picture should not show the best one."""
+    """Return the scene with the median MRAE: a picture should not show the best scene."""
     names = sorted((name for name in scores if name != "average"), key=lambda name: scores[name]["mrae"])
     return names[len(names) // 2]
 

@@ -6,41 +6,47 @@ import numpy as np
 import spectral.io.envi  # SPy, the field's reader of ENVI files
 import tifffile  # scikit-image's reader of scientific TIFF
 
-from drcr.matfile import CUBE_NAMES, read_cube, read_wavelengths, wavelengths_in_nm
+from drcr.cube import Cube, wavelengths_in_nm
+from drcr.matfile import CUBE_NAMES, WAVELENGTH_NAMES, load_cube
 from drcr.utils.files import BROKEN, DataError
 
 CUBE_SUFFIXES = (".mat", ".npy", ".npz", ".hdr", ".tif", ".tiff")
 NAMES = (*CUBE_NAMES, "ref")  # ref: Harvard's
-WAVELENGTH_NAMES = ("bands", "wavelengths", "wavelength", "wl", "lambda")
 
 
-def read_cube_file(
-    path: Path, variable: str | None = None, need_wavelengths: bool = True
-) -> tuple[np.ndarray, np.ndarray | None, bool]:
+def read_cube_file(path: Path, variable: str | None = None, need_wavelengths: bool = True) -> tuple[Cube, bool]:
     """Read a cube of any of the formats.
 
-    `variable` names it in a .mat or .npz; without it `cube`, `rad` or `ref` is looked for. Returns the array with
-    three dimensions as stored (an ENVI file's is mapped, not read), the wavelengths in nm where the file tells
-    them, and whether the bands are known to come first (pages of a TIFF). Raises DataError if the file is broken, or
-    if `need_wavelengths` and an ENVI header has wrong ones.
+    Parameters
+    ----------
+    path : Path
+        The file; of an ENVI pair the header.
+    variable : str, optional
+        The cube's name in a .mat or .npz. Without it `cube`, `rad` or `ref` is looked for.
+    need_wavelengths : bool
+        Whether wavelengths in an ENVI header that make no sense are an error.
+
+    Returns
+    -------
+    tuple of Cube and bool
+        The cube with its axes and values as stored (an ENVI or .npy file's is mapped, not read), and whether its
+        bands are known to come first (pages of a TIFF).
+
+    Raises
+    ------
+    DataError
+        The file is broken or has no such cube.
     """
-    suffix = path.suffix.lower()
+    suffix, bands_first, wavelengths = path.suffix.lower(), False, None
     if suffix == ".mat":
-        cube = read_cube(path, (variable,) if variable else NAMES)
-        # bands first or last: the wavelengths tell which
-        for count in cube.shape[::-2]:
-            wavelengths = read_wavelengths(path, count, WAVELENGTH_NAMES)
-            if wavelengths is not None:
-                break
-        return cube, wavelengths, False
+        return load_cube(path, (variable,) if variable else NAMES), False
     if suffix in (".npy", ".npz"):
-        cube, wavelengths = _read_numpy(path, variable)
-        return _checked(cube, path), wavelengths, False
-    if suffix == ".hdr":
-        cube, wavelengths = _read_envi(path, need_wavelengths)
-        return _checked(cube, path), wavelengths, False
-    cube, bands_first = _read_tiff(path)
-    return _checked(cube, path), None, bands_first
+        values, wavelengths = _read_numpy(path, variable)
+    elif suffix == ".hdr":
+        values, wavelengths = _read_envi(path, need_wavelengths)
+    else:
+        values, bands_first = _read_tiff(path)
+    return Cube(_checked(values, path), wavelengths, path), bands_first
 
 
 def _checked(cube: np.ndarray, path: Path) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Data preparation: a folder of cubes and RGB images becomes HDF5, in which no pixel stands twice.
+"""Data preparation: a folder of cubes and RGB images becomes HDF5 files that store no pixel twice.
 
-A prepared folder holds one HDF5 file a scene (`cube` float32 (bands, H, W), `rgb` (3, H, W) as decoded, both
-contiguous, so that they can be mapped into memory) and, written last, `index.json` with the list of scenes, the
-wavelengths of their bands, and what was done about dark pixels. Patches are cut when they are read.
+A prepared folder holds one HDF5 file per scene (`cube` float32 (bands, H, W), `rgb` (3, H, W) as decoded, both
+contiguous, so that they can be mapped into memory) and, written last, `index.json`: the scenes, the wavelengths of
+their bands, and what was done about dark values. Patches are cut when they are read.
 """
 
 import json
@@ -14,18 +14,21 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from drcr.cube import describe_floor, raise_to_floor
+from drcr.cube import check_cube, check_same_size, describe_bands, describe_floor, raise_to_floor, same_bands
 from drcr.data import INDEX, patch_grid, read_index
 from drcr.images import IMAGE_SUFFIXES, read_image
-from drcr.matfile import check_cube, describe_bands, read_cube, same_bands, wavelengths_of
+from drcr.matfile import load_cube
 from drcr.utils.files import DataError, list_files, write_atomically, write_hdf5
 from drcr.utils.parallel import in_order
+
+SCENES_PER_PROCESS = 50
+"""Fewer are not worth a process: starting it takes as long as 10 to 30 scenes of 482 x 512 pixels."""
 
 
 def pair_by_name(spectral_dir: Path, rgb_dir: Path) -> list[tuple[str, Path, Path]]:
     """Return (name, cube file, image file) of each scene, sorted by name.
 
-    Raises DataError that names the files without a partner.
+    Raises DataError, with the names, if files have no partner.
     """
     cubes = list_files(spectral_dir, (".mat",), "spectral cubes")
     images = list_files(rgb_dir, IMAGE_SUFFIXES, "RGB images")
@@ -38,13 +41,13 @@ def pair_by_name(spectral_dir: Path, rgb_dir: Path) -> list[tuple[str, Path, Pat
             more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
             raise DataError(
                 f"{next(iter(files.values())).parent}: {', '.join(alone[:3])}{more} without {partner} of the "
-                f"same name in {folder}; add it, or take the file away"
+                f"same name in {folder}; add it, or remove the file"
             )
     return [(name, path, images[name]) for name, path in cubes.items()]
 
 
 def _source(cube_path: Path, rgb_path: Path, floor: float | None) -> np.bytes_:
-    """Return a text that changes when one of a scene's source files does, or what is done with them."""
+    """Return a fingerprint of a scene's source files and of what is done with them."""
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in (cube_path, rgb_path)]
     return np.bytes_(json.dumps([*stats, floor]))  # of fixed length: HDF5 spends 4 kB on one of variable length
 
@@ -60,7 +63,7 @@ class _SceneInfo:
 
 
 def _read_info(path: Path, source: np.bytes_) -> _SceneInfo | None:
-    """Return what the index needs of a scene's file; None if it is not there, or made from something else."""
+    """Return what the index needs of a prepared file; None if it is missing, or made from other sources."""
     try:
         with h5py.File(path) as file:
             if file.attrs["source"] != source:
@@ -83,55 +86,67 @@ class _Job:
     floor: float | None
 
 
+def _load_scene(job: _Job) -> tuple[np.ndarray, np.ndarray, _SceneInfo] | str:
+    """Read a scene's cube (H, W, bands) and image; return both and what the index needs, or why it is skipped."""
+    cube = load_cube(job.cube_path)
+    values, raised = cube.values, 0
+    check_cube(values, job.cube_path)
+    wavelengths = cube.require_wavelengths()
+    rgb = read_image(job.rgb_path).stored
+    check_same_size(rgb.shape, job.rgb_path, values.shape, job.cube_path)
+    if job.floor is not None:
+        values, raised = raise_to_floor(values, job.floor)
+    elif (lowest := values.min()) <= 0:
+        return f"skipped {job.name}: {np.count_nonzero(values <= 0)} values <= 0, the lowest {lowest:g}"
+    return values, rgb, _SceneInfo(*rgb.shape[:2], wavelengths, raised)
+
+
 def _prepare_scene(job: _Job, like: tuple[str, np.ndarray] | None = None) -> _SceneInfo | str:
-    """Write a scene's file, if it is not there yet; return what the index needs, or why the scene is left out.
+    """Write a scene's file, unless an earlier run did; return what the index needs, or why the scene is skipped.
 
     `like`: name and wavelengths of a scene whose bands it must share. Raises DataError before anything is written.
     """
     path, source = job.out / f"{job.name}.h5", _source(job.cube_path, job.rgb_path, job.floor)
     info = _read_info(path, source)
-    done = info is not None
-    if not done:
-        cube = read_cube(job.cube_path)
-        check_cube(cube, job.cube_path)
-        wavelengths = wavelengths_of(job.cube_path, cube.shape[2])
-        rgb = read_image(job.rgb_path).stored
-        if cube.shape[:2] != rgb.shape[:2]:
-            raise DataError(
-                f"{job.rgb_path}: {rgb.shape[0]} x {rgb.shape[1]} pixels, but its cube {job.cube_path} has "
-                f"{cube.shape[0]} x {cube.shape[1]}"
-            )
-        if job.floor is None:
-            lowest = cube.min()
-            if lowest <= 0:
-                return f"left out {job.name}: {np.count_nonzero(cube <= 0)} values <= 0, the lowest {lowest:g}"
-            raised = 0
-        else:
-            cube, raised = raise_to_floor(cube, job.floor)
-        info = _SceneInfo(*rgb.shape[:2], wavelengths, raised)
+    loaded = None
+    if info is None:
+        loaded = _load_scene(job)
+        if isinstance(loaded, str):
+            return loaded
+        info = loaded[2]
     if like is not None and not same_bands(info.wavelengths, like[1]):
         raise DataError(
-            f"{job.cube_path}: {describe_bands(info.wavelengths)}, but {like[0]} has {describe_bands(like[1])}; one "
-            "data set needs the same wavelengths throughout"
+            f"{job.cube_path}: {describe_bands(info.wavelengths)}, but {like[0]} has {describe_bands(like[1])}; all "
+            "scenes of a data set need the same wavelengths"
         )
     _check_size(job.rgb_path, info.height, info.width, job.patch_size)
-    if not done:
+    if loaded is not None:
         # from here to the new index the folder counts as unfinished
         (job.out / INDEX).unlink(missing_ok=True)
-        _write_scene(path, cube, rgb, source, info)
+        _write_scene(path, *loaded[:2], source, info)
     return info
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` did: names of the scenes that it wrote or found done, and of those left out.
+    """What `prepare` did.
 
-    `wavelengths` (nm) of the bands, `floor` to which dark values were raised (None: scenes with values <= 0 are
-    left out instead), and for each scene the number of values `raised`, of `n_values` in all.
+    Attributes
+    ----------
+    scenes, skipped : list of str
+        Names of the scenes that are prepared, now or by an earlier run, and of those that were skipped.
+    wavelengths : (bands,)
+        In nm.
+    floor : float or None
+        Value to which lower ones were raised. None: scenes with values <= 0 are skipped instead.
+    raised : list of int
+        Number of raised values per scene.
+    n_values, n_patches : int
+        Values and patches in all scenes together.
     """
 
     scenes: list[str]
-    left_out: list[str]
+    skipped: list[str]
     wavelengths: np.ndarray
     floor: float | None
     raised: list[int]
@@ -148,13 +163,31 @@ def prepare(
     floor: float | None = None,
     n_workers: int = 0,
 ) -> Prepared:
-    """Prepare all scenes of two folders, paired by name, into the folder `out`.
+    """Prepare all scenes of two folders, paired by name. Scenes that an earlier run has finished are kept.
 
-    Scenes with any value <= 0 in the cube are left out, and named, as in the released code; with `floor`, above 0,
-    none is, and values below it are raised to it. With `patch_size` and `stride` the folder is for
-    `TrainPatches`, without for `ValidImages`. Scenes that an earlier run has finished are kept. `n_workers`
-    processes (0: this one) hold two scenes each at most. Raises DataError on bad input, which it names; all scenes
-    need the same bands.
+    Parameters
+    ----------
+    spectral_dir, rgb_dir : str or Path
+        Folders of cubes (.mat) and of images.
+    out : str or Path
+        Folder to write.
+    patch_size, stride : int, optional
+        With both the folder is for `TrainPatches`, without for `ValidImages`.
+    floor : float, optional
+        Lower values of the cubes are raised to it. Without it, scenes with values <= 0 are skipped and named, as in
+        the released code.
+    n_workers : int
+        Processes, each of which holds at most two scenes; 0: this one.
+
+    Returns
+    -------
+    Prepared
+        What was done.
+
+    Raises
+    ------
+    DataError
+        A file cannot be used, or the scenes have different bands.
     """
     out = Path(out)
     pairs = pair_by_name(Path(spectral_dir), Path(rgb_dir))
@@ -162,48 +195,15 @@ def prepare(
     before = read_index(out)
     if before and (before["patch_size"] is None) != (patch_size is None):
         other = "training" if patch_size is None else "validation"
-        raise DataError(f"{out}: holds data prepared for {other}; choose another folder")
+        raise DataError(f"{out}: contains data prepared for {other}; choose another folder")
 
     jobs = [_Job(*pair, out, patch_size, floor) for pair in pairs]
-    infos: dict[str, _SceneInfo] = {}
-    left_out: list[str] = []
-    n_patches = 0
-    with tqdm(total=len(jobs), desc="preparing", unit="scene", dynamic_ncols=True) as progress:
-
-        def done(job: _Job, info: _SceneInfo | str) -> None:
-            progress.update()
-            if isinstance(info, str):
-                progress.write(info)
-                left_out.append(job.name)
-            else:
-                infos[job.name] = info
-
-        # one by one until the bands that all must share are known, the others side by side
-        while jobs and not infos:
-            job = jobs.pop(0)
-            done(job, _prepare_scene(job))
-        like = next(((name, info.wavelengths) for name, info in infos.items()), None)
-        # a process takes as long to start as some ten scenes take
-        results = in_order(partial(_prepare_scene, like=like), jobs, min(n_workers, len(jobs) // 10))
-        for job, info in zip(jobs, results, strict=True):
-            done(job, info)
+    infos, skipped = _prepare_all(jobs, n_workers)
     if not infos:
         raise DataError(
-            f"{spectral_dir}: every scene has values <= 0, none is left; --non_positive floor VALUE keeps them"
+            f"{spectral_dir}: every scene has values <= 0, so none is left; keep them with --non_positive floor VALUE"
         )
-
-    if patch_size is not None:
-        grids = (patch_grid(info.height, info.width, patch_size, stride) for info in infos.values())
-        n_patches = sum(rows * columns for rows, columns in grids)
-    result = Prepared(
-        scenes=list(infos),
-        left_out=left_out,
-        wavelengths=next(iter(infos.values())).wavelengths,
-        floor=floor,
-        raised=[info.raised for info in infos.values()],
-        n_values=sum(info.height * info.width * len(info.wavelengths) for info in infos.values()),
-        n_patches=n_patches,
-    )
+    result = _summarise(infos, skipped, patch_size, stride, floor)
     index = {"patch_size": patch_size, "stride": stride, **asdict(result), "wavelengths": result.wavelengths.tolist()}
     write_atomically(out / INDEX, lambda file: file.write(json.dumps(index, indent=1).encode()))
     for name in set(before["scenes"] if before else ()) - set(result.scenes):
@@ -211,9 +211,58 @@ def prepare(
     return result
 
 
+def _prepare_all(jobs: list[_Job], n_workers: int) -> tuple[dict[str, _SceneInfo], list[str]]:
+    """Prepare the scenes; return what the index needs, by name, and the names of those skipped."""
+    infos: dict[str, _SceneInfo] = {}
+    skipped: list[str] = []
+    with tqdm(total=len(jobs), desc="preparing", unit="scene", dynamic_ncols=True) as progress:
+
+        def done(job: _Job, info: _SceneInfo | str) -> None:
+            progress.update()
+            if isinstance(info, str):
+                progress.write(info)
+                skipped.append(job.name)
+            else:
+                infos[job.name] = info
+
+        jobs = list(jobs)
+        # one by one until the bands that all must share are known, the others in parallel
+        while jobs and not infos:
+            job = jobs.pop(0)
+            done(job, _prepare_scene(job))
+        like = next(((name, info.wavelengths) for name, info in infos.items()), None)
+        n_workers = min(n_workers, len(jobs) // SCENES_PER_PROCESS)
+        results = in_order(partial(_prepare_scene, like=like), jobs, n_workers if n_workers > 1 else 0)
+        for job, info in zip(jobs, results, strict=True):
+            done(job, info)
+    return infos, skipped
+
+
+def _summarise(
+    infos: dict[str, _SceneInfo],
+    skipped: list[str],
+    patch_size: int | None,
+    stride: int | None,
+    floor: float | None,
+) -> Prepared:
+    n_patches = 0
+    if patch_size is not None and stride is not None:
+        grids = (patch_grid(info.height, info.width, patch_size, stride) for info in infos.values())
+        n_patches = sum(rows * columns for rows, columns in grids)
+    return Prepared(
+        scenes=list(infos),
+        skipped=skipped,
+        wavelengths=next(iter(infos.values())).wavelengths,
+        floor=floor,
+        raised=[info.raised for info in infos.values()],
+        n_values=sum(info.height * info.width * len(info.wavelengths) for info in infos.values()),
+        n_patches=n_patches,
+    )
+
+
 def _check_size(path: Path, height: int, width: int, patch_size: int | None) -> None:
-    """Raise DataError if a patch is larger than the image, or the image too small to validate with."""
-    if patch_size is None and (height < 6 or width < 4):  # the network takes 4 x 4, the loader drops two rows
+    """Raise DataError if an image is smaller than a patch, or too small for validation."""
+    if patch_size is None and (height < 6 or width < 4):  # the network needs 4 x 4, the loader drops two rows
         raise DataError(f"{path}: {height} x {width} pixels; validation needs at least 6 x 4")
     if patch_size is not None and min(height, width) < patch_size:
         raise DataError(
@@ -235,12 +284,12 @@ def _write_scene(path: Path, cube: np.ndarray, rgb: np.ndarray, source: np.bytes
 
 def report(result: Prepared, out: Path) -> None:
     """Print what `prepare` did."""
-    total = len(result.scenes) + len(result.left_out)
+    total = len(result.scenes) + len(result.skipped)
     print(
-        f"{out}: {len(result.scenes)} of {total} scenes prepared, {len(result.left_out)} left out (values <= 0), "
+        f"{out}: {len(result.scenes)} of {total} scenes prepared, {len(result.skipped)} skipped (values <= 0), "
         f"{describe_bands(result.wavelengths)}"
     )
-    if result.left_out:
-        print(f"left out: {', '.join(result.left_out)}")
+    if result.skipped:
+        print(f"skipped: {', '.join(result.skipped)}")
     if result.floor is not None:
         print(describe_floor(result.floor, result.raised, result.n_values))

@@ -1,4 +1,4 @@
-"""What the scripts share: manual-page help, and one line for what a user can cause."""
+"""What the commands share: full help, option types, and one line per error that a user can cause."""
 
 import argparse
 import errno
@@ -16,10 +16,10 @@ from drcr.utils.parallel import available_cores
 
 
 class ManualFormatter(argparse.RawDescriptionHelpFormatter):
-    """Help that keeps the description's paragraphs and shows each option's default, where there is one."""
+    """Help that keeps the paragraphs of the description and shows the default of each option that has one."""
 
     def __init__(self, prog: str) -> None:
-        """`prog` is the script's name."""
+        """Create the formatter of the command `prog`."""
         super().__init__(prog, max_help_position=34, width=116)
 
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
@@ -36,25 +36,25 @@ class ManualFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{action.help} (default: {' '.join(map(str, words)).replace('%', '%%')})"
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """Return an argument parser for a script; `description` is its docstring."""
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return the argument parser of a command, whose docstring is `description`."""
     return argparse.ArgumentParser(description=description, formatter_class=ManualFormatter, allow_abbrev=False)
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
-    """Return a reader for an option that is a whole number from `minimum` up."""
+    """Return the type of an option that is a whole number, at least `minimum`."""
 
     def whole_number(text: str) -> int:
         value = int(text)
         if not minimum <= value < 2**31:
-            raise argparse.ArgumentTypeError(f"must be {minimum} or more (below 2^31), not {value}")
+            raise argparse.ArgumentTypeError(f"must be at least {minimum} and below 2^31, not {value}")
         return value
 
     return whole_number
 
 
 def positive(text: str) -> float:
-    """Read an option that is a finite number above 0."""
+    """Parse an option that is a finite number above 0."""
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
@@ -62,12 +62,12 @@ def positive(text: str) -> float:
 
 
 def non_negative(text: str) -> float:
-    """Read an option that is a finite number, 0 or more."""
+    """Parse an option that is a finite number, at least 0."""
     return 0.0 if float(text) == 0 else positive(text)
 
 
 class _NonPositive(argparse.Action):
-    """Read `skip` as None and `floor VALUE` as the value."""
+    """Parse `skip` as None and `floor VALUE` as the value."""
 
     def __call__(
         self,
@@ -85,42 +85,42 @@ class _NonPositive(argparse.Action):
                 except (ValueError, argparse.ArgumentTypeError):
                     floor = 0.0
                 if not 1e-6 <= floor < 1:
-                    parser.error(f"argument {option_string}: floor needs a number from 1e-6 up, below 1, not {text}")
+                    parser.error(f"argument {option_string}: floor must be a number from 1e-6 to below 1, not {text}")
                 setattr(namespace, self.dest, floor)
             case _:
-                parser.error(f"argument {option_string}: skip, or floor VALUE, not {' '.join(values)}")
+                parser.error(f"argument {option_string}: must be skip or floor VALUE, not {' '.join(values)}")
 
 
 def add_non_positive(
     parser: argparse.ArgumentParser,
-    skip: str = "scenes with any value <= 0 are left out",
+    skip: str = "scenes with any value <= 0 are skipped",
     floor: str = "values of the cubes below VALUE are raised to it, and counted",
 ) -> None:
-    """Add the option --non_positive, which sets `floor`: None for skip, else the value. `skip`, `floor`: its help."""
+    """Add the option --non_positive, which sets `floor` to None or the value. `skip` and `floor` go into its help."""
     parser.add_argument(
         "--non_positive",
         dest="floor",
         nargs="+",
         action=_NonPositive,
         metavar="skip | floor VALUE",
-        help=f"skip (the default): {skip}. floor VALUE: {floor}; VALUE from 1e-6 up, below 1",
+        help=f"skip (the default): {skip}. floor VALUE: {floor}; VALUE from 1e-6 to below 1",
     )
 
 
 def add_num_workers(parser: argparse.ArgumentParser, help: str) -> None:
-    """Add the option --num_workers of scripts that share work out, by default to all cores."""
+    """Add the option --num_workers; the default is the number of cores."""
     parser.add_argument("--num_workers", type=at_least(0), default=available_cores(), help=help)
 
 
 class Stop:
-    """Ctrl-C and SIGTERM, taken as a wish within a `with` block; a second Ctrl-C ends the program at once."""
+    """Within a `with` block, remember Ctrl-C and SIGTERM as a request; a second Ctrl-C stops the program at once."""
 
     def __init__(self) -> None:
-        """Nobody has asked yet."""
+        """Create it with no request."""
         self.asked: signal.Signals | None = None
 
     def __enter__(self) -> "Stop":
-        """Listen."""
+        """Install the signal handlers."""
         self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -129,38 +129,42 @@ class Stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def __exit__(self, *_: object) -> None:
-        """Let others listen again."""
+        """Restore the earlier signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
-    """Run a script's main function with `argv` (None: the command line).
+    """Run a command's main function with `argv` (None: the command line).
 
-    What a user can cause ends in one line on stderr and exit status 1.
+    An error that a user can cause ends in one line on stderr and exit status 1.
     """
     # a scheduler's SIGTERM unwinds like Ctrl-C, so that temporary files are removed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main(argv)
     except DataError as error:
-        sys.exit(f"error: {str(error).rsplit('DataError: ', 1)[-1].strip()}")  # a DataLoader's process adds its trace
-    except BrokenPipeError:  # as with `python compute_mrae.py | head`: end in silence
+        sys.exit(
+            f"error: {str(error).rsplit('DataError: ', 1)[-1].strip()}"
+        )  # a DataLoader's worker prepends its trace
+    except BrokenPipeError:  # as with `python compute_mrae.py | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         if error.filename is None and not full:
-            raise  # not about a user's file: a fault of ours, with its trace
+            raise  # not about a user's file: our own bug, shown with its trace
         name = "" if error.filename is None else f"{error.filename}: "
-        sys.exit(f"error: {name}{error.strerror}" + "; make room, and run the same again" * full)
+        sys.exit(f"error: {name}{error.strerror}" + "; free some space and run the same command again" * full)
+    except MemoryError:
+        sys.exit("error: not enough memory; close other programs, or use smaller data or fewer --num_workers")
     except KeyboardInterrupt:
         print("\nstopped; nothing half-written is left", file=sys.stderr)
         sys.exit(130)
 
 
 def step(folder: Path, command: str) -> None:
-    """Run `python COMMAND` in one of the project's folders, as the README has it, and print it."""
+    """Print `python COMMAND` as the README shows it and run it in one of the project's folders."""
     print(f"\n$ cd {folder.name} && python {command}", flush=True)
     if subprocess.run([sys.executable, *shlex.split(command)], cwd=folder).returncode:
         raise DataError("stopped: the command above failed")

@@ -1,4 +1,4 @@
-"""Work shared out to processes."""
+"""Work in parallel processes."""
 
 import multiprocessing
 import os
@@ -19,27 +19,27 @@ Result = TypeVar("Result")
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prepare_process() -> None:
-    """Set up a process of a pool: Ctrl-C is the parent's to answer, and one thread is enough."""
+    """Set up a process of a pool: it ignores Ctrl-C, which the parent handles, and uses one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(1)
-    # the pool's processes would wait for work for ever after their parent was killed
+    # otherwise the processes would wait for work for ever after their parent was killed
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 
 def _follow_parent() -> None:
-    """Wait for the parent's end, then end this process."""
+    """End this process when its parent ends."""
     multiprocessing.parent_process().join()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _finish(function: Callable[[Job], Result], job: Job) -> Result:
-    """Return function(job); a SIGTERM meanwhile ends this process after it, so that nothing half-written is left."""
+    """Return function(job). A SIGTERM in the meantime ends this process only afterwards: no half-written file."""
     stopped = False
 
     def stop(*_: object) -> None:
@@ -56,15 +56,15 @@ def _finish(function: Callable[[Job], Result], job: Job) -> Result:
 
 
 def in_order(function: Callable[[Job], Result], jobs: Iterable[Job], n_workers: int) -> Iterator[Result]:
-    """Yield function(job) of each job, in their order, computed in `n_workers` processes (0: in this one).
+    """Yield function(job) for each job, in order, computed in `n_workers` processes (0: in this one).
 
-    No more than two results a process wait or are in the making. The first error ends it all and goes on; a process
-    that is killed raises DataError. What a process has begun it finishes, unless it is killed.
+    At most two jobs per process are in progress or waiting to be taken. The first error stops everything and is
+    raised; a killed process raises DataError. The other processes finish the job that they have begun.
     """
     if n_workers == 0:
         yield from map(function, jobs)
         return
-    # not forked: what this process may have started, OpenCV's threads among it, does not survive that
+    # not forked: threads that this process has started, such as OpenCV's, do not survive a fork
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n_workers, mp_context=context, initializer=prepare_process) as pool:
         pending: deque[Future] = deque()
@@ -76,7 +76,7 @@ def in_order(function: Callable[[Job], Result], jobs: Iterable[Job], n_workers: 
             while pending:
                 yield pending.popleft().result()
         except BrokenProcessPool as error:
-            raise DataError("a process was killed, perhaps for want of memory; try --num_workers 1") from error
+            raise DataError("a process was killed, perhaps because memory ran out; try --num_workers 1") from error
         finally:
             for future in pending:
                 future.cancel()
