@@ -41,7 +41,8 @@ def fit(images: ValidImages, method: str, ridge: float) -> np.ndarray:
     An image at a time: only the normal equations are kept. Raises DataError if they have no one solution.
     """
     normal, right = np.zeros(()), np.zeros(())
-    for rgb, cube in tqdm(images, desc="fitting", unit="image", dynamic_ncols=True, leave=False):
+    for i in tqdm(range(len(images)), desc="fitting", unit="image", dynamic_ncols=True, leave=False):
+        rgb, cube = images[i]
         x, y = terms(rgb.permute(1, 2, 0).numpy(), method), cube.flatten(1).T.double().numpy()
         normal, right = normal + x.T @ x, right + x.T @ y
     try:

@@ -109,9 +109,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.result_dir.mkdir(parents=True, exist_ok=True)
     reconstructor = Reconstructor(model, args.precision, args.tile, scratch=args.result_dir)
 
+    def advance(pixels: float) -> None:
+        progress.update(pixels)
+
     def reconstruct(path: Path, rgb: np.ndarray) -> np.ndarray:
         progress.set_postfix_str(path.name)
-        return reconstruct_image(reconstructor, rgb, path, args.model_dir, args.protocol, progress.update)
+        return reconstruct_image(reconstructor, rgb, path, args.model_dir, args.protocol, advance)
 
     def write(path: Path, cube: np.ndarray) -> None:
         write_cube(args.result_dir / f"{path.stem}.mat", cube, wavelengths, f"{origin}, image {decoded[path]}")

@@ -8,7 +8,6 @@ the edges of natural ones.
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import colour  # chosen for its measured data: CIE 2017 samples, ColorChecker, illuminants
 import numpy as np
@@ -41,8 +40,8 @@ class Library:
         """`sets`: each (n, 31) at 400-700 nm, in [0, 1]."""
         self._sets = sets
 
-    def draw(self, rng: np.random.Generator, count: int, part: Literal["Train", "Valid"]) -> np.ndarray:
-        """Return `count` reflectances (count, 31) of a part."""
+    def draw(self, rng: np.random.Generator, count: int, part: str) -> np.ndarray:
+        """Return `count` reflectances (count, 31) of a part, Train or Valid."""
         rows = np.empty((count, len(WAVELENGTHS)))
         chosen = rng.integers(len(self._sets), size=count)
         for i, curves in enumerate(self._sets):
@@ -190,14 +189,15 @@ class SceneModel:
         label[label < 0] = count
         return label, shade
 
-    def render(self, rng: np.random.Generator, part: Literal["Train", "Valid"] = "Train") -> np.ndarray:
+    def render(self, rng: np.random.Generator, part: str = "Train") -> np.ndarray:
         """Return a scene: radiance (H, W, 31), float32, in (0, 1], its largest value 1."""
         return self.render_lit(rng, part)[0]
 
-    def render_lit(
-        self, rng: np.random.Generator, part: Literal["Train", "Valid"] = "Train"
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return a scene as `render` does, and its light (31,), relative; `part`: which blocks of the library."""
+    def render_lit(self, rng: np.random.Generator, part: str = "Train") -> tuple[np.ndarray, np.ndarray]:
+        """Return a scene as `render` does, and its light (31,), relative.
+
+        `part`, Train or Valid: which blocks of the library its reflectances are drawn from.
+        """
         label, shade = self.leaves(rng)
         n = label.max() + 1
         # each shape: a pattern of two measured reflectances, darker or lighter as a whole
