@@ -50,6 +50,17 @@ TRAINING = (
     "--channels 32 --n_blocks 3 --batchSize 2 --end_epoch 1000 --max_iter {iterations} --init_lr 1e-3 --loss l1 "
     "--recipe flip --precision bf16"
 )
+SCORES = ("mrae", "rmse", "sam")
+NEW_TO_BOTH = HELD_OUT[:6]  # the network before was trained on the others
+PHOTOGRAPH_ENDINGS = ("_p101", "_p102")
+KINDS = {
+    "photographs by held-out cameras": (PHOTOGRAPH_ENDINGS, HELD_OUT),
+    "photographs by held-out cameras, scenes new to both networks": (PHOTOGRAPH_ENDINGS, NEW_TO_BOTH),
+    "linear images (real-world)": (("_l0",), HELD_OUT),
+    "linear images (real-world), scenes new to both networks": (("_l0",), NEW_TO_BOTH),
+}
+"""Tables: how the names of the held-out images end, and their scenes."""
+NETWORKS = ("network", "before")
 METHODS = {
     "network": "DRCR Net, this network",
     "before": "DRCR Net, the one before",
@@ -127,8 +138,8 @@ def make_images(out: Path, challenge: Path) -> None:
     for seed in (101, 102):
         folder = images / "held_out" / f"p{seed}"
         render(cubes, folder, f"--preset photograph --light E --camera {out}/cameras/held_out --seed {seed}")
-        gather(cubes, folder, out / "photographs", "Valid", f"p{seed}")
-    gather(cubes, out / "held_out/Valid_RGB", out / "linear", "Valid", "l0")
+        gather(cubes, folder, out / "test", "Valid", f"p{seed}")
+    gather(cubes, out / "held_out/Valid_RGB", out / "test", "Valid", "l0")
 
 
 def train(out: Path, iterations: int) -> None:
@@ -161,48 +172,48 @@ def best_scale_mrae(reconstruction: np.ndarray, truth: np.ndarray) -> float:
 
 
 def score(out: Path, before: Path | None) -> str:
-    """Reconstruct and score the held-out images; return the table."""
+    """Reconstruct and score the held-out images; return the tables."""
+    folder = out / "test"
+    images, truth = folder / "Valid_RGB", folder / "Valid_spectral"
+    networks = {"network": out / "run/last.pth"} | ({"before": before.resolve()} if before else {})
+    methods = {method: name for method, name in METHODS.items() if method in networks or method not in NETWORKS}
+    tables, scaled = {}, {}
+    for method in methods:
+        if method in networks:
+            command = f"test.py --model_dir {networks[method]}"
+        else:
+            command = f"baseline.py --method {method} --train_data_path {out}/prepared/Train"
+        step(ROOT / "test", f"{command} --RGB_dir {images} --result_dir {folder / method}")
+        step(
+            ROOT / "test",
+            f"compute_mrae.py --path_rec {folder / method} --path_gt {truth} --non_positive floor {FLOOR} "
+            f"--csv {folder}/{method}.csv",
+        )
+        tables[method] = read_scores(folder / f"{method}.csv")
+        scaled[method] = {
+            path.stem: best_scale_mrae(
+                read_cube(folder / method / path.name), raise_to_floor(read_cube(path), FLOOR)[0]
+            )
+            for path in sorted(truth.iterdir())
+        }
     lines = []
-    for kind in ("photographs", "linear"):
-        folder = out / kind
-        images, truth = folder / "Valid_RGB", folder / "Valid_spectral"
-        lines += ["", f"{kind}, mean over {len(list(images.iterdir()))} images", ""]
+    for kind, (endings, scenes) in KINDS.items():
+        names = [scene + ending for scene in scenes for ending in endings]
+        lines += [f"{kind}: mean over {len(names)} images of {len(scenes)} scenes", ""]
         lines += ["| | MRAE | at best scale | RMSE | SAM deg |", "|---|---|---|---|---|"]
-        networks = {"network": out / "run/last.pth"} | ({"before": before.resolve()} if before else {})
-        for method, name in METHODS.items():
-            result = folder / method
-            if method in networks:
-                step(
-                    ROOT / "test", f"test.py --RGB_dir {images} --model_dir {networks[method]} --result_dir {result}"
-                )
-            elif method == "before":
-                continue
-            else:
-                step(
-                    ROOT / "test",
-                    f"baseline.py --method {method} --train_data_path {out}/prepared/Train --RGB_dir {images} "
-                    f"--result_dir {result}",
-                )
-            step(
-                ROOT / "test",
-                f"compute_mrae.py --path_rec {result} --path_gt {truth} --non_positive floor {FLOOR} "
-                f"--csv {folder}/{method}.csv",
-            )
-            mean = read_scores(folder / f"{method}.csv")["average"]
-            scaled = [
-                best_scale_mrae(read_cube(result / path.name), raise_to_floor(read_cube(path), FLOOR)[0])
-                for path in sorted(truth.iterdir())
-            ]
-            lines.append(
-                f"| {name} | {mean['mrae']:.4f} | {np.mean(scaled):.4f} | {mean['rmse']:.4f} | {mean['sam']:.2f} |"
-            )
-    return "\n".join(lines[1:]) + "\n"
+        for method, name in methods.items():
+            mrae, rmse, sam = (np.mean([tables[method][scene][score] for scene in names]) for score in SCORES)
+            best = np.mean([scaled[method][scene] for scene in names])
+            lines.append(f"| {name} | {mrae:.4f} | {best:.4f} | {rmse:.4f} | {sam:.2f} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def draw(out: Path) -> None:
     """Draw the held-out photograph of median MRAE: bands, errors, spectra beside the truth."""
-    folder = out / "photographs"
-    name = median_scene(read_scores(folder / "network.csv"))
+    folder = out / "test"
+    scores = read_scores(folder / "network.csv")
+    name = median_scene({name: row for name, row in scores.items() if name.endswith(PHOTOGRAPH_ENDINGS)})
     truth, _ = raise_to_floor(read_cube(folder / f"Valid_spectral/{name}.mat"), FLOOR)
     photograph = read_rgb(list_files(folder / "Valid_RGB", IMAGE_SUFFIXES, "RGB images")[name])
     methods = [method for method in METHODS if method != "before"]
