@@ -6,7 +6,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from helpers import DATA, ROOT
+from helpers import DATA, ROOT, load_script
 from matplotlib import colormaps
 
 from drcr.images import read_rgb
@@ -16,14 +16,17 @@ from drcr.utils.files import DataError
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """Return a folder in which draw.py has run, and what it wrote the first time."""
+    """Return a folder in which draw.py has run, and what it wrote the first and the second time."""
     folder = tmp_path_factory.mktemp("figure")
     shutil.copy(ROOT / "figure/draw.py", folder)
-    files = []
-    for _ in range(2):
-        subprocess.run([sys.executable, "draw.py"], cwd=folder, check=True)
-        files.append({path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".py"})
-    return folder, *files
+    subprocess.run([sys.executable, "draw.py"], cwd=folder, check=True)
+    first = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".py"}
+    module = load_script("figure/draw.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "OUT", folder)
+        module.draw_network()
+        module.draw_crm()
+    return folder, first, {name: (folder / name).read_bytes() for name in first}
 
 
 @pytest.mark.parametrize("name", ["network.png", "CRM.png"])

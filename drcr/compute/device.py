@@ -5,7 +5,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from drcr.compute import winograd
 from drcr.model import DRCR
 from drcr.utils.files import DataError
 
@@ -36,11 +35,15 @@ def winograd_pays(device: torch.device, precision: Precision, channels: int) -> 
     """Return whether Winograd F(4,3) is faster than direct convolution in reconstruction, for so many `channels`.
 
     It is not in small networks, nor on CUDA, where cuDNN chooses such algorithms itself, nor where AMX multiplies
-    bfloat16 ten times as fast as the processor adds (benchmarks/README.md).
+    bfloat16 ten times as fast as the processor adds. The limits are measured (benchmarks/README.md), and fixed, so
+    that a machine always gives the same digits.
     """
-    if device.type != "cpu" or channels < winograd.CHANNELS:
+    if device.type != "cpu":
         return False
-    return not (precision == "bf16" and torch.cpu._is_amx_tile_supported())
+    amx = torch.cpu._is_amx_tile_supported()
+    if precision == "bf16":
+        return not amx and channels >= 64
+    return channels >= (80 if amx else 24)
 
 
 def choose_device(precision: Precision = "fp32") -> torch.device:

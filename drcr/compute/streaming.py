@@ -120,13 +120,14 @@ def with_halo(strips: Strips, edge: Edge) -> Strips:
     yield last
 
 
-class _Weights:
+class Weights:
     """A kernel (C out, C in, k, k), or its six for F(4,3), in the memory order that oneDNN wants.
 
-    That order depends on the size of the input; any other order is converted again at every call.
+    That order depends on the size of the input; oneDNN converts weights in any other order again at every call.
     """
 
     def __init__(self, weight: Tensor, winograd: bool, dtype: torch.dtype) -> None:
+        """Keep `weight`; it is packed when the first input of each size comes."""
         self.weight, self.winograd, self.dtype = weight, winograd, dtype
         self._packed: dict[tuple[int, int], list[Tensor]] = {}
 
@@ -135,6 +136,10 @@ class _Weights:
         if (height, width) not in self._packed:
             self._packed[height, width] = self._pack([1, self.weight.shape[1], height, width], padding)
         return self._packed[height, width]
+
+    def forget(self) -> None:
+        """Free the packed kernels: images of another size follow."""
+        self._packed = {}
 
     def _pack(self, size: list[int], padding: list[int]) -> list[Tensor]:
         parts = kernels(self.weight) if self.winograd else [self.weight]
@@ -161,14 +166,14 @@ class Convolution:
         # direct convolution computes the halo's rows too, so that the result has room for one; they are overwritten
         self.padding = [int(three and not self.winograd), int(three and not self.reflect)]
         self.dtype, self.slope, self.out_channels = dtype, slope, conv.out_channels
-        self.weights = [_Weights(part, self.winograd, dtype) for part in conv.weight.detach().chunk(n_inputs, 1)]
+        self.weights = [Weights(part, self.winograd, dtype) for part in conv.weight.detach().chunk(n_inputs, 1)]
         self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
 
     def gated(self, gate: Tensor) -> "Convolution":
         """Return this convolution with its last input scaled, channel by channel, by `gate` (C,)."""
         scaled = copy.copy(self)
         last = self.weights[-1]
-        scaled.weights = [*self.weights[:-1], _Weights(last.weight * gate[:, None, None], last.winograd, last.dtype)]
+        scaled.weights = [*self.weights[:-1], Weights(last.weight * gate[:, None, None], last.winograd, last.dtype)]
         return scaled
 
     def split(self, strips: Strips) -> Iterator[Split]:
@@ -338,6 +343,7 @@ class Streamed:
     def __init__(self, model: DRCR, dtype: torch.dtype = torch.float32, winograd: bool = True) -> None:
         """Prepare the weights for the device they are on; `winograd`: 3x3 convolutions by F(4,3)."""
         self.model, self.dtype = model, dtype
+        self._size: tuple[int, int, int] | None = None  # rows of a strip and size of the last image
         self.convs: dict[nn.Conv2d, Convolution] = {}
         slopes = dict.fromkeys((model.npm.fuse, *model.npm.merge), SLOPE)
         slopes |= {conv: SLOPE for conv in model.blocks.modules() if isinstance(conv, nn.Conv2d)}
@@ -416,6 +422,11 @@ class Streamed:
         ends = [*range(rows, height - 3, rows), height]
         heights = [end - start for start, end in zip([0, *ends], ends, strict=False)]
         kept = FeatureMap(kept)
+        if self._size != (rows, height, width):
+            self._size = rows, height, width
+            for conv in self.convs.values():
+                for weights in conv.weights:
+                    weights.forget()
 
         def sweep(strips: Strips) -> Strips:
             for strip in strips:
