@@ -83,7 +83,7 @@ def _matrix(matrix: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def as_image(rows: Tensor) -> Tensor:
-    """Return a map (rows, W, C) as (1, C, rows, W), or several (n, rows, W, C) as (n, 1, C, rows, W): channels last."""
+    """Return a map (rows, W, C) as (1, C, rows, W), or several (n, rows, W, C) as (n, 1, C, rows, W): same memory."""
     return rows.unsqueeze(-4).movedim(-1, -3)
 
 
