@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from drcr.cube import check_cube, check_same_size, describe_bands, describe_floor, raise_to_floor, same_bands
 from drcr.data import INDEX, patch_grid, read_index
-from drcr.images import IMAGE_SUFFIXES, read_rgb
+from drcr.images import IMAGE_SUFFIXES, read_image
 from drcr.matfile import load_cube
 from drcr.utils.files import DataError, list_files, write_atomically, write_hdf5
 from drcr.utils.parallel import in_order
@@ -92,7 +92,7 @@ def _load_scene(job: _Job) -> tuple[np.ndarray, np.ndarray, _SceneInfo] | str:
     values, raised = cube.values, 0
     check_cube(values, job.cube_path)
     wavelengths = cube.require_wavelengths()
-    rgb = read_rgb(job.rgb_path)
+    rgb = read_image(job.rgb_path).stored
     check_same_size(rgb.shape, job.rgb_path, values.shape, job.cube_path)
     if job.floor is not None:
         values, raised = raise_to_floor(values, job.floor)
