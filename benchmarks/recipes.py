@@ -7,7 +7,7 @@ On two sets of scenes, with RGB images by the preset real-world, dark values rai
 
 Each is a folder of OUT with the data and the runs. Scored is the last checkpoint, not the best, on the validation
 scenes, which no run saw: the MRAE of main.py's validation, and once more with images as other cameras might have
-stored them (drcr.training.recipe.disturb, the same disturbances for all). What an interrupted run has finished is
+stored them (drcr.training.recipe.degrade, the same disturbances for all). What an interrupted run has finished is
 kept. At the end OUT/RESULTS.md has the table.
 """
 
@@ -24,7 +24,7 @@ from drcr.checkpoint import load_model
 from drcr.data import ValidImages
 from drcr.metrics import mrae
 from drcr.reconstruct import reconstruct
-from drcr.training.recipe import PARTS, disturb
+from drcr.training.recipe import PARTS, degrade
 from drcr.utils import cli
 from drcr.utils.cli import step
 from drcr.utils.files import write_atomically
@@ -55,7 +55,7 @@ def score(run: Path, valid: ValidImages) -> tuple[float, float]:
     model, disturbed = load_model(run / "last.pth"), []
     for i in tqdm(range(len(valid)), desc=run.name, unit="image", dynamic_ncols=True, leave=False):
         rgb, cube = valid[i]
-        image = disturb(rgb.permute(1, 2, 0).numpy(), np.random.default_rng(i))
+        image = degrade(rgb.permute(1, 2, 0).numpy(), np.random.default_rng(i))
         disturbed.append(mrae(reconstruct(model, image / image.max()), cube.permute(1, 2, 0).numpy()))
     return float(last["valid_loss"]), float(np.mean(disturbed))
 

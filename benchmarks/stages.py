@@ -155,7 +155,7 @@ def train_ours(work: Work, precision: Precision) -> Run:
 
     device = choose_device(precision)
     model = work.network().train()
-    train_model = for_training(model, device, precision)
+    train_model = for_training(model, device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.999), eps=1e-8, fused=True)
     rgb, cube = work.batch_of_patches()
     return lambda: training_step(train_model, optimizer, metrics.mrae, rgb, cube, precision)

@@ -1,10 +1,8 @@
-"""Checkpoints: ours, which carry their architecture, and the authors', whose sizes are read off the tensors."""
+"""Checkpoints: ours, which store their architecture, and the authors', where it follows from the tensors."""
 
 import io
-import os
 import pickle
 import re
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from drcr.model import DRCR
 from drcr.utils.files import DataError, write_atomically
 
 # The authors' names (tests/data/released_state_dict.csv) -> ours. The quarter scale's own two kernels,
-# denosing.conv4_33 and conv4_11, are in every released checkpoint and used by none: they go nowhere.
+# denosing.conv4_33 and conv4_11, are in every released checkpoint, but the network never uses them: they are dropped.
 _RELEASED_NAMES = [
     (r"input_conv2D\.conv2d", "stem.0"),
     (r"input_prelu2D", "stem.1"),
@@ -39,9 +37,9 @@ _RELEASED_NAMES = [
 
 
 def rename_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict of the authors' code, with or without `module.`, under this project's names.
+    """Return the authors' state dict, with or without `module.`, under this project's names.
 
-    Names that are not the authors' are kept as they are.
+    Other names are kept as they are.
     """
     renamed = {}
     for name, tensor in state.items():
@@ -57,7 +55,7 @@ def rename_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _read_architecture(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Return DRCR's arguments as the shapes of its tensors tell them."""
+    """Return the arguments of DRCR that follow from the shapes of its tensors."""
     stem, tail = state["stem.0.weight"], state["tail.2.weight"]
     return {
         "in_channels": stem.shape[1],
@@ -71,30 +69,61 @@ def _read_architecture(state: dict[str, Tensor]) -> dict[str, Any]:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint file, ours or the authors', onto the CPU.
 
-    Returns the stored dict, its `state_dict` under this project's names, and with `architecture` (arguments of
-    `DRCR`) and `wavelengths` (of the bands, in nm; None if they are not known). Raises DataError if the file is
-    missing, truncated, no checkpoint of DRCR Net, or a pickle with code in it (nothing is executed:
-    `weights_only`).
+    Nothing in the file is executed (`weights_only`).
+
+    Returns
+    -------
+    dict
+        What the file holds, and in any case: `state_dict`, under this project's names; `architecture`, the arguments
+        of `DRCR`; `wavelengths` of the bands in nm, None if they are not known.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, truncated, not a checkpoint of DRCR Net, or a pickle with code in it.
     """
     path = Path(path)
     if not path.is_file():
         problem = "a folder" if path.exists() else "no such file"
-        raise DataError(f"{path}: {problem}; a checkpoint (.pth) is needed, train/main.py's or the authors'")
+        raise DataError(f"{path}: {problem}; give a checkpoint (.pth) of train/main.py, or one of the authors'")
+    stored = _load(path)
+    not_ours = DataError(f"{path}: a PyTorch file, but not a checkpoint of DRCR Net")
+    if not isinstance(stored, dict):
+        raise not_ours
+    state = stored.get("state_dict", stored)
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
+        raise not_ours
+    state = rename_released(state)
+    if not {"stem.0.weight", "tail.2.weight"} <= state.keys():
+        raise not_ours
+    try:
+        architecture = _read_architecture(state)
+    except (IndexError, AttributeError) as error:
+        raise not_ours from error
+    # the authors' checkpoints hold neither
+    wavelengths = WAVELENGTHS.tolist() if architecture["out_channels"] == len(WAVELENGTHS) else None
+    checkpoint = {"architecture": architecture, "wavelengths": wavelengths}
+    if "state_dict" in stored:
+        checkpoint |= stored
+    return checkpoint | {"state_dict": state}
+
+
+def _load(path: Path) -> Any:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:  # PyTorch itself does not compare the checksums
                 if file.testzip() is not None:
                     raise DataError(f"{path}: damaged; copy or download it again")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except DataError:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (DataError, PermissionError):
         raise
     except pickle.UnpicklingError as error:
         raise DataError(
-            f"{path}: refused: not a file of plain tensors (a checkpoint of something else, or a pickle with "
-            "code in it, which is never run)"
+            f"{path}: refused: not a file of plain tensors (a checkpoint of another program, or a pickle with code "
+            "in it, which is never run)"
         ) from error
-    except PermissionError:
-        raise
     except (
         RuntimeError,
         EOFError,
@@ -106,31 +135,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         TypeError,
         zipfile.BadZipFile,
     ) as error:
-        raise DataError(f"{path}: truncated or no checkpoint; copy or download it again") from error
-
-    other = DataError(f"{path}: a file of PyTorch, but no checkpoint of DRCR Net")
-    if not isinstance(checkpoint, dict):
-        raise other
-    state = checkpoint.get("state_dict", checkpoint)
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
-    ):
-        raise other
-    state = rename_released(state)
-    if not {"stem.0.weight", "tail.2.weight"} <= state.keys():
-        raise other
-    checkpoint = {**checkpoint, "state_dict": state} if "state_dict" in checkpoint else {"state_dict": state}
-    try:
-        defaults = {"architecture": _read_architecture(state), "wavelengths": None}
-    except (IndexError, AttributeError) as error:
-        raise other from error
-    if defaults["architecture"]["out_channels"] == len(WAVELENGTHS):
-        defaults["wavelengths"] = WAVELENGTHS.tolist()  # the authors' checkpoints say nothing of them
-    return defaults | checkpoint
+        raise DataError(f"{path}: truncated, or not a checkpoint; copy or download it again") from error
 
 
 def build_model(checkpoint: dict[str, Any], path: str | Path) -> DRCR:
-    """Return the network of a checkpoint that `read_checkpoint` read from `path`, with its weights."""
+    """Return the network of a checkpoint that `read_checkpoint` read from `path`, with its weights.
+
+    Raises
+    ------
+    DataError
+        If the tensors do not fit the architecture, or the wavelengths the number of bands.
+    """
     try:
         model = DRCR(**checkpoint["architecture"])
         model.load_state_dict(checkpoint["state_dict"])
@@ -145,16 +160,31 @@ def build_model(checkpoint: dict[str, Any], path: str | Path) -> DRCR:
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> DRCR:
-    """Load a trained network from our checkpoint or the authors', ready to run on `device`, in exact fp32.
+    """Load a trained network, ready to run, in exact fp32.
 
-    Raises DataError (see `read_checkpoint`) with one line that names the file.
+    Parameters
+    ----------
+    path : str or Path
+        A checkpoint, ours or the authors', with or without `module.`; the architecture is read from the file.
+    device : str or torch.device
+        Where the network is to run.
+
+    Returns
+    -------
+    DRCR
+        In evaluation mode: (N, 3, H, W) in [0, 1] -> (N, bands, H, W).
+
+    Raises
+    ------
+    DataError
+        One line that names the file and what is wrong with it.
     """
     exact_fp32()
     return build_model(read_checkpoint(path), path).to(device).eval()
 
 
 def load_rgb_model(path: str | Path, device: str | torch.device = "cpu") -> DRCR:
-    """Load a trained network as `load_model` does. Raises DataError too if it takes anything but RGB."""
+    """Load a trained network as `load_model` does. Raises DataError, too, if its input is not RGB."""
     model = load_model(path, device)
     if model.architecture["in_channels"] != 3:
         raise DataError(f"{path}: takes {model.architecture['in_channels']} channels, not RGB")
@@ -162,7 +192,17 @@ def load_rgb_model(path: str | Path, device: str | torch.device = "cpu") -> DRCR
 
 
 def save_checkpoint(path: str | Path, model: DRCR, **fields: Any) -> None:
-    """Write the network and `fields` (epoch, iter, optimizer, ...) as a checkpoint, whole or not at all."""
+    """Write a network as a checkpoint, completely or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file. A file of this name is replaced.
+    model : DRCR
+        Its weights, architecture and wavelengths are stored.
+    **fields
+        What else to store: tensors, numbers, strings, lists and dicts of them.
+    """
     buffer = io.BytesIO()  # in memory first: torch.save does not recover from a disk that fills up
     contents = {
         "architecture": model.architecture,
@@ -171,34 +211,3 @@ def save_checkpoint(path: str | Path, model: DRCR, **fields: Any) -> None:
     }
     torch.save(contents | fields, buffer)
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))
-
-
-def save_last(folder: Path, keep: int, model: DRCR, **fields: Any) -> None:
-    """Write `last.pth`; the one before it becomes `last-1.pth` and so on, `keep` in all.
-
-    Killed at any moment, or on a full disk, it leaves what `find_last` finds.
-    """
-    new = folder / "last-new.pth"
-    save_checkpoint(new, model, **fields)
-    names = [folder / "last.pth", *(folder / f"last-{i}.pth" for i in range(1, keep))]
-    for older, newer in zip(names[:0:-1], names[-2::-1], strict=True):
-        if newer.exists():
-            os.replace(newer, older)
-    os.replace(new, names[0])
-
-
-def find_last(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the newest checkpoint that `save_last` left in a folder, and its path; None if there is none.
-
-    Damaged ones are passed over with a warning. Raises DataError if all are.
-    """
-    found, damaged = [], None
-    for path in sorted(folder.glob("last*.pth")):
-        try:
-            found.append((path, read_checkpoint(path)))
-        except DataError as error:
-            damaged = error
-            print(f"warning: {error}", file=sys.stderr)
-    if damaged and not found:
-        raise damaged
-    return max(found, key=lambda named: named[1].get("iter", 0), default=None)

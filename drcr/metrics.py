@@ -1,12 +1,14 @@
 """Scores of a reconstruction: MRAE and RMSE as in the NTIRE challenges, PSNR, SAM and SSIM.
 
-All take the reconstruction first and the truth second, cubes (H, W, bands) of radiance in [0, 1] (the MRAE arrays of
-any shape), and return one number. None clips; the challenge's scoring clips the reconstruction to [0, 1] beforehand.
+Each score takes the reconstruction first and the ground truth second: cubes (H, W, bands) of radiance in [0, 1] (for
+MRAE arrays of any shape). It returns one number. No score clips; the challenge's scoring clips the reconstruction to
+[0, 1] first.
 """
+
+from typing import Any, overload
 
 import numpy as np
 import torch
-from skimage.metrics import structural_similarity
 from torch import Tensor
 
 HEADINGS = {
@@ -16,56 +18,82 @@ HEADINGS = {
     "sam": ("SAM deg", 2),
     "ssim": ("SSIM", 4),
 }
-"""The scores, by their name in drcr.metrics: heading, digits."""
+"""Heading and digits of each score, by its function's name."""
 SCORES = tuple(HEADINGS)
 
 
 def _tensors(rec: np.ndarray, truth: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Return both cubes as tensors, after a check that they belong together."""
     if rec.shape != truth.shape:
-        raise ValueError(f"reconstruction {rec.shape} and truth {truth.shape} differ in shape")
+        raise ValueError(f"reconstruction {rec.shape} and ground truth {truth.shape} differ in shape")
     return torch.from_numpy(np.ascontiguousarray(rec)), torch.from_numpy(np.ascontiguousarray(truth))
 
 
-def mrae(rec: np.ndarray | Tensor, truth: np.ndarray | Tensor) -> np.floating | Tensor:
-    """Mean relative absolute error, mean(|rec - truth| / truth), of arrays or tensors of any shape.
+@overload
+def mrae(rec: np.ndarray, truth: np.ndarray) -> np.floating: ...
+@overload
+def mrae(rec: Tensor, truth: Tensor) -> Tensor: ...
+def mrae(rec: Any, truth: Any) -> np.floating | Tensor:
+    """Mean relative absolute error, mean(|rec - truth| / truth): the score of the NTIRE challenges.
 
-    Of tensors it is the training loss, a differentiable scalar. Infinite or NaN where the
-    truth is 0: scenes with values <= 0 are left out of training and scoring.
+    Parameters
+    ----------
+    rec, truth : ndarray or Tensor
+        Reconstruction and ground truth, of the same shape (any).
+
+    Returns
+    -------
+    floating or Tensor
+        For tensors a differentiable scalar: the training loss. Infinite or NaN where the ground truth is 0; scenes
+        with values <= 0 are skipped in training and scoring.
     """
     if isinstance(rec, Tensor):
         return ((rec - truth).abs() / truth).mean()
-    return mrae(*_tensors(rec, truth)).numpy()[()]
+    return mrae(*_tensors(rec, truth)).numpy()[()]  # pyright: ignore[reportReturnType]
 
 
 def bright_pixels(truth: np.ndarray, min_radiance: float) -> np.ndarray:
-    """Return which pixels (H, W) of a cube (H, W, bands) have a radiance, averaged over the bands, of at least that.
+    """Return which pixels of a cube have a mean radiance over the bands of at least `min_radiance`.
 
-    Over near-black pixels a relative error says little: `mrae(rec[bright], truth[bright])` leaves them out.
+    In near-black pixels a relative error says little: `mrae(rec[bright], truth[bright])` is the score without them.
+
+    Parameters
+    ----------
+    truth : ndarray
+        Ground truth (H, W, bands).
+    min_radiance : float
+        In the units of the cube.
+
+    Returns
+    -------
+    ndarray
+        bool (H, W).
     """
     return truth.mean(2, dtype=np.float64) >= min_radiance
 
 
 def rmse(rec: np.ndarray, truth: np.ndarray) -> np.floating:
-    """Root of the mean squared error, sqrt(mean((truth - rec)^2))."""
-    # In MATLAB's memory order: the released scoring sums so, and the last printed digit depends on it.
-    rec, truth = _tensors(rec.T, truth.T)
-    # NumPy's root is rounded exactly; PyTorch's comes from a library that rounds otherwise on some processors.
-    return np.sqrt(((truth - rec) ** 2).mean().numpy()[()])
+    """Root mean squared error, sqrt(mean((truth - rec)^2)), of two cubes (H, W, bands)."""
+    # in MATLAB's memory order, as the released scoring sums: the last printed digit depends on it
+    rec_t, truth_t = _tensors(rec.T, truth.T)
+    # NumPy rounds the square root exactly; PyTorch's library does not on some processors
+    return np.sqrt(((truth_t - rec_t) ** 2).mean().numpy()[()])  # pyright: ignore[reportReturnType]
 
 
 def psnr(rec: np.ndarray, truth: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB over all pixels and bands, for a peak of 1: -20 log10(RMSE)."""
+    """Peak signal-to-noise ratio over all pixels and bands in dB, for a peak of 1: -20 log10(RMSE)."""
     with np.errstate(divide="ignore"):
         return float(-20 * np.log10(rmse(rec, truth)))
 
 
 def sam(rec: np.ndarray, truth: np.ndarray) -> float:
-    """Spectral angle mapper (Kruse et al. 1993): mean angle between spectra, in degrees.
+    """Spectral angle mapper (Kruse et al. 1993): mean angle between the spectra of two cubes (H, W, bands).
 
-    Pixels where either spectrum is zero in all bands have no angle and are left out; NaN if that is all of them.
+    Returns
+    -------
+    float
+        Degrees. Pixels where either spectrum is 0 in all bands have no angle and are skipped; NaN if none is left.
     """
-    # float32 would leave 0.003 degrees between equal cubes
+    # in float32 the angle between equal cubes would be 0.003 degrees
     rec, truth = rec.astype(np.float64), truth.astype(np.float64)
     dot, rec2, truth2 = (np.einsum("hwb,hwb->hw", a, b) for a, b in ((rec, truth), (rec, rec), (truth, truth)))
     valid = (rec2 > 0) & (truth2 > 0)
@@ -76,20 +104,19 @@ def sam(rec: np.ndarray, truth: np.ndarray) -> float:
 
 
 def ssim(rec: np.ndarray, truth: np.ndarray) -> float:
-    """Structural similarity (Wang et al. 2004: Gaussian window, sigma 1.5, for a range of 1), mean over bands.
+    """Structural similarity (Wang et al. 2004), mean over the bands of two cubes (H, W, bands).
 
-    NaN for images smaller than its window, 11 x 11.
+    Gaussian window with sigma 1.5, data range 1.
+
+    Returns
+    -------
+    float
+        1 for equal cubes; NaN for images smaller than the window, 11 x 11.
     """
     if min(truth.shape[:2]) < 11:
         return float("nan")
-    return float(
-        structural_similarity(
-            rec,
-            truth,
-            data_range=1.0,
-            channel_axis=2,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
-    )
+    from skimage.metrics import structural_similarity  # takes a second to import; training does not need it
+
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    score: Any = structural_similarity(rec, truth, data_range=1.0, channel_axis=2, **window)
+    return float(score)

@@ -15,15 +15,16 @@ from torch import Tensor
 
 from drcr.compute.device import winograd_pays
 from drcr.compute.memory import free_memory, memory_for
-from drcr.compute.streaming import Streamed, pad_channels
+from drcr.compute.streaming import ROWS, Streamed, pad_channels
 from drcr.model import DRCR
 from drcr.utils.files import DataError
 
 Protocol = Literal["padded", "released"]
 
-# the most rows and bytes of a strip on a CPU, measured (benchmarks/README.md)
-CPU_ROWS = {"winograd": 32, "direct": 64}
-CPU_BYTES = 20_000_000
+# The most rows and bytes of a strip on a CPU, measured (benchmarks/README.md): fewer rows cost calls, more bytes leave
+# the cache. F(4,3) keeps five strips' worth of memory in use at a time, direct convolution two.
+CPU_ROWS = 64
+CPU_BYTES = {"winograd": 6_600_000, "direct": 20_000_000}
 # strips and whole feature maps that exist at the same time, measured and rounded up
 STRIPS_AT_A_TIME = 60
 MAPS_AT_A_TIME = 20
@@ -65,7 +66,7 @@ class Reconstructor:
             model = pad_channels(model, 8)  # tensor cores take channels by eights
         winograd = winograd_pays(self.device, precision, model.architecture["channels"])
         self._network = Streamed(model, self.dtype, winograd)
-        self._cpu_rows = CPU_ROWS["winograd" if winograd else "direct"]
+        self._cpu_bytes = CPU_BYTES["winograd" if winograd else "direct"]
         self.architecture = self._network.model.architecture
         self.tile, self.scratch = tile, scratch
         self._kept: Tensor | None = None
@@ -132,12 +133,10 @@ class Reconstructor:
         if self.device.type == "cuda":
             if MAPS_AT_A_TIME * height * row < room:
                 return height
-            rows = max(int(largest / row) // 16 * 16, 4)
+            rows = int(largest / row)
         else:
-            rows, largest = self._cpu_rows, min(largest, CPU_BYTES)
-        while rows > 4 and rows * row > largest:
-            rows //= 2
-        return rows
+            rows = min(int(min(largest, self._cpu_bytes) / row), CPU_ROWS)
+        return max(rows // ROWS * ROWS, ROWS)
 
     def _room(self, height: int, width: int) -> Tensor:
         """Return memory for a feature map: on the network's device, else in main memory, else in a file."""

@@ -1,20 +1,41 @@
-"""The learning rate's schedules."""
+"""Learning rate schedules."""
 
 import math
 
 
 def poly_lr(init_lr: float, iteration: int, max_iter: int, power: float) -> float:
-    """Return init_lr * (1 - iteration / max_iter) ** power: the rate of iteration 0, 1, 2, ...
+    """Return the polynomial decay init_lr * (1 - iteration / max_iter) ** power.
 
-    Past `max_iter` it is 0 (the released code fails there: a negative base with a broken exponent).
+    Parameters
+    ----------
+    init_lr : float
+        The learning rate at iteration 0.
+    iteration : int
+        0, 1, 2, ...
+    max_iter : int
+        The iteration at which the learning rate reaches 0. It stays 0 afterwards (the released code fails there: a
+        negative base with a fractional exponent).
+    power : float
+        Exponent; 1.5 in the released recipe.
     """
     return init_lr * max(0.0, 1 - iteration / max_iter) ** power
 
 
 def cosine_lr(init_lr: float, iteration: int, max_iter: int, warm_up: float = 0.02) -> float:
-    """Return the rate of iteration 0, 1, 2, ...: up to init_lr in a line, then down to 0 at `max_iter` as a cosine.
+    """Return a linear warm-up to init_lr, then a cosine decay to 0.
 
-    The line takes the part `warm_up` of the iterations (Loshchilov and Hutter, ICLR 2017; Goyal et al., 2017).
+    Warm-up as in Goyal et al. (2017), cosine as in Loshchilov and Hutter (ICLR 2017).
+
+    Parameters
+    ----------
+    init_lr : float
+        The highest learning rate.
+    iteration : int
+        0, 1, 2, ...
+    max_iter : int
+        The iteration at which the learning rate reaches 0.
+    warm_up : float
+        The fraction of the iterations that the warm-up takes.
     """
     warm = warm_up * max_iter
     if iteration < warm:

@@ -12,6 +12,7 @@ same input gives the same file. A figure of an earlier run is replaced; no other
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from draw import INK, arrow, box, caption, face, text, tint
@@ -38,9 +39,10 @@ DEPTH = np.array([0.8, 0.46])
 def median_of(pairs: dict[str, tuple[Path, Path]], floor: float | None) -> str | None:
     """Return the scene with the median MRAE; None if every ground truth has values <= 0 and there is no floor."""
     scores = {}
-    for name, (rec, gt) in tqdm(pairs.items(), "scoring", unit="scene", dynamic_ncols=True, leave=False):
-        if (true := read_truth(gt, floor)) is not None:
-            scores[name] = {"mrae": metrics.mrae(read_reconstruction(rec, true[0], gt), true[0])}
+    for name, (rec_path, gt_path) in tqdm(pairs.items(), "scoring", unit="scene", dynamic_ncols=True, leave=False):
+        if (true := read_truth(gt_path, floor)) is not None:
+            truth = true[0]
+            scores[name] = {"mrae": float(metrics.mrae(read_reconstruction(rec_path, truth).values, truth.values))}
     return median_scene(scores) if scores else None
 
 
@@ -63,9 +65,10 @@ def draw_cube(ax: Axes, scene: ComparedScene, corner: np.ndarray, across: np.nda
     out = np.array([-DEPTH[1], DEPTH[0]]) / np.hypot(*DEPTH)
     for part in (0, 0.5, 1):
         at = corner + up + part * DEPTH
-        ax.plot(*zip(at, at + 0.045 * out, strict=True), color=INK, lw=0.7)
+        tip = at + 0.045 * out
+        ax.plot(*zip(at, tip, strict=True), color=INK, lw=0.7)
         label = f"{nm[0] + part * (nm[-1] - nm[0]):.0f}" + " nm" * (part == 0)
-        text(ax, *(at + 0.045 * out - (0.03, 0)), label, ha="right", va="center_baseline")
+        text(ax, tip[0] - 0.03, tip[1], label, ha="right", va="center_baseline")
 
 
 def lettered(scene: ComparedScene) -> list[tuple[str, tuple[int, int]]]:
@@ -97,7 +100,7 @@ def draw_spectra(sheet: Sheet, ax: Axes, scene: ComparedScene, x: float, width: 
         axes.plot(scene.wavelengths, scene.truth[at], **TRUTH)
         axes.plot(scene.wavelengths, scene.recs[METHOD][at], **METHODS[0], markevery=(3, 5))
         ticks = scene.wavelengths[[0, len(scene.wavelengths) // 2, -1]].round()
-        axes.set(ylim=(0, 1.1 * max(curve.get_ydata().max() for curve in axes.lines)), xticks=ticks)
+        axes.set(ylim=(0, 1.1 * max(np.max(curve.get_ydata()) for curve in axes.lines)), xticks=ticks)
         axes.yaxis.set_major_locator(MaxNLocator(2))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.tick_params(labelsize=8, labelbottom=k == 2)
@@ -207,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     refuse_foreign(args.out, is_figure, "a figure of this script", "choose another --out")
     scene = choose_scene(args)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    smaller = {"pil_kwargs": {"optimize": True}} if args.out.suffix == ".png" else {}
+    smaller: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if args.out.suffix == ".png" else {}
     draw(scene, args.citation or "").save(args.out, **smaller)
     print(f"{args.out}: scene {scene.job.name}")
 

@@ -1,6 +1,7 @@
 """Draw the network and the CRM beside this script, as PNG for the README and PDF for papers: `python draw.py`."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -18,7 +19,7 @@ from matplotlib.transforms import Affine2D
 OUT = Path(__file__).parent
 matplotlib.rcParams["pdf.fonttype"] = 42  # publishers refuse matplotlib's own, Type 3
 INK, SOFT = "#222222", "#8a8a8a"
-Point = tuple[float, float]
+Point = tuple[float, float] | np.ndarray
 Colour = str | tuple[float, ...]
 
 
@@ -46,18 +47,20 @@ def canvas(width: float, height: float) -> Axes:
 
 def save(ax: Axes, name: str) -> None:
     """Write the figure as PNG and PDF; the limits are set last because imshow changes them."""
-    width, height = ax.figure.get_size_inches()
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    width, height = figure.get_size_inches()
     ax.set(xlim=(0, width), ylim=(0, height), aspect="equal")
     # without version and date: the same bytes each time
     for form, metadata in (
         ("png", {"Software": None}),
         ("pdf", {"Creator": None, "Producer": None, "CreationDate": None}),
     ):
-        ax.figure.savefig(OUT / f"{name}.{form}", dpi=200, facecolor="white", metadata=metadata)
-    plt.close(ax.figure)
+        figure.savefig(OUT / f"{name}.{form}", dpi=200, facecolor="white", metadata=metadata)
+    plt.close(figure)
 
 
-def text(ax: Axes, x: float, y: float, label: str, size: float | None = None, **style: object) -> None:
+def text(ax: Axes, x: float, y: float, label: str, size: float | None = None, **style: Any) -> None:
     """Write a label, centred and in the usual size unless told otherwise."""
     ax.text(x, y, label, **{"size": size, "color": INK, "ha": "center", "va": "center", "zorder": 6} | style)
 
@@ -68,10 +71,12 @@ def caption(ax: Axes, x: float, y: float, *lines: str) -> None:
         text(ax, x, y - 0.22 - 0.19 * k, line, va="baseline")
 
 
-def frame(ax: Axes, x0: float, y0: float, x1: float, y1: float, r: float = 0.07, **style: object) -> FancyBboxPatch:
+def frame(ax: Axes, x0: float, y0: float, x1: float, y1: float, r: float = 0.07, **style: Any) -> FancyBboxPatch:
     """Draw a rounded rectangle between two corners."""
     look = {"fc": "white", "ec": INK, "lw": 0.9, "zorder": 3} | style
-    return ax.add_patch(FancyBboxPatch((x0, y0), x1 - x0, y1 - y0, f"round,pad=0,rounding_size={r}", **look))
+    patch = FancyBboxPatch((x0, y0), x1 - x0, y1 - y0, f"round,pad=0,rounding_size={r}", **look)
+    ax.add_patch(patch)
+    return patch
 
 
 def box(ax: Axes, x: float, y: float, w: float, h: float, label: str, fc: Colour, act: str = "") -> float:
@@ -111,7 +116,9 @@ def dot(ax: Axes, x: float, y: float, r: float = 0.032) -> None:
 def arrow(ax: Axes, *points: Point, fork: bool = False) -> None:
     """Draw an arrow through the points, with a dot where it forks off another."""
     head = "-|>,head_length=0.42,head_width=0.19"
-    line = FancyArrowPatch(path=Line(points), arrowstyle=head, mutation_scale=11, joinstyle="miter", color=INK)
+    line = FancyArrowPatch(
+        path=Line(np.array(points)), arrowstyle=head, mutation_scale=11, joinstyle="miter", color=INK
+    )
     ax.add_patch(line).set(linewidth=1.0, zorder=2)
     if fork:
         dot(ax, *points[0])
@@ -146,7 +153,7 @@ def scene(n: int = 160, fine: int = 4) -> np.ndarray:
     return sky.reshape(n, fine, n, fine, 3).mean(axis=(1, 3)).clip(0, 1)
 
 
-def face(ax: Axes, image: np.ndarray, corner: Point, across: Point, up: Point, **style: object) -> AxesImage:
+def face(ax: Axes, image: np.ndarray, corner: Point, across: Point, up: Point, **style: Any) -> AxesImage:
     """Draw an image as a parallelogram, from its left bottom corner along two edges."""
     corner, across, up = map(np.asarray, (corner, across, up))
     place = Affine2D(np.vstack([np.stack([across, up, corner], 1), [0, 0, 1]])) + ax.transData

@@ -27,9 +27,10 @@ import numpy as np
 
 from drcr.checkpoint import load_rgb_model
 from drcr.compute.device import choose_device
+from drcr.cube import WAVELENGTHS, describe_bands
 from drcr.evaluation.page import BAND, COLOUR, ERROR, NO_POINTS, POINT_COLOURS, RGB, PageScene, hint
 from drcr.images import normalise_rgb, read_rgb
-from drcr.matfile import describe_bands, write_cube
+from drcr.matfile import write_cube
 from drcr.reconstruct import Reconstructor, origin_of, reconstruct_image
 from drcr.utils import cli
 from drcr.utils.files import DataError
@@ -255,7 +256,6 @@ def read_scaled(path: Path, max_side: int) -> tuple[np.ndarray, str]:
 def simulate(folder: Path, side: int) -> tuple[Path, Path]:
     """Write a simulated scene of `side` x `side` pixels; return the paths of its image and its ground truth."""
     from drcr.camera import PRESETS, Camera
-    from drcr.matfile import WAVELENGTHS
     from drcr.preparation.render import render_rgb
     from drcr.preparation.simulation import SceneModel
 
@@ -277,7 +277,7 @@ def connect(gr: Any, parts: Parts, handlers: Handlers) -> None:
     def example(nm: float, floor: float, progress: Any = bar) -> dict:
         return handlers.example(nm, floor, progress)
 
-    def pick(scene: PageScene | None, view: str, nm: float, event: gr.EventData) -> dict:
+    def pick(scene: PageScene | None, view: str, nm: float, event: gr.EventData) -> dict:  # pyright: ignore[reportInvalidTypeForm]
         return handlers.pick(scene, view, nm, event.row, event.column)
 
     safe = handlers.report_errors

@@ -79,12 +79,12 @@ def score_image(rec_path: Path, gt_path: Path, floor: float | None, min_radiance
     true = read_truth(gt_path, floor)
     if true is None:
         return None
-    truth, raised = true[0].values, true[1]
-    rec = read_reconstruction(rec_path, true[0]).values
+    cube, raised = true
+    truth, rec = cube.values, read_reconstruction(rec_path, cube).values
     image, dark_part = scores(rec, truth), 0.0
     if min_radiance is not None:
         bright = metrics.bright_pixels(truth, min_radiance)
-        image.append(metrics.mrae(rec[bright], truth[bright]) if bright.any() else float("nan"))
+        image.append(np.float32(metrics.mrae(rec[bright], truth[bright])) if bright.any() else float("nan"))
         dark_part = 1 - bright.mean()
     return Scored(image, raised, truth.size, dark_part)
 

@@ -1,5 +1,6 @@
 """What several test files use: paths, small data, commands as functions."""
 
+import csv
 import importlib.util
 import os
 import subprocess
@@ -10,7 +11,9 @@ from types import ModuleType
 
 import cv2
 import numpy as np
+import torch
 
+from drcr.checkpoint import read_checkpoint
 from drcr.matfile import write_cube
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,3 +61,75 @@ def make_scenes(folder, count, size=(20, 24)):
         write_cube(folder / f"s/scene{i:03}.mat", rng.random((*size, 31)) + 0.1)
         cv2.imwrite(str(folder / f"r/scene{i:03}.png"), rng.integers(0, 256, (*size, 3), np.uint8))
     return folder / "s", folder / "r"
+
+
+# ---- training runs
+
+EPOCHS = 8  # of 4 batches: the golden data set has 30 patches of 16 x 16
+RUN_OPTIONS = ("--channels", 8, "--n_blocks", 1, "--batchSize", 8, "--init_lr", "1e-3", "--save_every", 1)
+
+
+def run_options(prepared, outf, *options):
+    """Return the options of a small run in the folder `outf`; `prepared`: the folders of its data."""
+    paths = ("--train_data_path", prepared[0], "--valid_data_path", prepared[1], "--outf", outf)
+    return [*map(str, (*RUN_OPTIONS, "--end_epoch", EPOCHS, *paths, *options))]
+
+
+def begin(prepared, outf, *options, launcher=(), **kwargs):
+    """Start a small run in a process of its own; return the process."""
+    command = [
+        sys.executable,
+        *map(str, launcher),
+        str(ROOT / "train/main.py"),
+        *run_options(prepared, outf, *options),
+    ]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+
+
+def finish(process, status=0):
+    """Wait for a process, and check its exit status; return what it printed to stdout and stderr."""
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == status, errors
+    return printed, errors
+
+
+def ended(process):
+    """Return a function that tells whether a process has ended."""
+    return lambda: process.poll() is not None
+
+
+def wait_for_saves(path, count, done):
+    """Wait until a file has been replaced `count` times, or `done()` is true."""
+    seen, last = 0, path.stat().st_ino if path.exists() else None
+    while seen < count and not done():
+        try:
+            now = path.stat().st_ino
+        except FileNotFoundError:
+            continue
+        seen, last = seen + (now != last), now
+
+
+def rows(folder):
+    """Return the rows of a run's loss.csv, as dicts of strings."""
+    with open(folder / "loss.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def same_run(ours, theirs):
+    """Return whether two runs ended with the same weights, bit for bit, and the same table except for the seconds."""
+    first, second = (read_checkpoint(folder / "last.pth") for folder in (ours, theirs))
+    tables = [[{**row, "seconds": ""} for row in rows(folder)] for folder in (ours, theirs)]
+    moments = [
+        [value for state in checkpoint["optimizer"]["state"].values() for value in state.values()]
+        for checkpoint in (first, second)
+    ]
+    weights = [
+        [tensor for part in ("state_dict", "trained") for tensor in checkpoint.get(part, {}).values()]
+        for checkpoint in (first, second)
+    ]
+    return (
+        tables[0] == tables[1]
+        and first["best"] == second["best"]
+        and all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+        and all(torch.equal(a, b) for a, b in zip(*moments, strict=True))
+    )

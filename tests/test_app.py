@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from helpers import DATA, ROOT
 
 from drcr import metrics
 from drcr.cube import raise_to_floor
+from drcr.evaluation.page import ERROR, PageScene
 from drcr.matfile import WAVELENGTHS, load_cube, read_cube, read_origin, write_cube
 from drcr.metrics import HEADINGS, SCORES
 
@@ -244,7 +244,7 @@ def test_true_cube(page, tmp_path):
     expected = cv2.applyColorMap(np.uint8(error.clip(0, 1) * 255 + 0.5), cv2.COLORMAP_MAGMA)[..., ::-1]
     assert np.abs(np.int16(shown(page)) - expected).max() <= 4  # a rounding may choose the next colour
 
-    floor = page.get_by_label("Raise its dark values")
+    floor = page.get_by_label("Raise dark values")
     before = table(page)
     floor.fill("0.1")
     floor.press("Enter")
@@ -273,34 +273,41 @@ def test_bad_files_get_a_word(page, tmp_path):
     assert drop(page, "truth", TRUTH, "first") == "Load an image first."
     load(page)
     for zone, name, words in (
-        ("image", "text.jpg", "does not decode as an image"),
+        ("image", "text.jpg", "image"),
         ("image", "tiny.png", "3 x 3 pixels; at least 4 x 4 are needed"),
         ("truth", "size.mat", "20 x 20 pixels, 31 bands, but the reconstruction is"),
         ("truth", "bands.mat", "9 bands, but the reconstruction is"),
-        ("truth", "wavelengths.mat", "other wavelengths"),
-        ("truth", "text.mat", "no .mat file"),
+        ("truth", "wavelengths.mat", "700-1000 nm, but the reconstruction has 31 bands, 400-700 nm"),
+        ("truth", "text.mat", ".mat file"),
     ):
         message = drop(page, zone, tmp_path / name, words)
         assert message.startswith(f"{name}: ")
         assert page.locator(".bad").is_visible()
         assert page.locator("[data-testid=toast-body]").count() == 0
     for number in ("", "0", "1"):
-        page.get_by_label("Raise its dark values").fill(number)
-        drop(page, "image", tmp_path / "text.jpg", "does not decode")  # so that the next word is a new one
-        drop(page, "truth", TRUTH, "Dark values are raised to a number")
+        page.get_by_label("Raise dark values").fill(number)
+        drop(page, "image", tmp_path / "text.jpg", "text.jpg: ")  # so that the next word is a new one
+        drop(page, "truth", TRUTH, "Dark values can be raised to a number")
     click(page, 2, 2, read_cube(TRUTH).shape, 1)
     assert page.locator(".bad").count() == 0
 
 
 def test_simulated_scene(page, tmp_path):
-    page.get_by_role("button", name="Take a simulated scene").click()
+    page.get_by_role("button", name="Use a simulated scene").click()
     page.wait_for_selector(".scores td")
     assert 0 < float(table(page)["MRAE"]) < 2
     assert shown(page).shape == shown(page, ".scores").shape
     assert read_cube(download(page, "Download the cube", tmp_path)).shape[2] == 31
 
 
-def test_port_that_is_taken(fails):
+@pytest.fixture
+def environment(monkeypatch):
+    """Undo what app.py sets in this process's environment."""
+    for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_OFFLINE", "NO_PROXY", "no_proxy", "GRADIO_TEMP_DIR"):
+        monkeypatch.setenv(name, "")
+
+
+def test_port_that_is_taken(fails, environment):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -308,9 +315,19 @@ def test_port_that_is_taken(fails):
         fails("test/app.py", "--port", port, "--model_dir", MODEL, names=f"--port {port}")
 
 
-def test_without_gradio():
-    code = f"import runpy, sys; sys.modules['gradio'] = None; sys.argv = ['app.py', '--model_dir', '{MODEL}']; "
-    code += f"runpy.run_path('{ROOT / 'test/app.py'}', run_name='__main__')"
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert process.returncode == 1
-    assert re.fullmatch(r'error: app.py: needs Gradio \(.*\); pip install "gradio>=6.20"\n', process.stderr)
+def test_without_gradio(fails, environment, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    message = fails("test/app.py", "--model_dir", MODEL, names="app.py: ")
+    assert 'pip install "gradio>=6.20"' in message
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["wavelengths", "no wavelengths"])
+def test_ground_truth_of_other_bands(tmp_path, known):
+    rng = np.random.default_rng(0)
+    wavelengths = np.linspace(453.5, 648, 28)
+    cube, truth = rng.random((2, 12, 14, 28), np.float32) * 0.8 + 0.1
+    write_cube(tmp_path / "truth.mat", truth, wavelengths if known else None)
+    scene = PageScene("photo", "", rng.random((12, 14, 3), np.float32), cube, wavelengths, tmp_path)
+    scene.compare(tmp_path / "truth.mat", 0.01)
+    assert len(scene.views[ERROR]) == 28
+    assert scene.comparison.scores == [getattr(metrics, name)(cube, truth) for name in SCORES]

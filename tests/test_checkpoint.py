@@ -123,7 +123,7 @@ def test_everything_else_is_refused_in_one_line_and_no_code_runs(tmp_path):
     assert (tmp_path / "exploded").exists()
 
 
-def test_export_keeps_the_network_in_half_precision(script, tmp_path):
+def test_export_keeps_the_network_in_half_precision(script, fails, tmp_path):
     model = DRCR(out_channels=7, channels=16, n_blocks=1)
     model.wavelengths = [500.0 + 10 * i for i in range(7)]
     save_checkpoint(tmp_path / "whole.pth", model, optimizer={"state": torch.zeros(10**5)})
@@ -134,10 +134,9 @@ def test_export_keeps_the_network_in_half_precision(script, tmp_path):
     for ours, theirs in zip(small.parameters(), model.parameters(), strict=True):
         assert ours.dtype == torch.float32
         assert torch.equal(ours, theirs.half().float())
-    assert (
-        "is there already"
-        in script("train/export.py", "--checkpoint", "whole.pth", "--out", "small.pth", ok=False).stderr
-    )
+    before = (tmp_path / "small.pth").read_bytes()
+    fails("train/export.py", "--checkpoint", "whole.pth", "--out", "small.pth", names="small.pth: exists")
+    assert (tmp_path / "small.pth").read_bytes() == before
 
 
 def test_wavelengths_that_are_none_are_refused(tmp_path):

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import colour
 import numpy as np
 import pytest
@@ -49,6 +52,12 @@ def test_white_level_brings_the_bright_pixels_to_white():
     assert white_level(np.zeros((2, 2, 31), np.float32)) > 0
 
 
+def test_numpy_prints_as_before():
+    code = "import numpy as np; from drcr.evaluation.colour import true_colour; true_colour(np.ones((1, 1, 31)))"
+    command = [sys.executable, "-c", f"{code}; print(np.float32(0.7168593))"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "0.7168593\n"
+
+
 def test_an_unknown_illuminant_is_an_error():
-    with pytest.raises(DataError, match="not one of D65"):
+    with pytest.raises(DataError, match=r"D66.*D65"):
         true_colour(np.ones((1, 1, 31)), illuminant="D66")

@@ -14,7 +14,7 @@ from drcr.matfile import read_cube
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """Run the demo twice, the second time longer; return its folder and what it printed the second time.
+    """Run the demo, where files of an earlier run are; return its folder and what it printed.
 
     It runs in a copy of what it needs, so that the user's own demo/ is left alone.
     """
@@ -24,9 +24,11 @@ def demo(tmp_path_factory):
         for path in (ROOT / name).glob("*.py"):
             shutil.copy(path, folder / name)
     shutil.copy(ROOT / "demo.py", folder)
-    for epochs in ("1", "4"):
-        command = [sys.executable, "demo.py", "--epochs", epochs]
-        process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    (folder / "demo/Dataset").mkdir(parents=True)
+    (folder / "demo/Dataset/earlier.mat").touch()
+    command = [sys.executable, "demo.py", "--epochs", "4"]
+    process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    assert not (folder / "demo/Dataset/earlier.mat").exists()
     return folder, process.stdout
 
 

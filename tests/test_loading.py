@@ -1,35 +1,34 @@
 """Loading of training data: the same patches in the same order, wherever they are kept and whoever cuts them."""
 
+import json
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
-from helpers import DATA, make_scenes
+from helpers import make_scenes, rows
 from torch.utils.data import DataLoader, RandomSampler
 
 from drcr.compute.memory import memory_for
-from drcr.data import PatchesOnDevice, TrainPatches
+from drcr.data import TrainPatches
 from drcr.preparation.prepare import prepare
+from drcr.training.batches import Epochs, read_into_memory
+from drcr.utils.cli import Stop
 from drcr.utils.files import DataError
 
-CPU = torch.device("cpu")
+FORKED = {"num_workers": 2, "multiprocessing_context": "fork", "prefetch_factor": 4}
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(prepared_once):
     """Return the golden data set, prepared for training: 30 patches."""
-    prepare(DATA / "Dataset/Train_spectral", DATA / "Dataset/Train_RGB", tmp_path / "prepared", 16, 8)
-    return tmp_path / "prepared"
+    return prepared_once[0]
 
 
-def epochs(patches, **loading):
-    """Return two epochs of batches, of 8 and at the end 6 patches, drawn as train/main.py draws them."""
-    batches = DataLoader(patches, 8, sampler=RandomSampler(patches), **loading)
-    drawn = []
-    for epoch in (1, 2):
-        torch.manual_seed(epoch)
-        drawn += list(batches)
-    return drawn
+def two_epochs(patches, **loading):
+    """Return two epochs of batches, of 8 and at the end 6 patches, as train/main.py draws them."""
+    epochs = Epochs(patches, 8, seed=0, **loading)
+    return [batch[:2] for epoch in (1, 2) for batch in epochs.batches(epoch, 4 * (epoch - 1))]
 
 
 def same(ours, theirs):
@@ -39,23 +38,36 @@ def same(ours, theirs):
 
 
 def test_batches_do_not_depend_on_cache_and_workers(folder):
-    expected = epochs(TrainPatches(folder))
+    expected = two_epochs(TrainPatches(folder))
     assert [len(rgb) for rgb, _ in expected] == [8, 8, 8, 6] * 2
     assert not torch.equal(expected[0][1], expected[4][1])  # another order in each epoch
-    forked = {"num_workers": 2, "multiprocessing_context": "fork", "prefetch_factor": 4}
-    assert same(epochs(TrainPatches(folder), **forked), expected)
-    assert same(epochs(TrainPatches(folder, cache=True)), expected)
-    assert same(epochs(TrainPatches(folder, cache=True), **forked), expected)
-    on_device = PatchesOnDevice(TrainPatches(folder), CPU)
-    assert len(on_device) == 30
-    assert same(epochs(on_device, collate_fn=PatchesOnDevice.collate), expected)
+    assert same(two_epochs(TrainPatches(folder), **FORKED), expected)
+    assert same(two_epochs(TrainPatches(folder, cache=True)), expected)
+    assert same(two_epochs(TrainPatches(folder, cache=True), **FORKED), expected)
+
+
+def test_the_order_is_the_one_that_a_random_sampler_draws(folder):
+    patches = TrainPatches(folder)
+    torch.manual_seed(1000 * 3 + 2)
+    expected = list(DataLoader(patches, 8, sampler=RandomSampler(patches)))
+    assert same([batch[:2] for batch in Epochs(patches, 8, seed=3).batches(2, 0)], expected)
+
+
+def test_what_is_left_of_an_epoch(folder):
+    epochs = Epochs(TrainPatches(folder), 8, seed=3, max_iter=10)
+    whole, rest = list(epochs.batches(2, 4)), list(epochs.batches(2, 6, skip=2))
+    assert [len(batch.rgb) for batch in whole] == [8, 8, 8, 6]
+    assert same([batch[:2] for batch in whole[2:]], [batch[:2] for batch in rest])
+    assert [batch.positions for batch in whole] == [list(range(8))] * 3 + [list(range(6))]
+    assert list(epochs.batches(2, 8, skip=4)) == []
+    assert len(epochs.batches(3, 8)) == len(list(epochs.batches(3, 8))) == 2  # --max_iter is reached
+    # 15 patches of the third scene come after 15 of the first; the second is skipped, it has a zero
+    assert {name for batch in whole for name in batch.scenes} == {"ARAD_1K_0001", "ARAD_1K_0003"}
 
 
 def test_batches_are_the_single_patches(folder):
     patches = TrainPatches(folder)
     indices = [29, 3, 3, 17]
-    rgb, cube = PatchesOnDevice(patches, CPU).__getitems__(indices)
-    assert same(zip(rgb, cube, strict=True), [patches[i] for i in indices])
     assert same(patches.__getitems__(indices), [patches[i] for i in indices])
     with pytest.raises(IndexError):
         patches.__getitems__([30])
@@ -72,13 +84,13 @@ def test_cubes_are_copied_once_into_the_batch(folder):
     assert torch.equal(patches[4][1], before)
 
 
-def test_cached_scenes_are_read_at_the_start(folder):
-    expected = epochs(TrainPatches(folder))
-    patches, on_device = TrainPatches(folder, cache=True), PatchesOnDevice(TrainPatches(folder), CPU)
+def test_cached_scenes_are_read_at_the_start(prepared):
+    folder = prepared[0]
+    expected, patches = two_epochs(TrainPatches(folder)), TrainPatches(folder)
+    read_into_memory(patches, Stop())
     for path in folder.glob("*.h5"):
         path.write_bytes(bytes(path.stat().st_size))
-    assert same(epochs(patches), expected)
-    assert same(epochs(on_device, collate_fn=PatchesOnDevice.collate), expected)
+    assert same(two_epochs(patches), expected)
 
 
 class Private(TrainPatches):
@@ -102,33 +114,64 @@ def test_workers_share_what_is_read(tmp_path, cache):
     assert private[0] < 76
 
 
-@pytest.mark.parametrize("kept", ["ram", "gpu"])
-def test_what_does_not_fit_is_refused_before_it_is_read(tmp_path, monkeypatch, kept):
-    """31 MB of files, 33 of scenes: with 35 free, less than a fifth would be left to the training."""
+def test_what_does_not_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    """31 MB of files: with 35 free, less than a fifth would be left to the training."""
     prepare(*make_scenes(tmp_path, 6, size=(200, 200)), tmp_path / "out", 100, 50)
-    patches = TrainPatches(tmp_path / "out")
-    keep = {"ram": lambda: TrainPatches(tmp_path / "out", cache=True), "gpu": lambda: PatchesOnDevice(patches, CPU)}
-    monkeypatch.setattr("drcr.data.free_memory", lambda device: 42_000_000)
-    keep[kept]()
-    monkeypatch.setattr("drcr.data.free_memory", lambda device: 35_000_000)
+    monkeypatch.setattr("drcr.training.batches.free_memory", lambda device: 42_000_000)
+    read_into_memory(TrainPatches(tmp_path / "out"), Stop())
+    monkeypatch.setattr("drcr.training.batches.free_memory", lambda device: 35_000_000)
     monkeypatch.setattr("numpy.fromfile", lambda *_: pytest.fail("it was read"))
-    with pytest.raises(DataError, match=r"needs 0\.04 GB of memory, .* 0\.0[34] GB are free; take --cache none"):
-        keep[kept]()
+    with pytest.raises(DataError, match=r"needs 0\.04 GB of free memory, .* 0\.0[34] GB are free; use --cache none"):
+        read_into_memory(TrainPatches(tmp_path / "out"), Stop())
 
 
-def test_cache_on_the_command_line(script, fails, prepared, tmp_path):
-    paths = ("--train_data_path", prepared[0], "--valid_data_path", prepared[1])
+def test_reading_ends_when_the_user_asks(folder, monkeypatch):
+    stop = Stop()
+    stop.asked = 15
+    monkeypatch.setattr("numpy.fromfile", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(SystemExit, match="143"):
+        read_into_memory(TrainPatches(folder), stop)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"scenes": ["../thesis"]}, {"scenes": ["/etc/passwd"]}, {"scenes": [3]}, {"scenes": None}, {"stride": ...}, []],
+)
+def test_an_index_that_was_changed_is_refused(prepared, change):
+    path = prepared[0] / "index.json"
+    index = json.loads(path.read_text()) | change if isinstance(change, dict) else change
+    path.write_text(json.dumps({name: value for name, value in index.items() if value is not ...} if index else []))
+    with pytest.raises(DataError, match="no prepared data"):
+        TrainPatches(prepared[0])
+
+
+@pytest.mark.parametrize("damage", ["in chunks", "other sizes", "a group", "no peak"])
+def test_a_scene_that_cannot_be_mapped_is_named(prepared, damage):
+    path = prepared[0] / "ARAD_1K_0003.h5"
+    with h5py.File(path, "r+") as file:
+        cube = file["cube"][()]
+        if damage == "no peak":
+            del file["rgb"].attrs["peak"]
+        else:
+            del file["cube"]
+            if damage == "a group":
+                file.create_group("cube")
+            else:
+                cube = cube if damage == "in chunks" else cube[:, 1:]
+                file.create_dataset("cube", data=cube, chunks=True if damage == "in chunks" else None)
+    with pytest.raises(DataError, match=r"ARAD_1K_0003\.h5: missing or damaged"):
+        TrainPatches(prepared[0])
+
+
+def test_cache_on_the_command_line(script, prepared_once, tmp_path):
+    paths = ("--train_data_path", prepared_once[0], "--valid_data_path", prepared_once[1])
     options = (*paths, "--channels", 8, "--n_blocks", 0, "--batchSize", 8, "--end_epoch", 2)
     tables = []
     for name, cache in (("none", ()), ("ram", ("--cache", "ram")), ("workers", ("--num_workers", 2))):
         script("train/main.py", *options, *cache, "--outf", name)
-        rows = [line.split(",") for line in (tmp_path / name / "loss.csv").read_text().splitlines()]
-        tables.append([row[:2] + row[3:] for row in rows])  # without the seconds
-    assert len(tables[0]) == 3
+        tables.append([{**row, "seconds": ""} for row in rows(tmp_path / name)])
+    assert len(tables[0]) == 2
     assert tables[0] == tables[1] == tables[2]
-    if not torch.cuda.is_available():
-        fails("train/main.py", *options, "--cache", "gpu", "--outf", "gpu", names="--cache gpu: needs CUDA")
-        assert not (tmp_path / "gpu").exists()
 
 
 def test_what_is_said_when_memory_runs_out():

@@ -1,17 +1,15 @@
+"""The released recipe, and the parts of the improved one."""
+
 import argparse
 
 import numpy as np
 import pytest
 import torch
 
+from drcr.data import TrainPatches
 from drcr.model import DRCR
-from drcr.training.recipe import PARTS, augment, average, disturb, parts_of, read_recipe
-
-
-@pytest.fixture
-def batch():
-    torch.manual_seed(0)
-    return torch.rand(16, 3, 8, 8), torch.rand(16, 31, 8, 8)
+from drcr.training.batches import AugmentedPatches, Epochs, PatchKey
+from drcr.training.recipe import PARTS, augment, degrade, learning_rate, parts_of, read_recipe, update_ema
 
 
 @pytest.mark.parametrize(
@@ -33,49 +31,68 @@ def test_an_unknown_part_is_named():
         read_recipe("flip,mixup")
 
 
-def test_the_released_recipe_leaves_a_batch_alone(batch):
-    assert all(
-        a is b for a, b in zip(augment(*batch, ("ema", "cosine", "clip"), 0, 0, list(range(16))), batch, strict=True)
-    )
+def test_the_released_recipe_leaves_patches_alone(prepared_once):
+    patches = TrainPatches(prepared_once[0])
+    batch = next(iter(Epochs(patches, 8, seed=0, parts=("ema", "cosine", "clip")).batches(1, 0)))
+    plain = next(iter(Epochs(patches, 8, seed=0).batches(1, 0)))
+    assert torch.equal(batch.rgb, plain.rgb)
+    assert torch.equal(batch.cube, plain.cube)
 
 
-def test_image_and_cube_are_turned_and_mirrored_together(batch):
-    place = torch.arange(64.0).reshape(1, 1, 8, 8).expand(16, 1, 8, 8)
+def test_image_and_cube_are_turned_and_mirrored_together():
+    place = torch.arange(64.0).reshape(1, 8, 8)
     seen = set()
-    for iteration in range(8):
-        rgb, cube = augment(place.expand(16, 3, 8, 8), place.expand(16, 31, 8, 8), ("flip",), 0, iteration, range(16))
-        assert (rgb[:, :1] == cube).all()
-        assert (cube == cube[:, :1]).all()
-        for corners in cube[:, 0, [0, 0, -1, -1], [0, -1, 0, -1]].int().tolist():
-            assert sorted(corners) == [0, 7, 56, 63]
-            seen.add(tuple(corners))
-        assert (cube[:, 0].flatten(1).sort().values == torch.arange(64.0)).all()
+    for seed in range(100):
+        rgb, cube = augment(place.expand(3, 8, 8), place.expand(31, 8, 8), ("flip",), np.random.default_rng(seed))
+        assert (rgb[:1] == cube).all()
+        corners = cube[0, [0, 0, -1, -1], [0, -1, 0, -1]].int().tolist()
+        assert sorted(corners) == [0, 7, 56, 63]
+        seen.add(tuple(corners))
+        assert (cube.flatten(1).sort().values == torch.arange(64.0)).all()
     assert len(seen) == 8
 
 
-def test_a_patchs_fate_depends_on_seed_iteration_and_place_alone(batch):
-    parts = ("flip", "robust")
-    whole = augment(*batch, parts, 1, 5, list(range(16)))
-    places = [3, 11]
-    part = augment(*(values[places] for values in batch), parts, 1, 5, places)
-    assert all(torch.equal(a[places], b) for a, b in zip(whole, part, strict=True))
-    for seed, iteration in ((2, 5), (1, 6)):
-        assert not torch.equal(augment(*batch, parts, seed, iteration, list(range(16)))[0], whole[0])
+@pytest.mark.parametrize("loading", [{}, {"num_workers": 2, "multiprocessing_context": "fork"}])
+def test_a_patchs_fate_depends_on_seed_iteration_and_place_alone(prepared_once, loading):
+    """Not on the epoch, nor on what was drawn before, as in a resumed run, nor on who cuts it."""
+    patches, parts = TrainPatches(prepared_once[0]), ("flip", "robust")
+    source = AugmentedPatches(patches, parts, seed=1)
+    batches = list(Epochs(patches, 8, seed=1, parts=parts, **loading).batches(2, 4))
+    rest = list(Epochs(patches, 8, seed=1, parts=parts, **loading).batches(2, 6, skip=2))
+    for ours, theirs in zip(batches[2:], rest, strict=True):
+        assert torch.equal(ours.rgb, theirs.rgb)
+        assert torch.equal(ours.cube, theirs.cube)
+    plain = list(Epochs(patches, 8, seed=1).batches(2, 4))
+    for i, (batch, original) in enumerate(zip(batches, plain, strict=True)):
+        for position, image, cube, *pair in zip(batch.positions, batch.rgb, batch.cube, *original[:2], strict=True):
+            alone = augment(*pair, parts, np.random.default_rng((1, 4 + i, position)))
+            assert torch.equal(alone[0], image)
+            assert torch.equal(alone[1], cube)
+    same, other_iteration, other_position = source.__getitems__(
+        [PatchKey(3, 5, 7), PatchKey(3, 6, 7), PatchKey(3, 5, 8)]
+    )
+    assert torch.equal(same[0], source.__getitems__([PatchKey(3, 5, 7)])[0][0])
+    assert not torch.equal(same[0], other_iteration[0])
+    assert not torch.equal(same[0], other_position[0])
 
 
-def test_disturbed_images_stay_images_and_their_cubes_as_they_are(batch):
-    rgb, cube = augment(*batch, ("robust",), 0, 0, list(range(16)))
-    assert torch.equal(cube, batch[1])
-    assert rgb.dtype == torch.float32
-    assert rgb.min() >= 0
-    assert rgb.max() <= 1
-    untouched = [torch.equal(a, b) for a, b in zip(rgb, batch[0], strict=True)]
-    assert 0 < sum(untouched) < 8  # an eighth of them
+def test_degraded_images_stay_images_and_their_cubes_as_they_are():
+    torch.manual_seed(0)
+    untouched = 0
+    for seed in range(64):
+        rgb, cube = torch.rand(3, 8, 8), torch.rand(31, 8, 8)
+        degraded, same = augment(rgb, cube, ("robust",), np.random.default_rng(seed))
+        assert torch.equal(same, cube)
+        assert degraded.dtype == torch.float32
+        assert degraded.min() >= 0
+        assert degraded.max() <= 1
+        untouched += torch.equal(degraded, rgb)
+    assert 0 < untouched < 24  # an eighth of them
 
 
-def test_the_disturbances_are_of_the_size_that_the_help_names():
+def test_the_degradations_are_of_the_size_that_the_help_names():
     grey = np.full((64, 64, 3), 0.4, np.float32)
-    images = [disturb(grey, np.random.default_rng(i)) for i in range(300)]
+    images = [degrade(grey, np.random.default_rng(i)) for i in range(300)]
     exposures = np.array([image.mean() / 0.4 for image in images])
     assert exposures.min() == pytest.approx(2**-0.5, abs=0.02)
     assert exposures.max() == pytest.approx(2**0.5, abs=0.02)
@@ -86,10 +103,17 @@ def test_the_disturbances_are_of_the_size_that_the_help_names():
 def test_the_average_follows_at_first_and_steadies_later():
     model, averaged = DRCR(channels=8, n_blocks=0), DRCR(channels=8, n_blocks=0)
     before = averaged.state_dict()["stem.0.weight"].clone()
-    average(averaged, model, 1)
+    update_ema(averaged, model, 1)
     expected = before + (1 - 2 / 11) * (model.state_dict()["stem.0.weight"] - before)
     torch.testing.assert_close(averaged.state_dict()["stem.0.weight"], expected)
     before = averaged.state_dict()["stem.0.weight"].clone()
-    average(averaged, model, 100000)
+    update_ema(averaged, model, 100000)
     expected = before + 0.001 * (model.state_dict()["stem.0.weight"] - before)
     torch.testing.assert_close(averaged.state_dict()["stem.0.weight"], expected)
+
+
+def test_the_learning_rate_of_each_recipe():
+    options = argparse.Namespace(init_lr=1e-4, max_iter=1000, decay_power=1.5, recipe="released")
+    assert learning_rate(options, 500) == pytest.approx(1e-4 * 0.5**1.5)
+    options.recipe = "improved"
+    assert learning_rate(options, 510) == pytest.approx(0.5e-4)

@@ -1,152 +1,117 @@
-"""Training that is stopped, killed, or finds its files damaged, and goes on."""
+"""Training that is stopped, killed, or finds its files damaged, and continues. What is killed is a real process."""
 
 import os
 import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
+import threading
 import time
 
 import pytest
 import torch
-from helpers import DATA, ROOT
-from test_train import rows
+from helpers import DATA, EPOCHS, begin, ended, finish, load_script, rows, run_options, same_run, wait_for_saves
 
-from drcr.checkpoint import find_last, load_model, read_checkpoint, save_last
-from drcr.data import Epochs, TrainPatches
+from drcr.checkpoint import load_model, read_checkpoint, save_checkpoint
 from drcr.model import DRCR
+from drcr.training import loop
+from drcr.training.run_folder import STATE, Every, RunFolder
 from drcr.utils.files import DataError
 
-EPOCHS = 8  # of 4 batches
-OPTIONS = (
-    "--channels",
-    8,
-    "--n_blocks",
-    1,
-    "--batchSize",
-    8,
-    "--init_lr",
-    "1e-3",
-    "--end_epoch",
-    EPOCHS,
-    "--save_every",
-    1,
-)
-
-
-def begin(prepared, outf, *options, launcher=(), **kwargs):
-    """Start a run, or with `--resume auto` go on with it; returns the process."""
-    paths = ("--train_data_path", prepared[0], "--valid_data_path", prepared[1], "--outf", outf)
-    command = [sys.executable, *launcher, ROOT / "train/main.py", *OPTIONS, *paths, *options]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(list(map(str, command)), **pipes, **kwargs)
+NO_STATE = dict.fromkeys(STATE, 0)
 
 
 @pytest.fixture
 def start(prepared_once, tmp_path):
-    """Start a run in a folder of the test, or go on with it; returns the process."""
+    """Start a run in a folder of the test, or go on with it, in a process of its own; return the process."""
     return lambda outf, *options, **kwargs: begin(
         prepared_once, tmp_path / outf, "--resume", "auto", *options, **kwargs
     )
 
 
+@pytest.fixture
+def go_on(script, prepared_once, tmp_path):
+    """Start a run in a folder of the test, or go on with it, in this process."""
+
+    def run(outf, *options, ok=True):
+        return script(
+            "train/main.py", *run_options(prepared_once, tmp_path / outf, "--resume", "auto", *options), ok=ok
+        )
+
+    return run
+
+
 @pytest.fixture(scope="module")
 def whole(prepared_once, tmp_path_factory):
     """Return the folder of a run that was never stopped."""
-    folder = tmp_path_factory.mktemp("whole")
-    finish(begin(prepared_once, folder))
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    load_script("train/main.py").main(run_options(prepared_once, folder))
+    assert len(rows(folder)) == EPOCHS
     return folder
 
 
-def finish(process, status=0):
-    printed, errors = process.communicate(timeout=300)
-    assert process.returncode == status, errors
-    return printed, errors
+@pytest.fixture
+def begun(whole, tmp_path):
+    """Return the folder `run` of the test with a run that has finished two epochs."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    for name in ("last.pth", "last-1.pth"):
+        epoch = 2 - len(name.removeprefix("last").removesuffix(".pth")) // 2
+        shutil.copy(whole / f"net_{epoch}epoch.pth", folder / name)
+    return folder
 
 
-def wait_for_saves(process, path, count):
-    """Wait until a file has been replaced `count` times, or the process is done."""
-    seen, last = 0, path.stat().st_ino if path.exists() else None
-    while seen < count and process.poll() is None:
-        try:
-            now = path.stat().st_ino
-        except FileNotFoundError:
-            continue
-        seen, last = seen + (now != last), now
-
-
-def same_run(ours, theirs):
-    """Tell whether two runs ended with the same weights, bit for bit, and the same table but for the seconds."""
-    first, second = (read_checkpoint(folder / "last.pth") for folder in (ours, theirs))
-    tables = [[{**row, "seconds": ""} for row in rows(folder)] for folder in (ours, theirs)]
-    moments = [
-        [value for state in checkpoint["optimizer"]["state"].values() for value in state.values()]
-        for checkpoint in (first, second)
-    ]
-    return (
-        tables[0] == tables[1]
-        and len(tables[0]) == EPOCHS
-        and first["best"] == second["best"]
-        and all(torch.equal(weight, second["state_dict"][name]) for name, weight in first["state_dict"].items())
-        and all(torch.equal(a, b) for a, b in zip(*moments, strict=True))
-    )
-
-
-def test_killed_at_random_moments_it_ends_as_if_never_stopped(start, whole, tmp_path):
+def test_killed_at_random_moments_it_ends_as_if_never_stopped(start, go_on, whole, tmp_path):
     generator = random.Random()
     kills, iterations = 0, []
-    for i in range(5):
+    for i in range(3):
         process = start("killed")
         # the first time within an epoch for certain
-        wait_for_saves(process, tmp_path / "killed/last.pth", generator.randint(1, 8) if i else 2)
+        wait_for_saves(tmp_path / "killed/last.pth", generator.randint(1, 8) if i else 2, ended(process))
         time.sleep(generator.uniform(0, 0.05) if i else 0)
         kills += process.poll() is None
         process.kill()
         process.communicate()
-        iterations.append(find_last(tmp_path / "killed")[1]["iter"])
-    finish(start("killed"))
-    assert kills >= 3, iterations
+        iterations.append(RunFolder(tmp_path / "killed").find_last()[1]["iter"])
+    go_on("killed")
+    assert kills >= 2, iterations
     assert any(iteration % 4 for iteration in iterations), iterations  # within an epoch
     assert same_run(whole, tmp_path / "killed")
     assert {path.name for path in (tmp_path / "killed").glob("last*")} == {"last.pth", "last-1.pth"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_saves_and_says_how_to_go_on(start, whole, tmp_path, number):
+def test_asked_to_stop_it_saves_and_says_how_to_go_on(start, go_on, whole, tmp_path, number):
     process = start("stopped", "--save_every", "10min")
-    wait_for_saves(process, tmp_path / "stopped/last.pth", 2)
+    wait_for_saves(tmp_path / "stopped/last.pth", 2, ended(process))
     process.send_signal(number)
     printed, errors = finish(process, 128 + number)
     assert f"stopped by {number.name} in epoch" in printed
     assert "--resume auto" in printed
     assert "Traceback" not in errors
-    finish(start("stopped"))
+    go_on("stopped")
     assert same_run(whole, tmp_path / "stopped")
 
 
-def test_the_improved_recipe_goes_on_as_exactly(start, tmp_path):
+def test_the_improved_recipe_goes_on_as_exactly(start, go_on, tmp_path):
     recipe = ("--recipe", "improved")
-    finish(start("whole", *recipe))
+    go_on("whole", *recipe)
     process = start("killed", *recipe)
-    wait_for_saves(process, tmp_path / "killed/last.pth", 6)
+    wait_for_saves(tmp_path / "killed/last.pth", 6, ended(process))
     process.kill()
     process.communicate()
-    assert find_last(tmp_path / "killed")[1]["iter"] < 4 * EPOCHS
-    finish(start("killed", *recipe))
+    assert RunFolder(tmp_path / "killed").find_last()[1]["iter"] < 4 * EPOCHS
+    go_on("killed", *recipe, "--num_workers", 2)  # who cuts the patches makes no difference
     assert same_run(tmp_path / "whole", tmp_path / "killed")
-    # what is tested is an average of the weights, what goes on are the weights themselves
-    ended = [read_checkpoint(tmp_path / outf / "last.pth") for outf in ("whole", "killed")]
-    assert all(torch.equal(weight, ended[1]["trained"][name]) for name, weight in ended[0]["trained"].items())
-    assert not torch.equal(*(ended[0][state]["stem.0.weight"] for state in ("trained", "state_dict")))
-    assert "--recipe improved" in finish(start("killed", "--end_epoch", EPOCHS + 1), 1)[1]
+    # what is tested is an average of the weights, what is trained are the weights themselves
+    last = read_checkpoint(tmp_path / "killed/last.pth")
+    assert not torch.equal(*(last[state]["stem.0.weight"] for state in ("trained", "state_dict")))
+    assert "--recipe improved" in go_on("killed", "--end_epoch", EPOCHS + 1, ok=False).stderr
 
 
 @pytest.mark.parametrize("damage", ["torn", "a byte", "gone"])
-def test_a_damaged_checkpoint_is_passed_over(start, whole, tmp_path, damage):
-    finish(start("run", "--end_epoch", 2))
-    last = tmp_path / "run/last.pth"
+def test_a_damaged_checkpoint_is_skipped(go_on, whole, begun, damage):
+    last = begun / "last.pth"
     content = bytearray(last.read_bytes())
     if damage == "torn":
         last.write_bytes(content[: len(content) // 2])
@@ -155,91 +120,161 @@ def test_a_damaged_checkpoint_is_passed_over(start, whole, tmp_path, damage):
         last.write_bytes(content)
     else:
         last.unlink()
-    errors = finish(start("run"))[1]
-    assert ("warning: " in errors) == (damage != "gone")
-    assert same_run(whole, tmp_path / "run")
+    assert ("warning: " in go_on("run").stderr) == (damage != "gone")
+    assert same_run(whole, begun)
 
 
 def test_all_damaged_is_an_error(tmp_path):
-    assert find_last(tmp_path) is None
+    assert RunFolder(tmp_path).find_last() is None
     (tmp_path / "last.pth").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"last\.pth"):
-        find_last(tmp_path)
+        RunFolder(tmp_path).find_last()
 
 
-def test_a_disk_that_fills_up_leaves_the_checkpoint_before(start, whole, tmp_path):
-    finish(start("run", "--end_epoch", 1))
-    before = {path: path.read_bytes() for path in (tmp_path / "run").glob("last*")}
-    size = len(before[tmp_path / "run/last.pth"]) // 2
+def test_a_disk_that_fills_up_leaves_the_checkpoint_before(start, go_on, whole, begun):
+    before = {path: path.read_bytes() for path in begun.glob("last*")}
+    size = len(before[begun / "last.pth"]) // 2
     process = start("run", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
     errors = finish(process, 1)[1]
     assert "make room" in errors.splitlines()[-1]
     assert "Traceback" not in errors
-    assert {path: path.read_bytes() for path in (tmp_path / "run").glob("last*")} == before
-    finish(start("run"))
-    assert same_run(whole, tmp_path / "run")
+    assert {path: path.read_bytes() for path in begun.glob("last*")} == before
+    go_on("run")
+    assert same_run(whole, begun)
 
 
 def test_last_checkpoints_are_kept_as_many_as_asked_for(tmp_path):
-    model = DRCR(channels=8, n_blocks=0)
+    model, folder = DRCR(channels=8, n_blocks=0), RunFolder(tmp_path, keep=3)
     for i in range(5):
-        save_last(tmp_path, 3, model, iter=i)
+        folder.save_last(model, **NO_STATE | {"iter": i})
     found = {path.name: read_checkpoint(path)["iter"] for path in tmp_path.iterdir()}
     assert found == {"last.pth": 4, "last-1.pth": 3, "last-2.pth": 2}
-    assert find_last(tmp_path)[1]["iter"] == 4
+    assert folder.find_last()[1]["iter"] == 4
     # killed between two renames
     os.rename(tmp_path / "last.pth", tmp_path / "last-new.pth")
-    assert find_last(tmp_path)[0].name == "last-new.pth"
-    save_last(tmp_path, 1, model, iter=5)
-    assert find_last(tmp_path)[1]["iter"] == 5
+    assert folder.find_last()[0].name == "last-new.pth"
+    RunFolder(tmp_path, keep=1).save_last(model, **NO_STATE | {"iter": 5})
+    assert folder.find_last()[1]["iter"] == 5
 
 
-def test_an_epochs_order_and_what_is_left_of_it(prepared_once):
-    epochs = Epochs(TrainPatches(prepared_once[0]), 8, seed=3)
-    whole, rest = list(epochs.batches(2)), list(epochs.batches(2, skip=2))
-    assert [len(rgb) for rgb, _ in whole] == [8, 8, 8, 6]
-    assert all(torch.equal(a[1], b[1]) for a, b in zip(whole[2:], rest, strict=True))
-    assert list(epochs.batches(2, skip=4)) == []
-    assert not torch.equal(whole[0][1], next(iter(epochs.batches(3)))[1])
-    # 15 patches of the third scene come after 15 of the first; the second is left out, it has a zero
-    names = {tuple(epochs.scenes(i)) for i in range(4)}
-    assert {name for both in names for name in both} == {"ARAD_1K_0001", "ARAD_1K_0003"}
+def test_the_newest_is_found_among_our_own_names_alone(tmp_path):
+    """Of two after the same iteration, the one whose epoch is validated; of two equal ones, the later file."""
+    model, folder = DRCR(channels=8, n_blocks=0), RunFolder(tmp_path)
+    for name in ("last-backup.pth", "last_1.pth", "lastly.pth", "last-1.pth.pth"):
+        save_checkpoint(tmp_path / name, model, **NO_STATE | {"iter": 9})
+    assert folder.find_last() is None
+    for name, epoch, modified in (("last-1.pth", 0, 3), ("last.pth", 1, 1), ("last-2.pth", 1, 2)):
+        save_checkpoint(tmp_path / name, model, **NO_STATE | {"iter": 4, "epoch": epoch})
+        os.utime(tmp_path / name, (modified, modified))
+    assert folder.find_last()[0].name == "last-2.pth"
 
 
-def test_fine_tuning_from_weights(start, tmp_path):
+def test_a_run_does_not_continue_in_the_folder_of_another(go_on, begun, whole, tmp_path, script, prepared_once):
+    go_on("other", "--end_epoch", 1, "--seed", 0)
+    before = {path: path.read_bytes() for path in (tmp_path / "other").iterdir()}
+    options = run_options(prepared_once, tmp_path / "other", "--resume", begun / "last.pth")
+    error = script("train/main.py", *options, ok=False).stderr.splitlines()[-1]
+    assert error == (
+        f"error: {tmp_path / 'other/last.pth'}: not of the same run as {begun / 'last.pth'}; choose another --outf"
+    )
+    assert {path: path.read_bytes() for path in (tmp_path / "other").iterdir()} == before
+    # a copy of it elsewhere is the same run, and so is what it leaves there
+    for end in (3, 4):
+        script("train/main.py", *run_options(prepared_once, tmp_path / "copy", "--end_epoch", end, *options[-2:]))
+        options = [*options[:-1], tmp_path / "copy/last.pth"]
+    assert [row["valid_loss"] for row in rows(tmp_path / "copy")] == [row["valid_loss"] for row in rows(whole)][2:4]
+
+
+@pytest.mark.parametrize(("cell", "value"), [(1, "8x"), (5, "nan"), (0, "7"), (2, "")])
+def test_a_damaged_table_is_named_before_anything_is_trained(go_on, begun, cell, value):
+    lines = (begun / "loss.csv").read_text().splitlines()
+    cells = lines[2].split(",")
+    cells[cell] = value
+    (begun / "loss.csv").write_text("\n".join([*lines[:2], ",".join(cells), *lines[3:], ""]))
+    before = {path: path.read_bytes() for path in begun.iterdir()}
+    assert "loss.csv: line 3 is damaged" in go_on("run", ok=False).stderr.splitlines()[-1]
+    assert {path: path.read_bytes() for path in begun.iterdir()} == before
+
+
+def test_an_epoch_is_saved_before_it_is_drawn(go_on, begun, whole, monkeypatch):
+    def fail(*_):
+        raise DataError("it can't be drawn")
+
+    monkeypatch.setattr(load_script("train/main.py"), "draw_curves", fail)
+    assert "it can't be drawn" in go_on("run", ok=False).stderr
+    assert RunFolder(begun).find_last()[1]["epoch"] == 3
+    monkeypatch.undo()
+    go_on("run")
+    assert same_run(whole, begun)
+
+
+def test_random_states_are_restored_for_the_gpus_that_are_there(monkeypatch):
+    restored = []
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.set_rng_state", lambda state, device: restored.append((device, state)))
+    run = loop.Run(*[None] * 7)
+    run.random = {"cpu": torch.get_rng_state(), "cuda": ["of the first", "of the second"]}
+    run.restore_random_states()
+    run.restore_random_states()
+    assert restored == [(0, "of the first")]
+
+
+def test_when_to_save():
+    assert [Every(3).due(iteration, 0) for iteration in range(1, 7)] == [False, False, True] * 2
+    assert [Every(60, timed=True).due(1, seconds) for seconds in (59.9, 60)] == [False, True]
+
+
+def test_fine_tuning_from_weights(go_on, tmp_path):
     released = DATA / "model_c16_b2.pth"
-    finish(start("tail", "--init", released, "--freeze", "--end_epoch", 1))
+    go_on("tail", "--init", released, "--freeze", "--end_epoch", 1)
     before, after = load_model(released).state_dict(), load_model(tmp_path / "tail/last.pth").state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"tail.0.weight", "tail.1.weight", "tail.2.weight"}
-    finish(start("tail", "--init", released, "--freeze", "--end_epoch", 2))  # the same command goes on
+    go_on("tail", "--init", released, "--freeze", "--end_epoch", 2)  # the same command goes on
     assert len(rows(tmp_path / "tail")) == 2
-    assert "--freeze True" in finish(start("tail", "--end_epoch", 3), 1)[1]
+    assert "--freeze True" in go_on("tail", "--end_epoch", 3, ok=False).stderr
 
     other = DRCR(channels=8, n_blocks=1, out_channels=4)
     other.wavelengths = [450.0, 500.0, 550.0, 600.0]
-    save_last(tmp_path, 1, other, iter=0)
-    printed = finish(start("fresh", "--init", tmp_path / "last.pth", "--end_epoch", 1))[0]
-    assert "the last convolution starts fresh" in printed
+    save_checkpoint(tmp_path / "other.pth", other)
+    assert (
+        "the last convolution starts at random"
+        in go_on("fresh", "--init", tmp_path / "other.pth", "--end_epoch", 1).stdout
+    )
     assert load_model(tmp_path / "fresh/last.pth").architecture["out_channels"] == 31
+
+
+def test_weights_alone_cannot_be_continued(go_on, tmp_path):
+    save_checkpoint(tmp_path / "weights.pth", DRCR(channels=8, n_blocks=1))
+    error = go_on("run", "--resume", tmp_path / "weights.pth", ok=False).stderr
+    assert "weights.pth: contains no training state" in error
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])
 @pytest.mark.parametrize("damage", ["gone", "cut short"])
-def test_a_data_file_that_is_lost_in_a_run_is_named(start, prepared_once, tmp_path, damage, n_workers):
-    copies = []
-    for folder in prepared_once:
-        copies.append(tmp_path / folder.name)
-        shutil.copytree(folder, copies[-1])
+def test_a_data_file_that_is_lost_in_a_run_is_named(go_on, prepared_once, tmp_path, damage, n_workers):
+    copies = [tmp_path / folder.name for folder in prepared_once]
+    for folder, copy in zip(prepared_once, copies, strict=True):
+        shutil.copytree(folder, copy)
+    lost, last, over = copies[0] / "ARAD_1K_0003.h5", tmp_path / "run/last.pth", threading.Event()
+
+    def lose():
+        wait_for_saves(last, 6, over.is_set)
+        if damage == "gone":
+            lost.unlink()
+        else:
+            os.truncate(lost, 1000)
+
+    thread = threading.Thread(target=lose)
+    thread.start()
     options = ("--train_data_path", copies[0], "--valid_data_path", copies[1], "--num_workers", n_workers)
-    process = start("run", *options, "--end_epoch", 1000)
-    wait_for_saves(process, tmp_path / "run/last.pth", 6)
-    lost = copies[0] / "ARAD_1K_0003.h5"
-    if damage == "gone":
-        lost.unlink()
-    else:
-        os.truncate(lost, 1000)
-    errors = finish(process, 1)[1]
-    assert errors.splitlines()[-1] == f"error: {lost}: gone or cut short since the start; run the preparation again"
+    try:
+        errors = go_on("run", *options, "--end_epoch", 1000, ok=False).stderr
+    finally:
+        over.set()
+        thread.join()
+    assert (
+        errors.splitlines()[-1] == f"error: {lost}: removed or truncated since the start; run the preparation again"
+    )
     assert "Traceback" not in errors
-    assert find_last(tmp_path / "run")[1]["iter"] >= 4
+    assert RunFolder(tmp_path / "run").find_last()[1]["iter"] >= 4

@@ -8,7 +8,7 @@ from helpers import peak_memory
 from drcr import reconstruct as module
 from drcr.compute.device import native_bf16
 from drcr.compute.memory import free_memory
-from drcr.compute.streaming import Streamed, pad_channels, tee
+from drcr.compute.streaming import Streamed, Weights, pad_channels, tee
 from drcr.model import DRCR
 from drcr.reconstruct import Reconstructor
 
@@ -74,6 +74,28 @@ def test_the_average_is_over_the_whole_image():
     first, second = (streamed(model, one, 4)[0] for one in (rgb, changed))
     assert not torch.equal(first, second)
     assert relative(second, plain(model, changed)[0]) < 1e-5
+
+
+@pytest.mark.parametrize("winograd", [True, False])
+def test_the_order_of_the_weights_changes_no_bit(winograd, monkeypatch):
+    """Packed for 64 x 64 pixels instead of the strips that come, for images of two sizes in turns."""
+    model, images = network(channels=32), [image(38, 64), image(21, 30)]
+    results = [streamed(model, rgb, 16, winograd) for rgb in images]
+    pack = Weights._pack
+    monkeypatch.setattr(Weights, "_pack", lambda self, size, padding: pack(self, [*size[:2], 64, 64], padding))
+    for rgb, result in zip(images, results, strict=True):
+        assert torch.equal(streamed(model, rgb, 16, winograd), result)
+
+
+def test_weights_packed_for_an_image_size_are_freed_when_another_comes():
+    model = network()
+    net = Streamed(model)
+    with torch.inference_mode():
+        for width in (12, 20, 20):
+            list(net(image(12, width), 8, torch.empty(12, width, 16)))
+    sizes = {size for conv in net.convs.values() for weights in conv.weights for size in weights._packed}
+    assert sizes
+    assert {width for _, width in sizes} <= {20, 22, 10, 5}  # with reflection, and NPM's half and quarter
 
 
 @needs_bf16
@@ -152,10 +174,11 @@ def test_no_room_for_the_file_says_how_much_is_needed(tmp_path, monkeypatch):
 
 
 def test_auto_takes_fewer_rows_of_wide_images():
-    """Strips of 20 MB at most; a row of 80 channels is of 320 bytes a pixel. Small networks: direct, 64 rows."""
+    """At most 6.6 MB with Winograd, 20 MB without (16 channels); 80 channels take 320 bytes per pixel."""
     reconstructor = Reconstructor(network(channels=80, n_blocks=0))
-    assert [reconstructor._rows(1000, width) for width in (1000, 5000, 1_000_000)] == [32, 8, 4]
-    assert Reconstructor(network())._rows(1000, 1000) == 64
+    assert [reconstructor._rows(1000, width) for width in (100, 1000, 5000, 1_000_000)] == [64, 20, 4, 4]
+    direct = Reconstructor(network())
+    assert [direct._rows(1000, width) for width in (1000, 10_000)] == [64, 28]
 
 
 def test_auto_takes_fewer_rows_where_memory_is_short(monkeypatch):
@@ -164,7 +187,7 @@ def test_auto_takes_fewer_rows_where_memory_is_short(monkeypatch):
     for free in (10**12, 5 * 10**7, 10**5):
         monkeypatch.setattr(module, "free_memory", lambda device, free=free: free)
         rows.append(reconstructor._rows(1000, 100))
-    assert rows == [32, 8, 4]
+    assert rows == [64, 12, 4]
 
 
 def test_small_images_are_refused():

@@ -1,11 +1,10 @@
-"""Where the network runs, and with which precision."""
+"""The device that the network runs on, and its precision."""
 
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from drcr.compute import winograd
 from drcr.model import DRCR
 from drcr.utils.files import DataError
 
@@ -13,19 +12,19 @@ Precision = Literal["fp32", "tf32", "bf16"]
 
 
 def exact_fp32() -> None:
-    """Make fp32 mean fp32 on CUDA.
+    """Switch TF32 off.
 
-    PyTorch lets cuDNN round the inputs of fp32 convolutions to TF32's 10 bits of mantissa by default, which is
-    not within this project's tolerances of the released numbers.
+    By default PyTorch lets cuDNN round the inputs of fp32 convolutions to TF32's 10 bits of mantissa, which exceeds
+    this project's tolerances.
     """
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def native_bf16(device: torch.device) -> bool:
-    """Tell whether a device computes in bfloat16 itself; where it does not, it is emulated, and slower than fp32.
+    """Return whether a device has bfloat16 arithmetic (x86: AVX512-BF16 or AMX).
 
-    On x86: AVX512-BF16 or AMX.
+    Other devices emulate it, which is slower than fp32.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -33,52 +32,62 @@ def native_bf16(device: torch.device) -> bool:
 
 
 def winograd_pays(device: torch.device, precision: Precision, channels: int) -> bool:
-    """Tell whether Winograd F(4,3) is faster than direct convolution in reconstruction, for a network of `channels`.
+    """Return whether Winograd F(4,3) is faster than direct convolution in reconstruction, for so many `channels`.
 
     It is not in small networks, nor on CUDA, where cuDNN chooses such algorithms itself, nor where AMX multiplies
-    bfloat16 ten times as fast as the processor adds (benchmarks/README.md).
+    bfloat16 ten times as fast as the processor adds. The limits are measured (benchmarks/README.md), and fixed, so
+    that a machine always gives the same digits.
     """
-    if device.type != "cpu" or channels < winograd.CHANNELS:
+    if device.type != "cpu":
         return False
-    return not (precision == "bf16" and torch.cpu._is_amx_tile_supported())
+    amx = torch.cpu._is_amx_tile_supported()
+    if precision == "bf16":
+        return not amx and channels >= 64
+    return channels >= (80 if amx else 24)
 
 
 def choose_device(precision: Precision = "fp32") -> torch.device:
-    """Return CUDA if there is one, else the CPU, set up for a precision.
+    """Return the GPU if CUDA finds one, else the CPU, set up for a precision.
 
-    Raises DataError if that device lacks it.
+    Raises
+    ------
+    DataError
+        If the device does not have this precision.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     exact_fp32()
     if precision == "bf16" and not native_bf16(device):
-        raise DataError(
-            f"--precision bf16: the {device.type} of this machine does not compute in bfloat16 itself, and would be "
-            "slow in it; take fp32"
-        )
+        raise DataError(f"--precision bf16: the {device.type} of this machine has no bfloat16 arithmetic; use fp32")
     if precision == "tf32":
         if device.type != "cuda":
-            raise DataError("--precision tf32: only NVIDIA's cards have it; take fp32 or bf16")
+            raise DataError("--precision tf32: only NVIDIA GPUs have it; use fp32 or bf16")
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cuda.matmul.allow_tf32 = True
     return device
 
 
-def for_training(
-    model: DRCR, device: torch.device, precision: Precision = "fp32", compiled: bool = False
-) -> nn.Module:
-    """Move a network to a device, laid out for speed in a precision, and return what to call in its place.
+def for_training(model: DRCR, device: torch.device, *, compiled: bool = False) -> nn.Module:
+    """Move a network to a device in channels-last layout, and return the module to train.
 
-    Its parameters stay float32, under their names. Channels last, which tensor cores and oneDNN want; `compiled` by
-    torch.compile.
+    Channels last is what tensor cores and oneDNN want. The parameters stay float32, under their names.
+
+    Parameters
+    ----------
+    model : DRCR
+        Changed in place.
+    device : torch.device
+        Where to train.
+    compiled : bool
+        Return the network compiled by torch.compile.
     """
-    model.to(device, memory_format=torch.channels_last)
-    if compiled:
-        return torch.compile(model, dynamic=False)  # for two sizes: whole batches, and an epoch's last
+    model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if compiled:  # for two sizes: full batches, and the last of an epoch
+        return torch.compile(model, dynamic=False)  # pyright: ignore[reportReturnType]
     return model
 
 
 class DelayedReading:
-    """Numbers on a device, read without waiting for it: each is returned when the next is given."""
+    """Read numbers from a device without waiting for it: each is returned when the next is given."""
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -86,9 +95,9 @@ class DelayedReading:
         self._copied: torch.cuda.Event | None = None
 
     def exchange(self, value: Tensor) -> float | None:
-        """Take a number, of no dimensions; return the one before it, None at first."""
+        """Take a number (a tensor without dimensions); return the number before it, None at first."""
         if self._copied is not None:
-            self._copied.synchronize()  # waits for that copy, some iterations ago, not for what is under way
+            self._copied.synchronize()  # waits for that copy, not for what the device computes now
         before = None if self._copy is None else self._copy.item()
         self._copy = value.to("cpu", non_blocking=True)
         if value.is_cuda:

@@ -120,6 +120,36 @@ def with_halo(strips: Strips, edge: Edge) -> Strips:
     yield last
 
 
+class Weights:
+    """A kernel (C out, C in, k, k), or its six for F(4,3), in the memory order that oneDNN wants.
+
+    That order depends on the size of the input; oneDNN converts weights in any other order again at every call.
+    """
+
+    def __init__(self, weight: Tensor, winograd: bool, dtype: torch.dtype) -> None:
+        """Keep `weight`; it is packed when the first input of each size comes."""
+        self.weight, self.winograd, self.dtype = weight, winograd, dtype
+        self._packed: dict[tuple[int, int], list[Tensor]] = {}
+
+    def for_size(self, height: int, width: int, padding: list[int]) -> list[Tensor]:
+        """Return the kernels for inputs (C in, height, width)."""
+        if (height, width) not in self._packed:
+            self._packed[height, width] = self._pack([1, self.weight.shape[1], height, width], padding)
+        return self._packed[height, width]
+
+    def forget(self) -> None:
+        """Free the packed kernels: images of another size follow."""
+        self._packed = {}
+
+    def _pack(self, size: list[int], padding: list[int]) -> list[Tensor]:
+        parts = kernels(self.weight) if self.winograd else [self.weight]
+        parts = [part.to(self.dtype).contiguous(memory_format=torch.channels_last) for part in parts]
+        if self.weight.is_cuda or not torch.backends.mkldnn.is_available():
+            return parts
+        reorder = torch.ops.mkldnn._reorder_convolution_weight
+        return [reorder(part, padding, [1, 1], [1, 1], 1, size) for part in parts]
+
+
 class Convolution:
     """A convolution of the network with its LeakyReLU, applied to strips.
 
@@ -136,26 +166,14 @@ class Convolution:
         # direct convolution computes the halo's rows too, so that the result has room for one; they are overwritten
         self.padding = [int(three and not self.winograd), int(three and not self.reflect)]
         self.dtype, self.slope, self.out_channels = dtype, slope, conv.out_channels
-        *first, self._last = conv.weight.detach().chunk(n_inputs, 1)
-        self.kernels = [self._prepare(weight) for weight in (*first, self._last)]
+        self.weights = [Weights(part, self.winograd, dtype) for part in conv.weight.detach().chunk(n_inputs, 1)]
         self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
-
-    def _prepare(self, weight: Tensor) -> list[Tensor]:
-        parts = [
-            part.to(self.dtype).contiguous(memory_format=torch.channels_last)
-            for part in (kernels(weight) if self.winograd else [weight])
-        ]
-        if weight.is_cuda or not torch.backends.mkldnn.is_available():
-            return parts
-        # oneDNN's own order of the weights, else made anew at every call; the size is but a hint
-        size = [1, weight.shape[1], 64, 64]
-        reorder = torch.ops.mkldnn._reorder_convolution_weight
-        return [reorder(part, self.padding, [1, 1], [1, 1], 1, size) for part in parts]
 
     def gated(self, gate: Tensor) -> "Convolution":
         """Return this convolution with its last input scaled, channel by channel, by `gate` (C,)."""
         scaled = copy.copy(self)
-        scaled.kernels = [*self.kernels[:-1], self._prepare(self._last * gate[:, None, None])]
+        last = self.weights[-1]
+        scaled.weights = [*self.weights[:-1], Weights(last.weight * gate[:, None, None], last.winograd, last.dtype)]
         return scaled
 
     def split(self, strips: Strips) -> Iterator[Split]:
@@ -184,8 +202,8 @@ class Convolution:
         totals = scratch("totals", (6, *size), splits[0].data).zero_()
         if self.bias is not None:
             totals[BIAS_PART] = self.bias
-        for given, parts in zip(splits, self.kernels, strict=True):
-            convolve_parts(totals, given.data, parts, self.padding)
+        for given, weights in zip(splits, self.weights, strict=True):
+            convolve_parts(totals, given.data, weights.for_size(n, width, self.padding), self.padding)
         strip = Strip.empty(splits[0].rows, *size[1:], totals)
         join(totals, strip.data[1:-1], self.slope)
         return strip
@@ -193,7 +211,7 @@ class Convolution:
     def _convolve(self, *splits: Split) -> Strip:
         """Convolve directly."""
         images = [as_image(given.data) for given in splits]
-        kernel, *others = (parts[0] for parts in self.kernels)
+        kernel, *others = (weights.for_size(*images[0].shape[2:], self.padding)[0] for weights in self.weights)
         geometry = self.padding, [1, 1], [1, 1], 1
         slope = self.slope
         if kernel.is_mkldnn:
@@ -325,6 +343,7 @@ class Streamed:
     def __init__(self, model: DRCR, dtype: torch.dtype = torch.float32, winograd: bool = True) -> None:
         """Prepare the weights for the device they are on; `winograd`: 3x3 convolutions by F(4,3)."""
         self.model, self.dtype = model, dtype
+        self._size: tuple[int, int, int] | None = None  # rows of a strip and size of the last image
         self.convs: dict[nn.Conv2d, Convolution] = {}
         slopes = dict.fromkeys((model.npm.fuse, *model.npm.merge), SLOPE)
         slopes |= {conv: SLOPE for conv in model.blocks.modules() if isinstance(conv, nn.Conv2d)}
@@ -403,6 +422,11 @@ class Streamed:
         ends = [*range(rows, height - 3, rows), height]
         heights = [end - start for start, end in zip([0, *ends], ends, strict=False)]
         kept = FeatureMap(kept)
+        if self._size != (rows, height, width):
+            self._size = rows, height, width
+            for conv in self.convs.values():
+                for weights in conv.weights:
+                    weights.forget()
 
         def sweep(strips: Strips) -> Strips:
             for strip in strips:

@@ -33,9 +33,6 @@ _OUTPUT = torch.tensor([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4
 BIAS_PART = 1
 """`join` adds this part to every row with weight 1, so the bias belongs there."""
 
-CHANNELS = 80
-"""Networks with fewer channels are faster with direct convolution (benchmarks/README.md)."""
-
 _scratch = threading.local()
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from drcr.matfile import WAVELENGTHS
+from drcr.cube import WAVELENGTHS
 from drcr.utils.files import DataError
 
 ILLUMINANTS = ("D65", "D50", "A", "E", "FL2", "LED-B3")

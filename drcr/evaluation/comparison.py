@@ -177,8 +177,9 @@ def read_scene(job: Job) -> ComparedScene | None:
     height, width = truth.values.shape[:2]
     for row, column in job.points or ():
         if row >= height or column >= width:
-            size = f"{height} rows and {width} columns"
-            raise DataError(f"{job.truth}: no pixel {row},{column} in {size}; choose other --points")
+            raise DataError(
+                f"{job.truth}: no pixel {row},{column} in {height} rows and {width} columns; choose other --points"
+            )
     return ComparedScene(
         job,
         truth.values,

@@ -21,6 +21,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
+from drcr.cube import WAVELENGTHS
 from drcr.evaluation.comparison import (
     BANDS,
     HIGHER_IS_BETTER,
@@ -54,7 +55,6 @@ from drcr.evaluation.sheet import (
     styled,
     text_width,
 )
-from drcr.matfile import WAVELENGTHS
 from drcr.metrics import HEADINGS, SCORES
 from drcr.utils import cli
 from drcr.utils.files import DataError
@@ -358,7 +358,9 @@ def plot_scores(tables: dict[str, dict[str, Sequence[float]]], width: float) -> 
 def _score_panel(axes: Axes, score: str, methods: list[list[float]]) -> None:
     """Draw one of SCORES: a row per scene and one for the mean, a marker per method."""
     for values, style in zip(methods, METHODS, strict=False):
-        axes.plot([*values, np.mean(values)], range(len(values) + 1), **style | {"ls": "none", "mew": 0.9, "ms": 3.5})
+        axes.plot(
+            [*values, float(np.mean(values))], range(len(values) + 1), **style | {"ls": "none", "mew": 0.9, "ms": 3.5}
+        )
     drawn = [value for values in methods for value in values if np.isfinite(value)]
     heading, digits = HEADINGS[score]
     ends = {f"{value:.{digits}f}": value for value in (min(drawn), max(drawn))} if drawn else {}

@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 
 from drcr import metrics
+from drcr.cube import describe_bands, same_bands
 from drcr.evaluation.colour import true_colour, white_level
 from drcr.evaluation.scoring import read_truth
-from drcr.matfile import describe_bands, same_bands
 from drcr.metrics import HEADINGS, SCORES
 from drcr.utils.files import DataError, write_atomically
 
@@ -88,7 +88,7 @@ class PageScene:
 
     def _write_png(self, name: str, image: np.ndarray) -> str:
         """Write an image (H, W) or (H, W, 3), clipped to [0, 1], as a file; return its address in the page."""
-        image = np.uint8(image.clip(0, 1) * 255 + 0.5)
+        image = (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
         cv2.imwrite(str(self.folder / f"{name}.png"), image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
         return f"gradio_api/file={self.folder}/{name}.png"
@@ -99,12 +99,14 @@ class PageScene:
         Raises DataError if the file is not a cube, or has another size or other wavelengths.
         """
         true = read_truth(path, floor)
-        truth, raised = true[0].values, true[1]
+        assert true is not None  # there is a floor
+        cube, raised = true
+        truth = cube.values
         bands = len(self.wavelengths)
         if truth.shape != self.cube.shape:
             theirs, ours = ("{} x {} pixels, {} bands".format(*shape) for shape in (truth.shape, self.cube.shape))
             raise DataError(f"{path}: {theirs}, but the reconstruction is {ours}")
-        wavelengths = true[0].known_wavelengths
+        wavelengths = cube.known_wavelengths
         if wavelengths is not None and not same_bands(wavelengths, self.wavelengths):
             theirs, ours = describe_bands(wavelengths), describe_bands(self.wavelengths)
             raise DataError(f"{path}: {theirs}, but the reconstruction has {ours}")
@@ -235,7 +237,9 @@ class PageScene:
 
 def heat(error: np.ndarray) -> np.ndarray:
     """Return relative errors (H, W) as colours (H, W, 3) in [0, 1]; errors above 1 have the colour of 1."""
-    return cv2.applyColorMap(np.uint8(error.clip(0, 1) * 255 + 0.5), cv2.COLORMAP_MAGMA)[..., ::-1] / np.float32(255)
+    return cv2.applyColorMap((error.clip(0, 1) * 255 + 0.5).astype(np.uint8), cv2.COLORMAP_MAGMA)[
+        ..., ::-1
+    ] / np.float32(255)
 
 
 def scale() -> str:

@@ -38,7 +38,7 @@ METHODS = [
 ]
 ERROR_MAP = "magma"
 SMALL = 7
-STYLE = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8,
@@ -280,7 +280,7 @@ def draw_legend(sheet: Sheet, x: float, width: float, names: Sequence[str], trut
         borderaxespad=0, handlelength=2.4, labelspacing=0.35, columnspacing=1.5,
     )  # fmt: skip
     for text, size in zip(legend.get_texts(), by_rows(sizes, columns), strict=True):
-        text.set_size(size)
+        text.set_fontsize(size)
     sheet.y += height
 
 

@@ -1,6 +1,7 @@
-"""Training in several processes, on one machine or more: torchrun starts them, `World` tells each its part."""
+"""Training in several processes, on one machine or more, which torchrun starts."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,50 +14,51 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class World:
-    """All processes of a run: this one's `rank`, from 0, of `size`. Without torchrun there is one."""
+    """The processes of a run: `rank` (from 0) of this process, and their number `size`; 1 without torchrun."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def join(cls) -> "World":
-        """Meet the other processes that torchrun has started, if it has: by NCCL on CUDA, by gloo on the CPU."""
+        """Join the processes that torchrun started, if it did: by NCCL on GPUs, by gloo on CPUs."""
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return cls()
         backend = "gloo"
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
             backend = "cpu:gloo,cuda:nccl"
-        store, rank, size = next(dist.rendezvous("env://"))
+        store, rank, size = next(dist.rendezvous("env://"))  # pyright: ignore[reportPrivateImportUsage]
         if os.environ["GROUP_WORLD_SIZE"] == "1":
-            # After a restart the store still has the addresses of the processes before. (Of several machines each
-            # has a count of its own.)
-            store = dist.PrefixStore(f"restart{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+            # after a restart the store still holds the addresses of the old processes; with several machines, each
+            # has its own count of restarts
+            prefix = f"restart{os.environ['TORCHELASTIC_RESTART_COUNT']}"
+            store = dist.PrefixStore(prefix, store)  # pyright: ignore[reportPrivateImportUsage]
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         return cls(rank, size)
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes and prints."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
-    def share(self, items: list[Item]) -> list[Item]:
-        """Return this process' part of a list."""
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return this process' share of a list."""
         return items[self.rank :: self.size]
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Let the processes average their gradients."""
+        """Return the network as a module that averages the gradients over the processes."""
         return nn.parallel.DistributedDataParallel(model) if self.size > 1 else model
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum over the processes, of tensors of one size."""
+        """Return the sum of the processes' tensors, which have the same shape."""
         if self.size > 1:
             values = values.clone()
             dist.all_reduce(values)
         return values
 
     def any(self, number: int) -> int:
-        """Return the largest of the processes' numbers; all must ask."""
+        """Return the largest of the processes' numbers. All processes must call it."""
         if self.size == 1:
             return number
         largest = torch.tensor(number)
@@ -64,12 +66,12 @@ class World:
         return int(largest)
 
     def leave(self) -> None:
-        """Wait for the others, and part."""
+        """Wait for the other processes, and leave."""
         if self.size > 1:
             dist.barrier()
             dist.destroy_process_group()
 
 
 def restarted() -> bool:
-    """Tell whether torchrun has started the run anew (--max_restarts), after a process of it was killed."""
+    """Return whether torchrun has restarted the run (--max_restarts) after one of its processes was killed."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0

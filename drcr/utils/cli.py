@@ -36,7 +36,7 @@ class ManualFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{action.help} (default: {' '.join(map(str, words)).replace('%', '%%')})"
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(description: str | None) -> argparse.ArgumentParser:
     """Return the argument parser of a command, whose docstring is `description`."""
     return argparse.ArgumentParser(description=description, formatter_class=ManualFormatter, allow_abbrev=False)
 

@@ -1,0 +1,321 @@
+"""The training loop."""
+
+import argparse
+import copy
+import math
+import signal
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import l1_loss
+from tqdm import tqdm
+
+from drcr.compute.device import DelayedReading, Precision, for_training
+from drcr.compute.memory import memory_for
+from drcr.metrics import mrae
+from drcr.model import DRCR
+from drcr.training.batches import EpochBatches, Epochs, Validation
+from drcr.training.distributed import World
+from drcr.training.recipe import CLIP_NORM, learning_rate, parts_of, update_ema
+from drcr.training.run_folder import Row, RunFolder
+from drcr.utils.cli import Stop
+from drcr.utils.files import DataError
+
+RECIPE = ("batchSize", "loss", "init_lr", "decay_power", "max_iter", "seed", "precision", "freeze", "recipe")
+"""The options that a resumed run must share."""
+Criterion = Callable[[Tensor, Tensor], Tensor]
+"""The loss of output and ground truth."""
+
+
+def train(
+    model: DRCR,
+    epochs: Epochs,
+    validation: Validation,
+    options: argparse.Namespace,
+    device: torch.device,
+    folder: RunFolder,
+    stop: Stop,
+    *,
+    checkpoint: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
+    world: World = World(),  # noqa: B008, it never changes
+) -> None:
+    """Train a network, from the start or from a checkpoint.
+
+    Parameters
+    ----------
+    model : DRCR
+        With its starting weights.
+    epochs : Epochs
+        The training batches.
+    validation : Validation
+        The validation images.
+    options : Namespace
+        The options of train/main.py.
+    device, folder, stop : device, RunFolder, Stop
+        Where to train, where to write (open), and what tells when the user asks to stop.
+    checkpoint, data, world : dict, dict, World
+        The training state to go on from; what the batches are made of, for the checkpoints; the processes.
+
+    Raises
+    ------
+    DataError, SystemExit
+        When a loss is not finite; when the user asks to stop, after saving.
+    """
+    criterion = {"mrae": mrae, "l1": l1_loss}[options.loss]
+    train_model = world.wrap(for_training(model, device, compiled=options.compile))
+    eval_model = copy.deepcopy(model).requires_grad_(False) if "ema" in parts_of(options.recipe) else model
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=options.init_lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    run = Run(model, eval_model, optimizer, options, folder, world, data)
+    if checkpoint:
+        run.resume(checkpoint, device)
+
+    while run.epoch < options.end_epoch and (run.iteration < options.max_iter or run.losses):
+        train_epoch(run, epochs, train_model, criterion, device, stop)
+        valid_loss = validate(eval_model, validation, device, stop, world)
+        if valid_loss is None:
+            run.save_and_exit(world.any(stop.asked or 0))
+        run.check_finite(valid_loss, f"the validation loss of epoch {run.epoch + 1}")
+        run.finish_epoch(valid_loss)
+
+
+def train_epoch(
+    run: "Run", epochs: Epochs, train_model: nn.Module, criterion: Criterion, device: torch.device, stop: Stop
+) -> None:
+    """Train for an epoch, or for what is left of it; the arguments are those of `train`."""
+    model, optimizer, options, world = run.model, run.optimizer, run.options, run.world
+    clip_norm = CLIP_NORM if "clip" in parts_of(options.recipe) else math.inf
+    batches = epochs.batches(run.epoch + 1, run.iteration, skip=len(run.losses))
+    run.restore_random_states()  # after batches(), which seeds
+    reading, scenes = DelayedReading(), []
+    progress = run.progress_bar(batches)
+    model.train()
+    for batch in progress:
+        lr = learning_rate(options, run.iteration)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+
+        rgb, cube = batch.rgb.to(device, non_blocking=True), batch.cube.to(device, non_blocking=True)
+        weight = batch.weight * world.size  # gradients are averaged over the processes
+        loss = training_step(train_model, optimizer, criterion, rgb, cube, options.precision, weight, clip_norm)
+        run.losses.append(world.sum(loss * batch.weight))
+        run.iteration += 1
+        if run.eval_model is not model:
+            update_ema(run.eval_model, model, run.iteration)
+
+        loss_before = reading.exchange(run.losses[-1])  # to read the newest would be to wait for the device
+        if loss_before is not None:
+            run.check_finite(loss_before, f"the loss of iteration {run.iteration - 1}", scenes)
+            run.show(progress, loss_before, lr)
+        scenes = batch.scenes
+        asked = world.any(stop.asked or 0)
+        if asked or run.save_is_due():
+            run.check_finite(run.losses[-1].item(), f"the loss of iteration {run.iteration}", scenes)
+            if asked:
+                run.save_and_exit(asked)
+            run.save()
+    run.check_finite(run.losses[-1].item(), f"the loss of iteration {run.iteration}", scenes)
+
+
+def training_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    criterion: Criterion,
+    rgb: Tensor,
+    cube: Tensor,
+    precision: Precision,
+    weight: float = 1.0,
+    clip_norm: float = math.inf,
+) -> Tensor:
+    """Train on a batch.
+
+    Parameters
+    ----------
+    model : Module
+        (N, 3, h, w) -> (N, bands, h, w).
+    optimizer : Optimizer
+        Of the model's parameters.
+    criterion : callable
+        The loss of output and ground truth, both float32.
+    rgb, cube : Tensor
+        (N, 3, h, w) and (N, bands, h, w), on the model's device.
+    precision : {"fp32", "tf32", "bf16"}
+        With "bf16" the network computes in bfloat16; weights, gradients, optimizer and loss are float32 in any case.
+    weight : float
+        Factor of the loss before its gradients are computed.
+    clip_norm : float
+        The largest norm of the gradients; larger ones are scaled down.
+
+    Returns
+    -------
+    Tensor
+        The loss, without `weight`, detached, on the device.
+    """
+    with torch.autocast(rgb.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        output = model(rgb.to(memory_format=torch.channels_last))
+    loss = criterion(output.float(), cube)
+    optimizer.zero_grad()
+    (loss * weight).backward()
+    if clip_norm < math.inf:
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
+    optimizer.step()
+    return loss.detach()
+
+
+@torch.inference_mode()
+def validate(
+    model: nn.Module, validation: Validation, device: torch.device, stop: Stop, world: World
+) -> float | None:
+    """Return the MRAE averaged over all images; None if the user asks to stop.
+
+    Parameters
+    ----------
+    model : Module
+        (1, 3, H, W) -> (1, bands, H, W).
+    validation : Validation
+        The images.
+    device : torch.device
+        Where the network is.
+    stop : Stop
+        Tells when the user asks to stop.
+    world : World
+        The processes of the run.
+    """
+    model.eval()
+    losses = torch.zeros(validation.n_images)
+    for i, rgb, cube in validation:
+        with memory_for(
+            f"out of memory on {device}: a validation image of {rgb.shape[2]} x {rgb.shape[3]} pixels is too large; "
+            "use smaller images (--size of the scripts in Dataset/), and prepare the validation data again"
+        ):
+            losses[i] = mrae(model(rgb.to(device)), cube.to(device)).item()
+        if stop.asked:
+            break
+    if world.any(stop.asked or 0):
+        return None
+    return world.sum(losses).double().mean().item()
+
+
+@dataclass
+class Run:
+    """A run of training: what it trains, and how far it has come."""
+
+    model: DRCR
+    eval_model: DRCR  # validated, saved as `state_dict` and tested; another one than `model` with the part "ema"
+    optimizer: torch.optim.Optimizer
+    options: argparse.Namespace
+    folder: RunFolder
+    world: World
+    data: dict[str, Any] | None
+    identity: str = field(default_factory=lambda: uuid.uuid4().hex)
+    epoch: int = 0  # how many are finished
+    iteration: int = 0  # how many are finished
+    best: float = math.inf  # validation loss
+    losses: list[Tensor] = field(default_factory=list)  # of the epoch under way
+    started: float = field(
+        default_factory=time.perf_counter
+    )  # the epoch under way, less the time between two sessions
+    saved: float = field(default_factory=time.perf_counter)
+    random: dict[str, Any] | None = None
+
+    def resume(self, checkpoint: dict[str, Any], device: torch.device) -> None:
+        """Go on from a checkpoint."""
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.model.load_state_dict(checkpoint.get("trained", checkpoint["state_dict"]))
+        self.identity, self.random = checkpoint["run"], checkpoint["random"]
+        self.epoch, self.iteration = checkpoint["epoch"], checkpoint["iter"]
+        self.losses = list(checkpoint["losses"].to(device))
+        self.started = time.perf_counter() - checkpoint["seconds"]
+        if (self.folder.path / "best.pth").exists():  # else the run goes on in another folder
+            self.best = checkpoint["best"]
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds beside the network that is validated."""
+        state = {
+            "run": self.identity,
+            "epoch": self.epoch,
+            "iter": self.iteration,
+            "best": self.best,
+            "recipe": {option: getattr(self.options, option) for option in RECIPE},
+            "data": self.data,
+            "losses": torch.stack(self.losses).cpu() if self.losses else torch.empty(0),
+            "seconds": time.perf_counter() - self.started,
+            "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+            "optimizer": self.optimizer.state_dict(),
+        }
+        return state | ({} if self.eval_model is self.model else {"trained": self.model.state_dict()})
+
+    def restore_random_states(self) -> None:
+        """Once after `resume`, restore the states of the checkpoint; of the GPUs as many as there are now."""
+        if self.random:
+            torch.set_rng_state(self.random["cpu"])
+            for i, state in enumerate(self.random["cuda"][: torch.cuda.device_count()]):
+                torch.cuda.set_rng_state(state, i)
+        self.random = None
+
+    def progress_bar(self, batches: EpochBatches) -> tqdm:
+        """Return an epoch's batches behind a progress bar."""
+        return tqdm(
+            batches,
+            desc=f"epoch {self.epoch + 1}/{self.options.end_epoch}",
+            initial=len(self.losses),
+            total=len(self.losses) + len(batches),
+            unit=" patches",
+            unit_scale=self.options.batchSize,
+            dynamic_ncols=True,
+            disable=True if self.options.quiet or not self.world.first else None,  # None: unless it is a terminal
+        )
+
+    def show(self, progress: tqdm, loss: float, lr: float) -> None:
+        """Every 10 iterations show and log the loss of the iteration before, and the learning rate."""
+        if self.iteration % 10 == 1:
+            progress.set_postfix(loss=f"{loss:.4f}", lr=f"{lr:.2e}")
+            self.folder.log_scalars(self.iteration - 1, {"loss/training": loss})
+            self.folder.log_scalars(self.iteration, {"learning rate": lr})
+
+    def check_finite(self, loss: float, what: str, scenes: Sequence[str] = ()) -> None:
+        """Raise DataError if a loss is not finite; `scenes` are those of its batch."""
+        if math.isfinite(loss):
+            return
+        advice = f", or check the scenes of its batch with Dataset/check.py: {', '.join(scenes)}" if scenes else ""
+        kept = "; last.pth, from before, is kept" if (self.folder.path / "last.pth").exists() else ""
+        raise DataError(f"{self.folder.path}: {what} is not finite ({loss}); try a lower --init_lr{advice}{kept}")
+
+    def save_is_due(self) -> bool:
+        """Return whether --save_every asks to save now."""
+        return self.options.save_every.due(self.iteration, time.perf_counter() - self.saved)
+
+    def save(self) -> None:
+        """Save what the run needs to go on from here."""
+        if self.folder.writes:
+            self.folder.save_last(self.eval_model, **self.state())
+        self.saved = time.perf_counter()
+
+    def save_and_exit(self, asked: int) -> NoReturn:
+        """Save, say how to go on, and end the program; `asked` is the signal that asked for it."""
+        self.save()
+        if self.world.first:
+            tqdm.write(
+                f"stopped by {signal.Signals(asked).name} in epoch {self.epoch + 1}, after iteration "
+                f"{self.iteration}; saved. To continue, run the same command with --resume auto"
+            )
+        self.world.leave()
+        raise SystemExit(128 + asked)
+
+    def finish_epoch(self, valid_loss: float) -> None:
+        """Write the epoch's results, and begin the next."""
+        now = time.perf_counter()
+        train_loss = torch.stack(self.losses).double().mean().item()
+        lr = learning_rate(self.options, self.iteration - 1)
+        row = Row(self.epoch + 1, self.iteration, now - self.started, lr, train_loss, valid_loss)
+        best_before, self.best = self.best, min(self.best, valid_loss)
+        self.epoch, self.losses, self.started = row.epoch, [], now
+        if self.folder.writes:
+            self.folder.save_epoch(row, best_before, self.eval_model, **self.state())
+        self.saved = time.perf_counter()

@@ -1,0 +1,264 @@
+"""The folder of a run: its table of losses, log, curves and checkpoints."""
+
+import csv
+import io
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from drcr.checkpoint import read_checkpoint, save_checkpoint
+from drcr.model import DRCR
+from drcr.utils.files import DataError, refuse_foreign, write_atomically
+
+KEEP_WITHIN = 1e-4  # of the best validation loss: such epochs keep their checkpoint
+STATE = {"run", "epoch", "iter", "best", "recipe", "data", "losses", "seconds", "random", "optimizer"}
+"""What a checkpoint holds beside the network, so that its run can go on."""
+Draw = Callable[[Path, Path], None]
+"""Draws a picture, the first path, of a loss.csv, the second."""
+
+
+class Row(NamedTuple):
+    """A row of loss.csv."""
+
+    epoch: int
+    iteration: int
+    seconds: float
+    learning_rate: float
+    train_loss: float
+    valid_loss: float
+
+
+@dataclass(frozen=True)
+class Every:
+    """How often to save: after so many iterations, or seconds."""
+
+    amount: float
+    timed: bool = False
+
+    def due(self, iteration: int, seconds: float) -> bool:
+        """Return whether to save after this iteration, `seconds` after the last save."""
+        return seconds >= self.amount if self.timed else iteration % self.amount == 0
+
+
+class RunFolder:
+    """The folder of a run. In a run of several processes one of them writes."""
+
+    def __init__(
+        self, path: Path, keep: int = 2, draw: Draw | None = None, tensorboard: bool = False, writes: bool = True
+    ) -> None:
+        """Touch nothing yet.
+
+        Parameters
+        ----------
+        path : Path
+            The folder.
+        keep : int
+            How many of last.pth, last-1.pth, ... to keep.
+        draw : callable
+            Draws curves.png after each epoch. It is handed in, so that training needs no plotting library.
+        tensorboard : bool
+            Also write the numbers for TensorBoard.
+        writes : bool
+            Whether this process writes; else writing methods do nothing.
+        """
+        self.path, self._keep, self._draw, self._tensorboard, self.writes = path, keep, draw, tensorboard, writes
+        self._rows: list[Row] = []
+        self._board: Any = None
+
+    # ---- what is there at the start
+
+    def find_last(self) -> tuple[Path, dict[str, Any]] | None:
+        """Return the newest checkpoint that `save_last` left, and its path; None if there is none.
+
+        Damaged ones are skipped with a warning. Raises DataError if all are damaged.
+        """
+        found, damaged = [], None
+        for path in sorted(self.path.glob("last*.pth")):
+            if not re.fullmatch(r"last(-new|-\d+)?\.pth", path.name):
+                continue
+            try:
+                checkpoint = read_checkpoint(path)
+                check_state(checkpoint, path)
+                found.append((checkpoint["iter"], checkpoint["epoch"], path.stat().st_mtime_ns, path, checkpoint))
+            except DataError as error:
+                damaged = error
+                print(f"warning: {error}", file=sys.stderr)
+        if damaged and not found:
+            raise damaged
+        return max(found, key=lambda entry: entry[:3])[3:] if found else None
+
+    def check_unused(self, resuming: bool) -> None:
+        """Raise DataError if the folder contains a run, or files that are not ours and that a run would replace.
+
+        With `resuming` only a finished epoch counts as a run: one that was stopped earlier is started again.
+        """
+        names = ["best.pth", "net_*epoch.pth"]
+        if not resuming:
+            names += ["last.pth", "last-*.pth", "loss.csv", "train.log"]
+        if found := next((path for name in names for path in self.path.glob(name)), None):
+            raise DataError(f"{found}: this folder already contains a run; use --resume auto, or another --outf")
+        self._refuse_foreign_files()
+
+    def check_same_run(
+        self, checkpoint: dict[str, Any], path: Path, newest: tuple[Path, dict[str, Any]] | None
+    ) -> None:
+        """Raise DataError if the folder contains another run than a checkpoint's, or a newer state of the same run.
+
+        `newest` is what `find_last` returned.
+        """
+        there = [newest] if newest else []
+        if (best := self.path / "best.pth").exists():
+            there.append((best, read_checkpoint(best)))
+        for other_path, other in there:
+            if other.get("run") != checkpoint["run"]:
+                raise DataError(f"{other_path}: not of the same run as {path}; choose another --outf")
+        if newest and newest[1]["iter"] > checkpoint["iter"]:
+            raise DataError(
+                f"{path}: is at iteration {checkpoint['iter']}, but {newest[0]} is at {newest[1]['iter']}; use "
+                "--resume auto, or another --outf"
+            )
+        self._refuse_foreign_files()
+
+    def _refuse_foreign_files(self) -> None:
+        for name, is_ours, what in (
+            ("loss.csv", _is_table, "a run's table"),
+            ("train.log", _is_log, "a run's log"),
+            ("curves.png", _is_picture, "a picture of this program"),
+        ):
+            refuse_foreign(self.path / name, is_ours, what, "move it, or choose another --outf")
+
+    # ---- what is written
+
+    def open(self, epoch: int = 0, iteration: int = 0) -> "RunFolder":
+        """Make the folder, and read its loss.csv up to the epoch from which the run goes on; use it in a `with`.
+
+        Raises DataError if loss.csv is damaged.
+        """
+        self._rows = [row for row in read_rows(self.path / "loss.csv") if row.epoch <= epoch]
+        if self.writes:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if self._tensorboard:
+                from torch.utils.tensorboard import SummaryWriter  # an optional install
+
+                self._board = SummaryWriter(self.path / "tensorboard", purge_step=iteration + 1)
+        return self
+
+    def __enter__(self) -> "RunFolder":
+        """Return the folder."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write out what TensorBoard still holds."""
+        if self._board:
+            self._board.close()
+
+    def log(self, line: str) -> None:
+        """Print a line and append it, with the time, to train.log."""
+        if not self.writes:
+            return
+        tqdm.write(line)
+        path = self.path / "train.log"
+        try:
+            with open(path, "a") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
+
+    def log_scalars(self, iteration: int, values: dict[str, float]) -> None:
+        """Write numbers for TensorBoard, by name."""
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, iteration)
+
+    def save_last(self, model: DRCR, **state: Any) -> None:
+        """Write last.pth; the one before it becomes last-1.pth, and so on.
+
+        Killed at any moment, or on a full disk, it leaves what `find_last` finds.
+        """
+        new = self.path / "last-new.pth"
+        save_checkpoint(new, model, **state)
+        names = [self.path / "last.pth", *(self.path / f"last-{i}.pth" for i in range(1, self._keep))]
+        for older, newer in zip(names[:0:-1], names[-2::-1], strict=True):
+            if newer.exists():
+                os.replace(newer, older)
+        os.replace(new, names[0])
+
+    def save_epoch(self, row: Row, best_before: float, model: DRCR, **state: Any) -> None:
+        """Write what an epoch leaves: a row, a line in the log, checkpoints, and last the curves."""
+        self._rows.append(row)
+        write_rows(self.path / "loss.csv", self._rows)
+        self.log(
+            f"epoch {row.epoch}, iteration {row.iteration}, {row.seconds:.1f} s, learning rate "
+            f"{row.learning_rate:.9f}, training loss {row.train_loss:.6f}, validation loss {row.valid_loss:.6f}"
+        )
+        if row.valid_loss < best_before:
+            save_checkpoint(self.path / "best.pth", model, valid_loss=row.valid_loss, **state)
+        if row.valid_loss < best_before + KEEP_WITHIN:
+            save_checkpoint(self.path / f"net_{row.epoch}epoch.pth", model, valid_loss=row.valid_loss, **state)
+        self.save_last(model, **state)
+        losses = {"loss/training, mean of the epoch": row.train_loss, "loss/validation, MRAE": row.valid_loss}
+        self.log_scalars(row.iteration, losses)
+        if self._draw:
+            self._draw(self.path / "curves.png", self.path / "loss.csv")
+
+
+def check_state(checkpoint: dict[str, Any], path: Path) -> None:
+    """Raise DataError if a checkpoint does not hold all that a run needs to go on."""
+    if not checkpoint.keys() >= STATE:
+        raise DataError(f"{path}: contains no training state; --resume needs a checkpoint such as OUTF/last.pth")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a loss.csv; none if there is no such file. Raises DataError if it is damaged."""
+    if not path.is_file():
+        return []
+    rows: list[Row] = []
+    with open(path, newline="") as file:
+        for number, cells in enumerate(list(csv.reader(file))[1:], 2):
+            try:
+                row = Row(int(cells[0]), int(cells[1]), *map(float, cells[2:]))
+                consistent = all(map(math.isfinite, row)) and (not rows or row.epoch == rows[-1].epoch + 1)
+            except (ValueError, TypeError, IndexError):
+                consistent = False
+            if not consistent:
+                raise DataError(f"{path}: line {number} is damaged; repair it, or remove the file")
+            rows.append(row)
+    return rows
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write a loss.csv."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(Row._fields)
+    table.writerows(row._replace(seconds=f"{row.seconds:.1f}") for row in rows)
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def _is_table(path: Path) -> bool:
+    return _begins(path, rb"%s\r?\n" % ",".join(Row._fields).encode())
+
+
+def _is_log(path: Path) -> bool:
+    return _begins(path, rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
+
+
+def _is_picture(path: Path) -> bool:
+    return _begins(path, rb"\x89PNG.*Software\0drcr\.plots")
+
+
+def _begins(path: Path, pattern: bytes) -> bool:
+    """Return whether a file is empty, as a killed program may leave it, or begins like this."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        start = file.read(4096)
+    return not start or re.match(pattern, start, re.DOTALL) is not None
