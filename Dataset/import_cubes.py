@@ -147,9 +147,12 @@ def import_cube(
     if args.bands == "resample":
         filled = check_range(wavelengths, path)
         values, wavelengths = resample(values, wavelengths, WAVELENGTHS), WAVELENGTHS
-    values, divisor = to_radiance(np.float32(values), path, args.scale or (facts.scale if facts else 1.0))
+    wanted, notes = args.scale or (facts.scale if facts else 1.0), cube.notes
+    values, divisor = to_radiance(np.float32(values), path, wanted)
+    if divisor == 1 and wanted not in (1, "max"):
+        notes += (f"values are from 0 to 1 already, and not divided by {wanted:g}",)
     values = shrink(np.rot90(values, facts.turns if facts else 0), args.size)
-    return Imported(values, wavelengths, divisor, filled, cube.wavelengths is None, cube.notes)
+    return Imported(values, wavelengths, divisor, filled, cube.wavelengths is None, notes)
 
 
 def check_range(wavelengths: np.ndarray, path: Path) -> list[float]:
@@ -170,16 +173,21 @@ def check_range(wavelengths: np.ndarray, path: Path) -> list[float]:
 
 
 def to_radiance(values: np.ndarray, path: Path, scale: float | str) -> tuple[np.ndarray, float]:
-    """Return a cube divided by `scale`, a number or max, and the number. Raises DataError if that is not radiance."""
+    """Return a cube divided by `scale`, a number or max, and the divisor. Raises DataError if that is not radiance.
+
+    Values from 0 to 1 are not divided by a number that would leave nothing of them.
+    """
     check_cube(values, path)
     highest = float(values.max())
     sample = values[:: max(values.shape[0] // 64, 1)]
     if scale == "max" and highest > STRAY * np.percentile(sample, 99.9):
         raise DataError(
-            f"{path}: its largest value, {highest:g}, is far above all others and may mark missing data; give --scale "
-            "VALUE, or remove it"
+            f"{path}: its largest value, {highest:g}, is far above all others and may mark missing data; give "
+            "--scale VALUE, or remove it"
         )
     divisor = highest if scale == "max" else float(scale)
+    if 1e-3 <= highest <= 1 and highest / divisor < 1e-3:
+        return values, 1.0  # --scale is for the counts of other files in the folder
     with np.errstate(over="ignore"):
         values = values / np.float32(max(divisor, 1e-30))
     highest = float(values.max())

@@ -344,6 +344,23 @@ def check_cube(values: np.ndarray, path: str | Path | None) -> None:
         raise DataError(f"{path}: contains {count}; repair or remove the file")
 
 
+def check_scale(values: np.ndarray, path: str | Path | None) -> str | None:
+    """Return a line on values above 1, None if there are none. Raises DataError if the scale is not from 0 to 1.
+
+    Highlights may be brighter than 1; most values above 1, or values above 10, mean counts or per cent.
+    """
+    highest = float(values.max())
+    if highest <= 1:
+        return None
+    part = np.count_nonzero(values > 1) / values.size
+    if part > 0.5 or highest > 10:
+        raise DataError(
+            f"{path}: values up to {highest:.4g}, {part:.0%} of them above 1, but radiance must be from 0 to 1; "
+            "divide it with Dataset/import_cubes.py --scale"
+        )
+    return f"values up to {highest:.4g} ({part:.2%} above 1), but scoring clips reconstructions to [0, 1]"
+
+
 def check_same_size(
     image_shape: tuple[int, ...], image_path: Path, cube_shape: tuple[int, ...], cube_path: Path | None
 ) -> None:

@@ -128,6 +128,16 @@ def read_text(path: Path, what: str, limit: int = 10_000_000) -> str:
         raise DataError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
 
 
+def strip_suffix(files: dict[str, Path], suffix: str, folder: Path) -> dict[str, Path]:
+    """Return the files whose name ends in `suffix`, by the name before it. Raises DataError if there are none."""
+    found = {name.removesuffix(suffix): path for name, path in files.items() if name.endswith(suffix)}
+    if not found:
+        raise DataError(
+            f"{folder}: contains no file whose name ends in {suffix}; it has {', '.join(list(files)[:3])}"
+        )
+    return found
+
+
 def describe_other_files(folder: Path, taken: Iterable[Path]) -> str | None:
     """Return a line on what a folder contains besides the files `taken` from it, None if there is nothing."""
     taken = set(taken)
