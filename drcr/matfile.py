@@ -203,6 +203,9 @@ def _read_v5(file: BinaryIO, path: Path, names: tuple[str, ...], only_one: bool)
         struct = value.reshape(-1)[0]
         siblings.insert(0, {name: struct[name] for name in fields})
         value = struct[field]
+    kind = contents[parents[0]][1]
+    if kind not in (*NUMERIC_CLASSES, "struct"):
+        raise DataError(f"{path}: {wanted[0]} is of class {kind}; a cube of numbers is needed")
     if not isinstance(value, np.ndarray) or value.ndim != 3 or value.dtype.kind not in "fiu":
         what = f"it is {value.dtype}, {value.shape}" if isinstance(value, np.ndarray) else "it is not"
         raise DataError(f"{path}: {wanted[0]} must be numbers with three dimensions; {what}")

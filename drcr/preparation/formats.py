@@ -190,7 +190,7 @@ def _read_band(path: Path) -> np.ndarray:
             raise BrokenFile(f"{path}: cannot be decoded as an image; copy or download it again")
         image = stored
     if image.ndim == 3 and image.shape[2] in (2, 3, 4):  # grey saved as colour, perhaps with transparency
-        colours = image[..., : image.shape[2] // 2 * 2 - 1]
+        colours = image[..., : min(image.shape[2], 3) if image.shape[2] > 2 else 1]
         if (colours != colours[..., :1]).any():
             raise DataError(f"{path}: is a colour image; one grey image per band is needed")
         image = colours[..., 0]
