@@ -107,6 +107,16 @@ def add_non_positive(
     )
 
 
+def add_rgb_suffix(parser: argparse.ArgumentParser) -> None:
+    """Add the option --rgb_suffix, which pairs NAME.mat with the image NAME`suffix`."""
+    parser.add_argument(
+        "--rgb_suffix",
+        default="",
+        metavar="TEXT",
+        help="the image of NAME.mat is NAMETEXT.png or .jpg, such as _clean in NTIRE 2020; other images are ignored",
+    )
+
+
 def add_num_workers(parser: argparse.ArgumentParser, help: str) -> None:
     """Add the option --num_workers; the default is the number of cores."""
     parser.add_argument("--num_workers", type=at_least(0), default=available_cores(), help=help)
