@@ -8,7 +8,8 @@ Training data: of each real scene 6 photographs (--preset photograph) by trainin
 (--preset real-world), and as many simulated scenes as SIMULATED says, with reflectances of luxpy under light of equal
 energy. Dark values are raised to 0.01. The network is trained on all of them with the absolute error, then on the
 real scenes alone with the released loss (MRAE): simulated scenes teach spectra, but are brighter than real ones, and
-under the absolute error the brightness of a scene, which its image does not tell, is guessed too high for dark scenes.
+under the absolute error the brightness of a scene, which its image does not tell, is guessed too high for dark
+scenes.
 
 Scored are, by the plain commands without any option: 2 photographs of each held-out scene by held-out cameras, and
 its linear image as NTIRE 2022 describes it. "Best scale" is the MRAE after each reconstruction is multiplied by the
@@ -239,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--challenge_camera", type=Path, required=True, help="RGB_Camera_QE.csv, the camera that NTIRE 2022 published"
     )
     add("--out", type=Path, default="../photographs", help="folder for data, run and results")
-    add("--iterations", type=cli.at_least(1), nargs=2, default=(3600, 1000), help="iterations of both trainings")
+    add("--iterations", type=cli.at_least(1), nargs=2, default=(3600, 800), help="iterations of both trainings")
     add("--before", type=Path, metavar="FILE", help="another network to score beside this one")
     add(
         "--stages",
