@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from drcr.matfile import WAVELENGTHS
 from drcr.preparation.render import DataFolder, add_folder_options, add_image_options, image_options
-from drcr.preparation.simulation import SceneModel, illuminant
+from drcr.preparation.simulation import SceneModel, illuminant, read_library
 from drcr.utils import cli
 
 
@@ -71,6 +71,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=scene.flare,
         help="stray light, part of the scene's mean; keeps values above 0",
     )
+    add(
+        "--reflectances",
+        nargs="+",
+        metavar="luxpy|FILE",
+        help="other reflectances than the 123 measured ones: luxpy, for the 119,000 of the package of that name (pip "
+        "install luxpy; GPLv3), or CSV files: wavelength in nm, then a column for each reflectance, from 0 to 1. "
+        "Training and validation scenes draw from different blocks of them",
+    )
     add_image_options(parser)
     args = parser.parse_args(argv)
     if not args.radii[0] < args.radii[1] or args.exponent <= 1 or max(args.texture, args.shading) > 10:
@@ -87,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         illuminants=tuple(args.illuminants),
         blur=args.blur,
         flare=args.flare,
+        library=read_library(args.reflectances) if args.reflectances else None,
     )
     camera, imaging = image_options(parser, args)
     for name in scene.illuminants:
@@ -98,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     scenes = folder.choose(parts, parts, args.keep)
     for name, part in tqdm(scenes.items(), desc="simulating", unit="scene", dynamic_ncols=True):
         rng = np.random.default_rng([args.seed, int(name[-4:])])
-        folder.write(part, name, scene.render(rng), WAVELENGTHS, rng, norm_factor=1.0)
+        cube, light = scene.render_lit(rng, part)
+        folder.write(part, name, cube, WAVELENGTHS, rng, light=light, norm_factor=1.0)
     print(f"{args.n_train} training and {args.n_valid} validation scenes in {args.out}")
 
 

@@ -10,13 +10,15 @@ between the others. On CUDA if there is a GPU, else on the CPU.
   prepare      scenes of 482 x 512, patches of 128 x 128, stride 64, files compressed as ARAD_1K's are
   load         such patches in random order in batches of 16, one process, files in the page cache
   train        a step with patches of 128 x 128, network of 100 channels and 10 blocks
-  reconstruct  a 482 x 512 image through that network, in memory
+  reconstruct  a 482 x 512 image through that network, in memory; on a CPU in ONNX Runtime and OpenVINO, too
+  shipped      the same through the network of test/model
   write        a cube of 482 x 512 x 31 as a .mat file, uncompressed (as test.py does) and compressed
   files        images to .mat files: test.py including its start, the released way without
   start        test.py from the command line on one image of 128 x 128, network of test/model
 
 The data are simulated and the weights random. Below the times of reconstruction: how far the results are from the
-plain network's.
+plain network's. ONNX Runtime and OpenVINO are skipped if they are not installed: pip install onnx onnxscript
+onnxruntime openvino.
 """
 
 import json
@@ -27,10 +29,10 @@ from pathlib import Path
 import torch
 from measuring import Result, Rooflines, disk_rate, measure
 from stages import STAGES, Work, make_scenes, prepare_ours, prepare_released
-from tables import deviations, figures, machine, table
+from tables import deviations, figures, machine, scores, table
 
 from drcr.utils import cli
-from drcr.utils.files import write_atomically
+from drcr.utils.files import DataError, write_atomically
 
 
 def measure_stages(stages: list[str], work: Work, rounds: int, rooflines: Rooflines) -> dict[str, list[Result]]:
@@ -43,8 +45,10 @@ def measure_stages(stages: list[str], work: Work, rounds: int, rooflines: Roofli
         ways, unit = STAGES[stage]
         results[stage] = measure(stage, ways(work), rounds, rooflines)
         print("\n" + "\n".join(table(stage, unit, results[stage], rooflines.medians())), flush=True)
-        if stage == "reconstruct":
-            print("\n".join(deviations(results[stage], work)), flush=True)
+        if stage in ("reconstruct", "shipped"):
+            print("\n".join(deviations(results[stage])), flush=True)
+        if stage == "shipped":
+            print("\n".join(scores(results[stage], work)), flush=True)
     return results
 
 
@@ -55,19 +59,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=cli.at_least(1), default=3, help="measurements of each way")
     parser.add_argument("--batch", type=cli.at_least(1), help="patches per training step (16 on CUDA, else 2)")
     parser.add_argument("--quick", action="store_true", help="smaller images, fewer scenes, one round: one minute")
+    parser.add_argument("--mst", type=Path, metavar="FILE", help="measure MST++, too: its authors' MST_Plus_Plus.py")
     parser.add_argument("--json", type=Path, default="bench.json", help="file to write")
     args = parser.parse_args(argv)
+    if args.mst and not args.mst.is_file():
+        raise DataError(f"{args.mst}: no such file; --mst takes the authors' MST_Plus_Plus.py")
 
     cuda = torch.cuda.is_available()
     # on a CPU, `files` is little more than the sum of `reconstruct` and `write`
     stages = args.stages or [stage for stage in STAGES if stage != "files" or cuda]
     rounds = 1 if args.quick else args.rounds
-    rooflines = Rooflines()
+    rooflines = Rooflines(args.quick)
     print(f"{machine()['processor']}, {machine()['cores']} cores, PyTorch {torch.__version__}", flush=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=".") as folder:
-        size, count, patch = ((146, 160), 20, 64) if args.quick else ((482, 512), 40, 128)
+        size, count, patch = ((146, 160), 8, 64) if args.quick else ((482, 512), 40, 128)
         make_scenes(Path(folder), size, count)
-        work = Work(Path(folder).resolve(), *size, args.batch or (16 if cuda else 2), patch, count, args.quick)
+        batch = args.batch or (16 if cuda else 2)
+        work = Work(Path(folder).resolve(), *size, batch, patch, count, args.quick, args.mst)
         results = measure_stages(stages, work, rounds, rooflines)
         rates = rooflines.medians() | {"disk": disk_rate(work.folder)}
         sizes = {

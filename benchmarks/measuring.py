@@ -57,11 +57,12 @@ def measure(stage: str, ways: list[Way], rounds: int, rooflines: "Rooflines") ->
     context = multiprocessing.get_context("spawn")
     results, lines = [Result(way) for way in ways], []
     try:
-        for way in ways:
+        for result in results:
             ours, theirs = context.Pipe()
-            context.Process(target=serve, args=(theirs, way)).start()
-            theirs.close()
             lines.append(ours)
+            context.Process(target=serve, args=(theirs, result.way)).start()
+            theirs.close()
+            ours.recv()  # ready: nothing else runs while one is timed
         with tqdm(total=(rounds + 1) * len(ways), desc=stage, unit="run", leave=False) as bar:
             for turn in range(rounds + 1):
                 for result, line in zip(results, lines, strict=True):
@@ -89,6 +90,7 @@ def serve(connection: Connection, way: Way) -> None:
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak, VmHWM, to what is in use now
     run = way.setup()
+    connection.send(None)  # ready
     result = None
     while _asked(connection):
         result = None
@@ -124,14 +126,14 @@ def resident(name: str) -> int:
 class Rooflines:
     """What this machine can do at most: matrix products and copies in memory, measured again and again."""
 
-    def __init__(self) -> None:
-        """Begin without measurements."""
+    def __init__(self, quick: bool = False) -> None:
+        """Begin without measurements; `quick`: with small matrices."""
         self.device = choose_device()
+        self.size = 1024 if quick else 16384 if self.device.type == "cuda" else 3072
         self.rates: dict[str, list[float]] = {}
 
     def measure(self) -> None:
         """Measure each once more."""
-        size = 16384 if self.device.type == "cuda" else 3072
         kinds = [("fp32", torch.float32)]
         if self.device.type == "cuda":
             kinds.append(("tf32", torch.float32))
@@ -139,9 +141,9 @@ class Rooflines:
             kinds.append(("bf16", torch.bfloat16))
         for name, dtype in kinds:
             torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
-            a = torch.rand(size, size, device=self.device).to(dtype)
-            b = torch.rand(size, size, device=self.device).to(dtype)
-            self._time(name, lambda a=a, b=b: a @ b, 2 * size**3)
+            a = torch.rand(self.size, self.size, device=self.device).to(dtype)
+            b = torch.rand(self.size, self.size, device=self.device).to(dtype)
+            self._time(name, lambda a=a, b=b: a @ b, 2 * self.size**3)
         torch.backends.cuda.matmul.allow_tf32 = False
         block = torch.zeros(2**28, dtype=torch.uint8, device=self.device)
         copy = torch.zeros_like(block)

@@ -9,19 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import released
 import torch
 from measuring import Run, Way
+from runtimes import mst, runtimes
 from torch.utils.data import DataLoader, RandomSampler
 from torch.utils.flop_counter import FlopCounterMode
 
 from drcr import matfile, metrics
 from drcr.camera import Camera
-from drcr.checkpoint import save_checkpoint
+from drcr.checkpoint import load_model, save_checkpoint
 from drcr.compute.device import Precision, choose_device, for_training, native_bf16
 from drcr.data import TrainPatches
 from drcr.images import normalise_rgb, read_rgb
@@ -46,6 +47,7 @@ class Work:
     patch: int
     scenes: int
     quick: bool
+    mst: Path | None = None
 
     @cached_property
     def pairs(self) -> list[tuple[Path, Path]]:
@@ -53,8 +55,10 @@ class Work:
         cubes = sorted((self.folder / "Train_spectral").glob("*.mat"))
         return [(path, self.folder / "Train_RGB" / f"{path.stem}.jpg") for path in cubes]
 
-    def network(self) -> DRCR:
-        """Return the released network with random weights."""
+    def network(self, shipped: bool = False) -> DRCR:
+        """Return the released network with random weights, or the shipped one."""
+        if shipped:
+            return load_model(SHIPPED)
         torch.manual_seed(0)
         return DRCR().eval()
 
@@ -62,11 +66,11 @@ class Work:
         """Return an image to reconstruct, (H, W, 3), float32."""
         return normalise_rgb(read_rgb(self.pairs[0][1]))[: self.height, : self.width]
 
-    def operations(self, training: bool) -> float:
+    def operations(self, model: DRCR, training: bool = False) -> float:
         """Return the floating-point operations of a pass over the image, or of a training step."""
         sizes = (self.batch, 3, self.patch, self.patch) if training else (1, 3, self.height, self.width)
-        with FlopCounterMode(display=False) as counter, torch.device("meta"):
-            output = DRCR()(torch.empty(sizes))
+        with FlopCounterMode(display=False) as counter:
+            output = model.to("meta")(torch.empty(sizes, device="meta"))
             if training:
                 output.mean().backward()
         return counter.get_total_flops()
@@ -110,9 +114,9 @@ def reconstruct_released(work: Work) -> Run:
     return partial(released.reconstruct, work.network().to(choose_device()), work.image())
 
 
-def reconstruct_once(work: Work) -> Run:
-    """Return one pass of the plain network, with which our results are compared."""
-    model = work.network().to(choose_device())
+def reconstruct_once(work: Work, shipped: bool) -> Run:
+    """Return one pass of the plain network, with which the other results are compared."""
+    model = work.network(shipped).to(choose_device())
 
     @torch.inference_mode()
     def run() -> np.ndarray:
@@ -122,23 +126,40 @@ def reconstruct_once(work: Work) -> Run:
     return run
 
 
-def reconstruct_ours(work: Work, precision: str) -> Run:
+def reconstruct_ours(work: Work, shipped: bool, precision: Literal["fp32", "bf16"]) -> Run:
     """Return ours."""
-    return partial(Reconstructor(work.network().to(choose_device()), precision), work.image())
+    return partial(Reconstructor(work.network(shipped).to(choose_device()), precision), work.image())
+
+
+def passes(work: Work, shipped: bool) -> list[Way]:
+    """Return the ways of one pass over the image: the plain network, ours, and other runtimes on a CPU."""
+    operations = work.operations(work.network(shipped))
+    ways = [
+        Way("plain network, one pass", partial(reconstruct_once, work, shipped), operations=operations),
+        Way("ours, fp32", partial(reconstruct_ours, work, shipped, "fp32"), operations=operations),
+    ]
+    if native_bf16(choose_device()):
+        setup = partial(reconstruct_ours, work, shipped, "bf16")
+        ways.append(Way("ours, bf16", setup, operations=operations, precision="bf16"))
+    if choose_device().type == "cpu":
+        file = work.folder / ("shipped.onnx" if shipped else "network.onnx")
+        ways += runtimes(work.network(shipped), work.image(), file, operations)
+    return ways
 
 
 def reconstruct(work: Work) -> list[Way]:
-    """Reconstruct an image in memory."""
-    operations = work.operations(training=False)
-    ways = [
-        Way("released, two passes", partial(reconstruct_released, work), operations=2 * operations),
-        Way("plain network, one pass", partial(reconstruct_once, work), operations=operations),
-        Way("ours, fp32", partial(reconstruct_ours, work, "fp32"), operations=operations),
-    ]
-    if native_bf16(choose_device()):
-        setup = partial(reconstruct_ours, work, "bf16")
-        ways.append(Way("ours, bf16", setup, operations=operations, precision="bf16"))
+    """Reconstruct an image in memory with the released network."""
+    operations = 2 * work.operations(work.network())
+    ways = [Way("released, two passes", partial(reconstruct_released, work), operations=operations)]
+    ways += passes(work, shipped=False)
+    if work.mst:
+        ways.append(Way("MST++", partial(mst, work.mst, work.image())))
     return ways
+
+
+def reconstruct_shipped(work: Work) -> list[Way]:
+    """Reconstruct an image in memory with the shipped network."""
+    return passes(work, shipped=True)
 
 
 # ---- train
@@ -163,7 +184,7 @@ def train_ours(work: Work, precision: Precision) -> Run:
 
 def train(work: Work) -> list[Way]:
     """Train for one step."""
-    operations = work.operations(training=True)
+    operations = work.operations(work.network().train(), training=True)
     device = choose_device()
     precisions = ["fp32"] + ["tf32"] * (device.type == "cuda") + ["bf16"] * native_bf16(device)
     return [
@@ -324,6 +345,7 @@ STAGES = {
     "load": (load, "patch"),
     "train": (train, "step"),
     "reconstruct": (reconstruct, "image"),
+    "shipped": (reconstruct_shipped, "image"),
     "write": (write, "cube"),
     "files": (files, "image"),
     "start": (start, "start"),

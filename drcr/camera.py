@@ -3,8 +3,8 @@
 `Camera` projects radiance through the quantum efficiency of a real camera; `Imaging` adds what happens after
 the lens: photon noise, exposure, 8 bits, JPEG. The two compose::
 
-    linear = Camera("Nikon 5100 (NPL)")(cube)
-    image = Imaging().develop(linear, rng)
+    camera = Camera("Nikon 5100 (NPL)")
+    image = Imaging().develop(camera(cube), rng, camera.white())
 """
 
 import csv
@@ -17,24 +17,37 @@ import numpy as np
 from drcr.matfile import WAVELENGTHS
 from drcr.utils.files import DataError
 
+BAND_WIDTH = 10.0
+"""Width in nm of a band that counts once in `Camera.curves`: that of the challenges' cubes."""
+
 
 class Camera:
     """A camera's quantum efficiency curves and analogue gains.
 
-    Attributes: `source`, `wavelengths` (n,) in nm, `sensitivities` (n, 3) for R, G, B, relative, `gains` (3,) or
-    None.
+    Attributes
+    ----------
+    source : name or CSV file of the camera
+    wavelengths : (n,) in nm
+    sensitivities : (n, 3) for R, G, B, relative
+    gains : (3,) or None
     """
 
     def __init__(
         self, source: str | Path = "Nikon 5100 (NPL)", gains: tuple[float, float, float] | None = None
     ) -> None:
-        """`source`: a measured camera of colour-science by name, or a CSV file (wavelength, R, G, B).
-        `gains` of R, G, B; None makes light of equal energy neutral. The NTIRE 2022 challenge gives its own
-        camera 2.2933984, 1, 1.62308182, which is close to that.
+        """Read a camera.
 
-        The CSV's columns are found by name: the first is the wavelength in nm, then R, G (or G1) and B, also
-        written out; further ones are passed over. Raises DataError if there is no such camera or file, or if
-        the file is no such table.
+        Parameters
+        ----------
+        source : a measured camera of colour-science by name, or a CSV file (wavelength, R, G, B). Its columns are
+            found by name: the first is the wavelength in nm, then R, G (or G1) and B, also written out. Other
+            columns are ignored.
+        gains : analogue gains of R, G, B. None makes light of equal energy neutral. The NTIRE 2022 challenge gives
+            its own camera 2.2933984, 1, 1.62308182, which is close to that.
+
+        Raises
+        ------
+        DataError : there is no such camera or file, or the file is no such table.
         """
         self.source = source
         self.gains = None if gains is None else np.asarray(gains, np.float64)
@@ -50,13 +63,22 @@ class Camera:
             curves = MSDS_CAMERA_SENSITIVITIES[source]
             self.wavelengths, self.sensitivities = curves.wavelengths, curves.values
 
-    def __call__(self, cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS) -> np.ndarray:
-        """Project a cube (H, W, bands) with bands at `wavelengths` (nm) to linear RGB (H, W, 3), float64, >= 0.
+    def curves(self, wavelengths: np.ndarray = WAVELENGTHS) -> np.ndarray:
+        """Return the weights (bands, 3) of a cube's bands in R, G and B.
 
-        On a scale where a cube of ones gives 1 in green (before its gain, if there are gains). Outside the range
-        in which the camera was measured its sensitivity is taken as 0. Raises DataError if a channel sees none
-        of the bands.
+        Each band counts by its width: the distance between the midpoints to its neighbours, in units of 10 nm.
+        With gains the curves are not normalised: the sum over bands is as the challenge computes it. Without gains
+        the weights of each channel sum to 1.
+
+        Parameters
+        ----------
+        wavelengths : (bands,) in nm. Outside the range in which the camera was measured its sensitivity is 0.
+
+        Raises
+        ------
+        DataError : a channel sees none of the bands.
         """
+        wavelengths = np.asarray(wavelengths, np.float64)
         curves = np.stack(
             [np.interp(wavelengths, self.wavelengths, curve, left=0, right=0) for curve in self.sensitivities.T], 1
         )
@@ -66,11 +88,22 @@ class Camera:
                 f"{self.source}: sees nothing of {wavelengths.min():g}-{wavelengths.max():g} nm in some channel; "
                 f"it was measured at {low:g}-{high:g}, which must be nanometres"
             )
-        if self.gains is None:
-            curves /= curves.sum(0)
-        else:
-            curves *= self.gains / curves[:, 1].sum()
-        return np.maximum(cube @ curves, 0)
+        if len(wavelengths) > 1:
+            curves *= np.abs(np.gradient(wavelengths))[:, None] / BAND_WIDTH
+        return curves / curves.sum(0) if self.gains is None else curves * self.gains
+
+    def __call__(self, cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS) -> np.ndarray:
+        """Project a cube (H, W, bands) with bands at `wavelengths` (nm) to linear RGB (H, W, 3), float64, >= 0.
+
+        Without gains, a cube of ones gives 1 in all channels. With gains, it gives the sums of the curves (8.6 for
+        the challenge's camera at 31 bands): `white` is that of green. Raises DataError as `curves` does.
+        """
+        return np.maximum(cube @ self.curves(wavelengths), 0)
+
+    def white(self, wavelengths: np.ndarray = WAVELENGTHS) -> float:
+        """Return the value of green for a cube of ones, before green's gain: the white level of `Imaging`."""
+        green = self.curves(wavelengths)[:, 1].sum()
+        return float(green if self.gains is None else green / self.gains[1])
 
 
 def _read_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -97,23 +130,35 @@ def _read_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
 class Imaging:
     """What makes an image of linear RGB: photon noise, exposure, 8 bits, file. The defaults are NTIRE 2022's.
 
-    `electrons`: photo-electrons at value 1 (0: no noise). `mean`: the mean that the exposure brings the image
-    to, as a part of full scale; what is brighter than that is clipped (0: its largest value comes to full scale,
-    nothing is clipped). `quality`: of the JPEG, 1 to 100 (0: PNG, without loss).
+    Attributes
+    ----------
+    electrons : photo-electrons at white, which is green's value for a cube of ones. 0: no noise.
+    mean : the mean of the exposed image, as a part of full scale. Brighter values are clipped. 0: the largest value
+        comes to full scale, nothing is clipped.
+    quality : quality of the JPEG, 1 to 100. 0: PNG, without loss.
+    truncate : whether values are truncated to 8 bits, as the challenge does, or rounded.
     """
 
-    electrons: float = 750
+    electrons: float = 6460
     mean: float = 0.18
     quality: int = 65
+    truncate: bool = True
 
-    def develop(self, linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return linear RGB (H, W, 3), >= 0, as an exposed 8-bit image (H, W, 3), before JPEG."""
+    def develop(self, linear: np.ndarray, rng: np.random.Generator, white: float = 1.0) -> np.ndarray:
+        """Return linear RGB as an exposed 8-bit image (H, W, 3), before JPEG.
+
+        Parameters
+        ----------
+        linear : (H, W, 3), >= 0
+        white : the value in `linear` of a cube of ones in green (`Camera.white`), where `electrons` are counted.
+        """
         if self.electrons:
-            linear = rng.poisson(linear * self.electrons) / self.electrons
+            per_value = self.electrons / white
+            linear = rng.poisson(linear * per_value) / per_value
             if not linear.any():
                 return linear.astype(np.uint8)
-        full_scale = linear.mean() / self.mean if self.mean else linear.max()
-        return np.clip(np.round(linear * (255 / full_scale)), 0, 255).astype(np.uint8)
+        scaled = linear * (255 * self.mean / linear.mean() if self.mean else 255 / linear.max())
+        return np.clip(scaled if self.truncate else np.round(scaled), 0, 255).astype(np.uint8)
 
     @property
     def suffix(self) -> str:
@@ -127,5 +172,5 @@ class Imaging:
         return cv2.imencode(self.suffix, bgr, options)[1].tobytes()
 
 
-PRESETS = {"real-world": Imaging(), "clean": Imaging(electrons=0, mean=0, quality=0)}
+PRESETS = {"real-world": Imaging(), "clean": Imaging(electrons=0, mean=0, quality=0, truncate=False)}
 """The two tracks of the NTIRE challenges."""

@@ -21,7 +21,7 @@ from drcr.utils.files import DataError
 
 Protocol = Literal["padded", "released"]
 
-# The most rows and bytes of a strip on a CPU, measured (benchmarks/README.md): fewer rows cost calls, more bytes leave
+# The most rows and bytes of a strip on a CPU, measured (benchmarks/README.md): fewer rows cost calls, more bytes miss
 # the cache. F(4,3) keeps five strips' worth of memory in use at a time, direct convolution two.
 CPU_ROWS = 64
 CPU_BYTES = {"winograd": 6_600_000, "direct": 20_000_000}

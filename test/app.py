@@ -29,7 +29,7 @@ from drcr.checkpoint import load_rgb_model
 from drcr.compute.device import choose_device
 from drcr.cube import WAVELENGTHS, describe_bands
 from drcr.evaluation.page import BAND, COLOUR, ERROR, NO_POINTS, POINT_COLOURS, RGB, PageScene, hint
-from drcr.images import normalise_rgb, read_rgb
+from drcr.images import Encoding, add_encoding_option, normalise_rgb, read_image
 from drcr.matfile import write_cube
 from drcr.reconstruct import Reconstructor, origin_of, reconstruct_image
 from drcr.utils import cli
@@ -119,18 +119,16 @@ class Handlers:
         The components.
     model
         The network.
-    model_path
-        Its checkpoint.
-    max_side
-        Longer images are scaled down to this many pixels.
+    args
+        The options: `model_dir`, `encoding` and `max_side`.
     folder
         Folder for the scenes' files.
     """
 
-    def __init__(self, gr: Any, parts: Parts, model: Any, model_path: Path, max_side: int, folder: Path) -> None:  # noqa: D107
+    def __init__(self, gr: Any, parts: Parts, model: Any, args: argparse.Namespace, folder: Path) -> None:  # noqa: D107
         self.gr, self.parts, self.folder = gr, parts, folder
-        self.reconstructor, self.model_path = Reconstructor(model), model_path
-        self.wavelengths, self.max_side = np.array(model.wavelengths), max_side
+        self.reconstructor, self.model_path = Reconstructor(model), args.model_dir
+        self.wavelengths, self.max_side, self.encoding = np.array(model.wavelengths), args.max_side, args.encoding
 
     def show(self, scene: PageScene, view: str, nm: float) -> dict:
         """Return all that depends on the view, the band and the points."""
@@ -149,7 +147,7 @@ class Handlers:
     def load(self, file: str, nm: float, progress: Callable) -> dict:
         """Reconstruct an image."""
         path, start = Path(file), time.perf_counter()
-        rgb, words = read_scaled(path, self.max_side)
+        rgb, how, words = read_scaled(path, self.encoding, self.max_side)
         done = 0.0
 
         def advance(pixels: float) -> None:
@@ -161,7 +159,7 @@ class Handlers:
         words = f"{words}. Reconstructed in {time.perf_counter() - start:.1f} s."
         scene = PageScene(path.stem, words, rgb, cube, self.wavelengths, self.folder)
         cube_path = scene.folder / f"{path.stem}.mat"
-        write_cube(cube_path, cube, self.wavelengths, origin_of(self.model_path))
+        write_cube(cube_path, cube, self.wavelengths, f"{origin_of(self.model_path)}, image {how}")
         return {
             **self.show(scene, COLOUR, nm),
             self.parts.state: scene,
@@ -238,9 +236,10 @@ def loaded(scene: PageScene | None) -> PageScene:
     return scene
 
 
-def read_scaled(path: Path, max_side: int) -> tuple[np.ndarray, str]:
-    """Read an image, scaled down to `max_side`, for the network; return a line on its size, too."""
-    rgb = read_rgb(path)
+def read_scaled(path: Path, encoding: Encoding, max_side: int) -> tuple[np.ndarray, str, str]:
+    """Read an image, scaled down to `max_side`, for the network; return how it was read, and a line on it, too."""
+    image = read_image(path, encoding)
+    rgb = image.stored
     height, width = rgb.shape[:2]
     words = f"{path.name}: {height} x {width} pixels"
     if max(height, width) > max_side:
@@ -250,7 +249,7 @@ def read_scaled(path: Path, max_side: int) -> tuple[np.ndarray, str]:
         words += f", scaled down to {size[1]} x {size[0]} (--max_side); the .mat is of the scaled image"
     if min(rgb.shape[:2]) < 4:
         raise DataError(f"{words}; at least 4 x 4 are needed")
-    return normalise_rgb(rgb), words
+    return normalise_rgb(rgb), image.how, f"{words}, {image.how}"
 
 
 def simulate(folder: Path, side: int) -> tuple[Path, Path]:
@@ -318,7 +317,7 @@ def build(gr: Any, args: argparse.Namespace, folder: Path) -> Any:
         )
     with gr.Blocks(title="Spectra of a photograph", fill_width=True, delete_cache=(3600, 3600)) as page:
         parts = lay_out(gr, np.array(model.wavelengths))
-        connect(gr, parts, Handlers(gr, parts, model, args.model_dir, args.max_side, folder))
+        connect(gr, parts, Handlers(gr, parts, model, args, folder))
     return page
 
 
@@ -369,6 +368,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--max_side", type=cli.at_least(4), default=1024, help="scale larger images down to this many pixels per side"
     )
     add("--sessions", type=cli.at_least(1), default=8, help="number of visitors whose cubes are kept in memory")
+    add_encoding_option(parser)
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="drcr-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = f"{folder}/uploads"

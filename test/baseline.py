@@ -1,7 +1,8 @@
 """Reconstruct cubes without a network: a map from each pixel's RGB to its spectrum, fitted to the training data.
 
-What a network adds shows beside these. Fits on all pixels of the prepared training data by least squares, then
-writes RESULT_DIR/NAME.mat for each image of RGB_DIR, as test.py does, to be scored by compute_mrae.py.
+These show what a network adds. Fits on all pixels of the prepared training data by least squares, then writes
+RESULT_DIR/NAME.mat for each image of RGB_DIR, as test.py does, for compute_mrae.py to score. Images are read as
+test.py reads them.
 
   linear      RGB -> bands, 3 terms
   polynomial  the 22 root-polynomial terms of degree 4, such as (R G)^(1/2) and (R^2 G B)^(1/4), which all grow
@@ -18,7 +19,7 @@ from colour.characterisation import polynomial_expansion_Finlayson2015  # the fi
 from tqdm import tqdm
 
 from drcr.data import ValidImages
-from drcr.images import find_images, normalise_rgb, read_rgb
+from drcr.images import add_encoding_option, describe_decoding, find_images, read_image
 from drcr.matfile import check_target, write_cube
 from drcr.utils import cli
 from drcr.utils.files import DataError
@@ -40,7 +41,8 @@ def fit(images: ValidImages, method: str, ridge: float) -> np.ndarray:
     An image at a time: only the normal equations are kept. Raises DataError if they have no one solution.
     """
     normal, right = np.zeros(()), np.zeros(())
-    for rgb, cube in tqdm(images, desc="fitting", unit="image", dynamic_ncols=True, leave=False):
+    for i in tqdm(range(len(images)), desc="fitting", unit="image", dynamic_ncols=True, leave=False):
+        rgb, cube = images[i]
         x, y = terms(rgb.permute(1, 2, 0).numpy(), method), cube.flatten(1).T.double().numpy()
         normal, right = normal + x.T @ x, right + x.T @ y
     try:
@@ -63,18 +65,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--RGB_dir", type=Path, default="../Dataset/Valid_RGB", help="folder of images, or one image")
     add("--result_dir", type=Path, default="./test_results_baseline", help="folder for the .mat files")
     add("--ridge", type=cli.non_negative, help="ridge penalty (default: 0 for linear, 1e-6 for polynomial)")
+    add_encoding_option(parser)
     args = parser.parse_args(argv)
     ridge = {"linear": 0.0, "polynomial": 1e-6}[args.method] if args.ridge is None else args.ridge
     paths = find_images(args.RGB_dir)
+    decoded = []
     for path in paths:
-        read_rgb(path)  # one that does not decode shows now
+        decoded.append(read_image(path, args.encoding).how)  # one that cannot be decoded shows now
         check_target(args.result_dir / f"{path.stem}.mat")
+    print(describe_decoding(decoded))
     images = ValidImages(args.train_data_path, drop_rows=0)
     matrix = fit(images, args.method, ridge)
     origin = f"{args.method} map, ridge {ridge:g}, {args.train_data_path}"
     args.result_dir.mkdir(parents=True, exist_ok=True)
     for path in tqdm(paths, desc="reconstructing", unit="image", dynamic_ncols=True):
-        rgb = normalise_rgb(read_rgb(path))
+        rgb = read_image(path, args.encoding).normalised()
         cube = (terms(rgb, args.method) @ matrix).reshape(*rgb.shape[:2], -1)
         write_cube(args.result_dir / f"{path.stem}.mat", cube, images.wavelengths, origin)
     print(f"{len(matrix)} terms, ridge {ridge:g}, {len(images)} scenes; {len(paths)} cubes in {args.result_dir}")

@@ -16,6 +16,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -89,10 +90,11 @@ def score_image(rec_path: Path, gt_path: Path, floor: float | None, min_radiance
         return None
     (truth_cube, raised), rec_cube = true, read_reconstruction(rec_path, true[0])
     truth, rec = truth_cube.values, rec_cube.values
-    image, dark_part = scores(rec, truth), 0.0
+    image: list[Any] = scores(rec, truth)
+    dark_part = 0.0
     if min_radiance is not None:
         bright = metrics.bright_pixels(truth, min_radiance)
-        image.append(np.float32(metrics.mrae(rec[bright], truth[bright])) if bright.any() else float("nan"))
+        image.append(metrics.mrae(rec[bright], truth[bright]) if bright.any() else float("nan"))
         dark_part = 1 - bright.mean()
     notes = [f"{path}: {note}" for path, cube in ((rec_path, rec_cube), (gt_path, truth_cube)) for note in cube.notes]
     return Scored(image, raised, truth.size, dark_part, tuple(notes))

@@ -1,10 +1,11 @@
 """Reconstruct hyperspectral cubes from RGB images with a trained network.
 
-Reads every JPEG, PNG, BMP or TIFF (8 or 16 bit) of a folder, or one file, divides each image by its largest
-value, runs the network and writes RESULT_DIR/NAME.mat: MATLAB v7.3, variable `cube`, H x W x bands, single,
-unclipped, and the wavelengths as `bands`. Reconstructions of an earlier run are replaced, other files never.
-On CUDA if there is one, else on the CPU. Images may be of any size: memory is bounded (see --tile). The next image is
-read and the last one written while one is reconstructed.
+Reads every image of a folder, or one file: JPEG, PNG, TIFF, BMP, WebP, AVIF, and with `pip install drcr[photo]` HEIC
+and camera RAW. Decodes photographs to linear light (see --encoding), divides each image by its largest value, runs
+the network and writes RESULT_DIR/NAME.mat: MATLAB v7.3, variable `cube`, H x W x bands, single, unclipped, and the
+wavelengths as `bands`. Replaces reconstructions of an earlier run, never other files. Uses CUDA if there is a GPU,
+else the CPU. Images may be of any size: memory is bounded (see --tile). The next image is read and the last one
+written while one is reconstructed.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from drcr.checkpoint import load_rgb_model
 from drcr.compute.device import choose_device
-from drcr.images import find_images, normalise_rgb, read_rgb
+from drcr.images import add_encoding_option, describe_decoding, find_images, read_image
 from drcr.matfile import check_target, write_cube
 from drcr.reconstruct import Reconstructor, origin_of, reconstruct_image
 from drcr.utils import cli
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         choices=("fp32", "bf16"),
         default="fp32",
         help="fp32: the network's own result, but for rounding. bf16: bfloat16 between the first convolution and the "
-        "last, where the processor or the card has it. Measured on 6 CAVE scenes with the network of ./model: the "
+        "last, where the processor or the GPU has it. Measured on 6 CAVE scenes with the network of ./model: the "
         "MRAE of a scene changes by less than 0.5%% of itself, the average by 0.01%%",
     )
     parser.add_argument(
@@ -85,33 +86,41 @@ def main(argv: Sequence[str] | None = None) -> None:
         "result is the same (each layer gets the rows that it needs, averages are over the whole image), the memory "
         "is not. auto: by the free memory. A feature map that fits in none is kept in a file in RESULT_DIR meanwhile",
     )
+    add_encoding_option(parser)
     args = parser.parse_args(argv)
 
     model = load_rgb_model(args.model_dir, choose_device(args.precision))
     paths = find_images(args.RGB_dir)
-    # all of them before the first is run: an image that does not decode shows now, not after hours
+    # all of them before the first is run: one that cannot be decoded shows now, not after hours
     lowest = 6 if args.protocol == "released" else 4
-    n_pixels = 0
+    n_pixels, decoded = 0, {}
     for path in paths:
-        height, width = read_rgb(path).shape[:2]
+        image = read_image(path, args.encoding)
+        decoded[path] = image.how
+        height, width = image.stored.shape[:2]
         if height < lowest or width < 4:
             raise DataError(f"{path}: {height} x {width} pixels; at least {lowest} x 4 are needed")
         check_target(args.result_dir / f"{path.stem}.mat")
         n_pixels += height * width
 
+    print(describe_decoding(decoded.values()))
+    wavelengths = None if model.wavelengths is None else np.array(model.wavelengths)
     origin = origin_of(args.model_dir, args.protocol, args.precision)
     args.result_dir.mkdir(parents=True, exist_ok=True)
     reconstructor = Reconstructor(model, args.precision, args.tile, scratch=args.result_dir)
 
+    def advance(pixels: float) -> None:
+        progress.update(pixels)
+
     def reconstruct(path: Path, rgb: np.ndarray) -> np.ndarray:
         progress.set_postfix_str(path.name)
-        return reconstruct_image(reconstructor, rgb, path, args.model_dir, args.protocol, progress.update)
+        return reconstruct_image(reconstructor, rgb, path, args.model_dir, args.protocol, advance)
 
     def write(path: Path, cube: np.ndarray) -> None:
-        write_cube(args.result_dir / f"{path.stem}.mat", cube, model.wavelengths, origin)
+        write_cube(args.result_dir / f"{path.stem}.mat", cube, wavelengths, f"{origin}, image {decoded[path]}")
 
     progress = tqdm(desc="reconstructing", total=n_pixels, unit="px", unit_scale=True, dynamic_ncols=True)
-    images = one_ahead(lambda path: (path, normalise_rgb(read_rgb(path))), paths)
+    images = one_ahead(lambda path: (path, read_image(path, args.encoding).normalised()), paths)
     cubes = ((path, reconstruct(path, rgb)) for path, rgb in images)
     with progress:
         for _ in one_ahead(lambda named: write(*named), cubes):

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pytest
 from helpers import DATA, ROOT
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from drcr import metrics
 from drcr.cube import raise_to_floor
@@ -92,7 +94,7 @@ def page(browser, address):
 
 @pytest.fixture(scope="module")
 def reconstructed(tmp_path_factory):
-    """Return folders with a photo, the same with 16 bits as PNG and TIFF, and what test.py makes of them."""
+    """Return folders with a photo, images of 16 bits, one tagged as sRGB, and what test.py makes of them."""
     folder = tmp_path_factory.mktemp("reconstructed")
     images = folder / "images"
     images.mkdir()
@@ -100,6 +102,10 @@ def reconstructed(tmp_path_factory):
     deep = np.random.default_rng(0).integers(0, 60_000, (12, 10, 3), np.uint16)
     for name in ("deep_png.png", "deep_tiff.tif"):
         cv2.imwrite(str(images / name), cv2.resize(deep, (40, 48), interpolation=cv2.INTER_CUBIC))
+    pixels = Image.fromarray(np.random.default_rng(1).integers(1, 256, (16, 20, 3), np.uint8))
+    tags = PngInfo()
+    tags.add(b"sRGB", b"\0")
+    pixels.save(images / "srgb.png", pnginfo=tags)
     options = ["--RGB_dir", images, "--model_dir", MODEL, "--result_dir", folder / "cubes"]
     subprocess.run([sys.executable, ROOT / "test/test.py", *options], check=True, capture_output=True)
     return images, folder / "cubes"
@@ -214,8 +220,8 @@ def test_bands_spectra_and_files(page, reconstructed, tmp_path):
     click(page, 7, 7, cube.shape, 1)
 
 
-@pytest.mark.parametrize("name", ["deep_png.png", "deep_tiff.tif"])
-def test_16_bits(page, reconstructed, tmp_path, name):
+@pytest.mark.parametrize("name", ["deep_png.png", "deep_tiff.tif", "srgb.png"])
+def test_16_bits_and_photographs_that_say_they_are_srgb(page, reconstructed, tmp_path, name):
     images, cubes = reconstructed
     load(page, images / name)
     cube = read_cube(download(page, "Download the cube", tmp_path))

@@ -64,8 +64,8 @@ SPOILED = {
         CUBE,
         "no variable named cube or rad; it has dog",
     ),
-    "truncated image": (truncate(RGB, 40), RGB, "does not decode"),
-    "no image": (lambda folder: (folder / RGB).write_text("hello"), RGB, "does not decode"),
+    "truncated image": (truncate(RGB, 40), RGB, "cannot be decoded"),
+    "no image": (lambda folder: (folder / RGB).write_text("hello"), RGB, "cannot be decoded"),
     "float image": (
         lambda folder: (
             cv2.imwrite(str(folder / RGB).replace("jpg", "tiff"), np.ones((38, 48, 3), np.float32)),

@@ -1,5 +1,6 @@
 """benchmarks/: the released way gives the recorded numbers, and bench.py measures what it says."""
 
+import importlib.util
 import json
 import os
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from helpers import DATA, load_script
 
-from drcr.checkpoint import load_model, rename_released
+from drcr.checkpoint import load_model, rename_released, save_checkpoint
 from drcr.images import normalise_rgb, read_rgb
 from drcr.model import DRCR
 
@@ -62,6 +63,26 @@ def test_the_benchmark_prints_a_table_and_writes_its_figures(script, tmp_path):
     # no assertion on speed, but 42 compressed files a scene can't be faster than none
     assert document["stages"]["prepare"]["ours, one process"]["ratio"] > 1
     assert document["bytes"]["prepared"] > 0
+
+
+def test_other_runtimes_and_networks_are_measured_in_the_same_run(tmp_path, monkeypatch):
+    """With a stand-in for MST++, whose authors' file is not part of this project."""
+    stages = load_script("benchmarks/stages.py")
+    checkpoint = tmp_path / "small.pth"
+    save_checkpoint(checkpoint, DRCR(channels=8, n_blocks=0))
+    source = tmp_path / "MST_Plus_Plus.py"
+    source.write_text("import torch\ndef MST_Plus_Plus(): return torch.nn.Conv2d(3, 31, 1)\n")
+    stages.make_scenes(tmp_path, (40, 48), 1)
+    monkeypatch.setattr(stages.Work, "network", lambda self, shipped=False: load_model(checkpoint))
+    work = stages.Work(tmp_path, 40, 48, 1, 32, 1, True, source)
+    cubes = {way.name: way.setup()() for way in stages.reconstruct(work)}
+    assert "MST++" in cubes
+    exports = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript"))
+    for name, package in (("ONNX Runtime, fp32", "onnxruntime"), ("OpenVINO, fp32", "openvino")):
+        assert (name in cubes) == (exports and importlib.util.find_spec(package) is not None)
+    plain = cubes["plain network, one pass"]
+    for name in ("ours, fp32", *(name for name in cubes if name.startswith(("ONNX", "OpenVINO")))):
+        assert np.abs(cubes[name] - plain).max() < 1e-5 * np.abs(plain).max()
 
 
 def test_a_way_that_fails_ends_the_benchmark(script, tmp_path):

@@ -1,11 +1,13 @@
+import importlib.util
+
 import h5py
 import numpy as np
 import pytest
 from helpers import DATA
 
-from drcr.images import read_rgb
+from drcr.images import read_image, read_rgb
 from drcr.matfile import WAVELENGTHS, read_cube
-from drcr.preparation.simulation import SceneModel, illuminant, reflectances
+from drcr.preparation.simulation import SceneModel, illuminant, read_library, reflectances
 from drcr.utils.files import DataError
 
 SMALL = ("--n_train", 2, "--n_valid", 1, "--size", 48, 40, "--radii", 3, 20)
@@ -114,6 +116,64 @@ def test_measured_data():
     assert len(WAVELENGTHS) == len(a)
     with pytest.raises(DataError, match="D65"):
         illuminant("candle")
+
+
+def library_file(path, count=60, low=400):
+    """Write `count` reflectances that are flat, each its own height."""
+    lines = [f"{nm}," + ",".join(f"{0.1 + 0.8 * i / count:.4f}" for i in range(count)) for nm in range(low, 701, 20)]
+    path.write_text("nm," + ",".join(f"s{i}" for i in range(count)) + "\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def test_reflectances_of_a_file(script, fails, tmp_path):
+    """Flat reflectances under even light give flat spectra."""
+    path = library_file(tmp_path / "flat.csv")
+    even = ("--illuminants", "E", "--out", tmp_path / "d")
+    script("Dataset/simulate.py", *SMALL, *even, "--reflectances", path)
+    cube = read_cube(tmp_path / "d/Train_spectral/ARAD_1K_0001.mat")
+    assert np.ptp(cube / cube.mean(2, keepdims=True), axis=2).max() < 1e-3
+    fails("Dataset/simulate.py", "--reflectances", tmp_path / "none.csv", names="none.csv: no such file")
+    fails(
+        "Dataset/simulate.py",
+        "--reflectances",
+        library_file(tmp_path / "short.csv", low=500),
+        names="short.csv: needs",
+    )
+    (tmp_path / "text.csv").write_text("nm,a\nx,y\n")
+    fails("Dataset/simulate.py", "--reflectances", tmp_path / "text.csv", names="text.csv: not a table")
+
+
+def test_parts_draw_from_different_blocks(tmp_path):
+    library = read_library([str(library_file(tmp_path / "flat.csv", 1000))])
+    drawn = {part: library.draw(np.random.default_rng(0), 3000, part)[:, 0].round(6) for part in ("Train", "Valid")}
+    assert not set(drawn["Train"]) & set(drawn["Valid"])
+    assert len(set(drawn["Train"])) > 700
+    assert len(set(drawn["Valid"])) > 180
+
+
+def test_reflectances_of_luxpy():
+    if importlib.util.find_spec("luxpy") is None:
+        pytest.skip("needs luxpy: pip install luxpy")
+    drawn = read_library(["luxpy"]).draw(np.random.default_rng(0), 2000, "Train")
+    assert drawn.shape == (2000, 31)
+    assert drawn.min() >= 0
+    assert drawn.max() <= 1
+    assert len(np.unique(drawn, axis=0)) > 1500
+
+
+def test_luxpy_missing(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match="pip install luxpy"):
+        read_library(["luxpy"])
+
+
+def test_a_photograph_is_balanced_to_the_simulated_light(script, tmp_path):
+    """Flat reflectances under incandescent light: the photograph, which knows the light, is grey."""
+    options = ("--reflectances", library_file(tmp_path / "flat.csv"), "--illuminants", "A", "--preset", "photograph")
+    script("Dataset/simulate.py", *SMALL, "--out", tmp_path / "d", *options)
+    image = read_image(tmp_path / "d/Train_RGB/ARAD_1K_0001.jpg")
+    means = image.values[image.values.max(2) < 0.95].mean(0)
+    assert np.abs(np.log(means / means[1])).max() < 0.15  # the balance has an error of 4%
 
 
 def test_nothing_is_overwritten(script, tmp_path):

@@ -144,7 +144,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--compile",
         action="store_true",
-        help="compile the network with torch.compile. Needs a C++ compiler; the start takes minutes. For GPUs: on a "
+        help="compile the network with torch.compile. Needs a C++ compiler; the start takes longer. For GPUs: on a "
         "CPU it is slower",
     )
     add(

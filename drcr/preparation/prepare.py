@@ -23,8 +23,16 @@ from drcr.cube import (
     raise_to_floor,
     same_bands,
 )
-from drcr.data import INDEX, patch_grid, read_index
-from drcr.images import IMAGE_SUFFIXES, read_rgb
+from drcr.data import (
+    INDEX,
+    PreparedScene,
+    check_targets,
+    patch_grid,
+    read_index,
+    remove_scenes,
+    scene_checksum,
+)
+from drcr.images import IMAGE_SUFFIXES, read_image
 from drcr.matfile import load_cube
 from drcr.utils.files import DataError, describe_other_files, list_files, strip_suffix, write_atomically, write_hdf5
 from drcr.utils.parallel import in_order
@@ -56,7 +64,9 @@ def pair_by_name(spectral_dir: Path, rgb_dir: Path, rgb_suffix: str = "") -> lis
 
 def _source(cube_path: Path, rgb_path: Path, floor: float | None) -> np.bytes_:
     """Return a fingerprint of a scene's source files and of what is done with them."""
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in (cube_path, rgb_path)]
+    states = ((path.name, path.stat()) for path in (cube_path, rgb_path))
+    # ctime, which no program can set, tells a new file of equal size whose time of modification was set back
+    stats = [(name, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states]
     return np.bytes_(json.dumps([*stats, floor]))  # of fixed length: HDF5 spends 4 kB on one of variable length
 
 
@@ -72,20 +82,15 @@ class _SceneInfo:
 
 
 def _read_info(path: Path, source: np.bytes_) -> _SceneInfo | None:
-    """Return what the index needs of a prepared file; None if it is missing, or made from other sources."""
+    """Return what the index needs of a prepared file; None if it is missing, damaged or made from other sources."""
     try:
-        with h5py.File(path) as file:
-            if file.attrs["source"] != source:
-                return None
-            cube, rgb = file["cube"], file["rgb"]
-            if not isinstance(cube, h5py.Dataset) or not isinstance(rgb, h5py.Dataset):
-                return None
-            _, height, width = rgb.shape
-            return _SceneInfo(
-                height, width, np.asarray(cube.attrs["wavelengths"]), int(np.asarray(cube.attrs["raised"]))
-            )
-    except (OSError, KeyError, ValueError, TypeError):
+        scene = PreparedScene(path)
+        if scene.source != source:
+            return None
+        scene.verify()
+    except DataError:
         return None
+    return _SceneInfo(*scene.size, scene.wavelengths, scene.raised)
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def _load_scene(job: _Job) -> tuple[np.ndarray, np.ndarray, _SceneInfo] | str:
     check_cube(values, job.cube_path)
     note = check_scale(values, job.cube_path)
     wavelengths = cube.require_wavelengths()
-    rgb = read_rgb(job.rgb_path)
+    rgb = read_image(job.rgb_path).stored
     check_same_size(rgb.shape, job.rgb_path, values.shape, job.cube_path)
     if job.floor is not None:
         values, raised = raise_to_floor(values, job.floor)
@@ -210,6 +215,7 @@ def prepare(
     """
     out = Path(out)
     pairs = pair_by_name(Path(spectral_dir), Path(rgb_dir), rgb_suffix)
+    check_targets(out, [name for name, *_ in pairs])
     out.mkdir(parents=True, exist_ok=True)
     before = read_index(out)
     if before and (before["patch_size"] is None) != (patch_size is None):
@@ -229,8 +235,7 @@ def prepare(
     result = _summarise(infos, skipped, patch_size, stride, floor)
     index = {"patch_size": patch_size, "stride": stride, **asdict(result), "wavelengths": result.wavelengths.tolist()}
     write_atomically(out / INDEX, lambda file: file.write(json.dumps(index, indent=1).encode()))
-    for name in set(before["scenes"] if before else ()) - set(result.scenes):
-        (out / f"{name}.h5").unlink(missing_ok=True)
+    remove_scenes(out, set(before["scenes"] if before else ()) - set(result.scenes))
     return result
 
 
@@ -299,12 +304,15 @@ def _check_size(path: Path, height: int, width: int, patch_size: int | None) -> 
 def _write_scene(path: Path, cube: np.ndarray, rgb: np.ndarray, source: np.bytes_, info: _SceneInfo) -> None:
     """Write a scene's file: cube (H, W, bands) and image (H, W, 3), both channel first."""
 
+    arrays, peak = {"cube": cube.transpose(2, 0, 1), "rgb": rgb.transpose(2, 0, 1)}, float(rgb.max())
+
     def fill(file: h5py.File) -> None:
         file["cube"].attrs.update(wavelengths=info.wavelengths, raised=info.raised)
-        file["rgb"].attrs["peak"] = float(rgb.max())
+        file["rgb"].attrs["peak"] = peak
         file.attrs["source"] = source
+        file.attrs["checksum"] = scene_checksum(**arrays, peak=peak, wavelengths=info.wavelengths, raised=info.raised)
 
-    write_hdf5(path, {"cube": cube.transpose(2, 0, 1), "rgb": rgb.transpose(2, 0, 1)}, fill)
+    write_hdf5(path, arrays, fill)
 
 
 def report(result: Prepared, out: Path) -> None:

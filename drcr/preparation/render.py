@@ -6,30 +6,42 @@ import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from drcr.camera import PRESETS, Camera, Imaging
 from drcr.images import IMAGE_SUFFIXES
 from drcr.matfile import write_cube
+from drcr.preparation.photograph import Cameras, Photograph
 from drcr.utils import cli
-from drcr.utils.files import DataError, write_atomically
+from drcr.utils.files import DataError, list_files, write_atomically
+
+DEFAULT_CAMERA = "Nikon 5100 (NPL)"
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `image_options` reads."""
-    real = PRESETS["real-world"]
+    real, photo = PRESETS["real-world"], Photograph()
     group = parser.add_argument_group("RGB images")
     add = group.add_argument
     add(
         "--preset",
-        choices=sorted(PRESETS),
+        choices=[*sorted(PRESETS), "photograph"],
         default="real-world",
-        help=f"real-world: {real.electrons} photo-electrons at value 1, exposed to a mean of {real.mean}, JPEG of "
-        f"quality {real.quality}, as NTIRE 2022 describes its images. clean: no noise, exposed to the largest value, "
-        "PNG. The options below change single parts of it",
+        help=f"real-world: {real.electrons} photo-electrons at white, exposed to a mean of {real.mean}, JPEG of "
+        f"quality {real.quality}, linear, as NTIRE 2022 describes its images. clean: no noise, exposed to the "
+        "largest value, PNG, linear. photograph: as a camera writes it: a camera drawn at random, white balance with "
+        "an error of 4%%, a colour matrix to sRGB, exposed to a mean of "
+        f"{photo.mean[0]} to {photo.mean[1]}, {photo.electrons[0]} to {photo.electrons[1]} photo-electrons at white, "
+        f"sRGB curve, JPEG of quality {photo.quality[0]} to {photo.quality[1]}, tagged as sRGB. The options below "
+        "change single parts of it",
     )
-    add("--camera", default="Nikon 5100 (NPL)", help="camera of colour-science, or a CSV file: wavelength, R, G, B")
+    add(
+        "--camera",
+        help="camera of colour-science, a CSV file (wavelength, R, G, B), or a folder of such files, of which each "
+        f"image draws one (default: {DEFAULT_CAMERA}; for photograph all cameras of colour-science)",
+    )
     add(
         "--gains",
         type=cli.positive,
@@ -38,13 +50,24 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
         help="analogue gains; without them, light of equal energy is neutral. The challenge's camera has "
         "2.2933984 1 1.62308182",
     )
-    add("--electrons", type=cli.non_negative, help="photo-electrons at value 1, 0: no noise")
+    add(
+        "--electrons",
+        type=cli.non_negative,
+        help="photo-electrons at white: the count in green for a cube of ones, with any camera. 0: no noise",
+    )
     add(
         "--mean",
         type=cli.non_negative,
-        help="exposure: the image's mean as a part of full scale, 0: its largest value at full scale",
+        help="exposure: the linear image's mean as a part of full scale. 0: its largest value at full scale (not for "
+        "photograph)",
     )
-    add("--quality", type=cli.at_least(0), help="quality of the JPEG, 1 to 100, 0: PNG")
+    add("--quality", type=cli.at_least(0), help="quality of the JPEG, 1 to 100. 0: PNG (not for photograph)")
+    add(
+        "--light",
+        metavar="NAME",
+        help="CIE illuminant of the scenes, to which photographs are white-balanced; E: equal energy, for cubes of "
+        "reflectances such as CAVE's (default: estimated from each image; known in simulated scenes)",
+    )
 
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
@@ -57,18 +80,49 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=cli.at_least(0), default=0, help="seed of everything random, such as noise")
 
 
-def image_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[Camera, Imaging]:
-    """Return what the options of `add_image_options` say. Raises DataError if there is no such camera."""
+def image_options(
+    parser: argparse.ArgumentParser, args: argparse.Namespace
+) -> tuple[Camera | Cameras, Imaging | Photograph]:
+    """Return what the options of `add_image_options` say. Raises DataError if there is no such camera or light."""
     given = {name: getattr(args, name) for name in ("electrons", "mean", "quality")}
-    imaging = dataclasses.replace(
-        PRESETS[args.preset],
-        **{name: value for name, value in given.items() if value is not None},
-    )
-    if imaging.mean >= 1 or imaging.quality > 100 or 0 < imaging.electrons < 1 or imaging.electrons > 1e9:
+    given = {name: value for name, value in given.items() if value is not None}
+    if given.get("mean", 0) >= 1 or given.get("quality", 0) > 100 or not 1 <= (given.get("electrons") or 1) <= 1e9:
         parser.error("--mean below 1, --quality of 100 at most, --electrons 0 or from 1 to 1e9 are needed")
     if args.gains and max(args.gains) > 1000:
         parser.error("--gains of 1000 at most are needed")
-    return Camera(args.camera, args.gains), imaging
+    if args.preset == "photograph":
+        if not all(given.get(name, 1) for name in ("mean", "quality")):
+            parser.error("--preset photograph needs --mean and --quality above 0")
+        light = None if args.light is None else _light(args.light)
+        ranges = {name: (value, value) for name, value in given.items()}
+        imaging = dataclasses.replace(Photograph(light=light), **ranges)
+    else:
+        if args.light is not None:
+            parser.error("--light is for --preset photograph")
+        imaging = dataclasses.replace(PRESETS[args.preset], **given)
+    return _cameras(args), imaging
+
+
+def _light(name: str) -> np.ndarray:
+    from drcr.preparation.simulation import illuminant  # with colour-science, which takes a second
+
+    return illuminant(name)
+
+
+def _cameras(args: argparse.Namespace) -> Camera | Cameras:
+    """Return the camera or cameras of the options; sets `args.camera` to what they are, for a report."""
+    gains = args.gains
+    if args.preset == "photograph":
+        gains = gains or (1, 1, 1)  # the white balance comes after the noise
+        if args.camera is None:
+            from colour import MSDS_CAMERA_SENSITIVITIES
+
+            args.camera = "all cameras of colour-science"
+            return Cameras([Camera(name, gains) for name in sorted(MSDS_CAMERA_SENSITIVITIES)])
+    args.camera = args.camera or DEFAULT_CAMERA
+    if Path(args.camera).is_dir():
+        return Cameras([Camera(path, gains) for path in list_files(args.camera, (".csv",), "cameras").values()])
+    return Camera(args.camera, gains)
 
 
 def scene_rng(seed: int, name: str) -> np.random.Generator:
@@ -77,7 +131,12 @@ def scene_rng(seed: int, name: str) -> np.random.Generator:
 
 
 def render_rgb(
-    cube: np.ndarray, wavelengths: np.ndarray, camera: Camera, imaging: Imaging, rng: np.random.Generator, name: str
+    cube: np.ndarray,
+    wavelengths: np.ndarray,
+    camera: Camera | Cameras,
+    imaging: Imaging | Photograph,
+    rng: np.random.Generator,
+    name: str,
 ) -> bytes:
     """Return the image file of the cube (H, W, bands) of the scene `name`, as `camera` and `imaging` make it.
 
@@ -88,13 +147,18 @@ def render_rgb(
             f"{name}: values up to {cube.max():g}, but radiance from 0 to 1 is needed; import_cubes.py --scale "
             "divides them"
         )
+    if isinstance(camera, Cameras):
+        camera = camera.draw(rng)
     linear = camera(cube, wavelengths)
     if not linear.max() > 0:
         raise DataError(f"{name}: black all over; there is nothing to make an image of")
-    image = imaging.develop(linear, rng)
+    if isinstance(imaging, Photograph):
+        image = imaging.develop(cube, wavelengths, camera, rng)
+    else:
+        image = imaging.develop(linear, rng, camera.white(wavelengths))
     if not image.any():
-        raise DataError(f"{name}: too dark for an image of 8 bits; more --electrons, or another exposure (--mean)")
-    return imaging.encode(image)
+        raise DataError(f"{name}: too dark for an image of 8 bits; use more --electrons or another exposure (--mean)")
+    return imaging.encode(image, rng) if isinstance(imaging, Photograph) else imaging.encode(image)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +169,8 @@ class DataFolder:
     """
 
     out: Path
-    camera: Camera
-    imaging: Imaging
+    camera: Camera | Cameras
+    imaging: Imaging | Photograph
     rgb: bool = True
     """Whether images are written at all."""
 
@@ -158,15 +222,25 @@ class DataFolder:
         cube: np.ndarray,
         wavelengths: np.ndarray,
         rng: np.random.Generator,
-        **variables: float,
+        *,
+        light: np.ndarray | None = None,
+        **variables: Any,
     ) -> None:
         """Write a scene: its cube (H, W, bands), as it is, and the image made of it, with noise from `rng`.
 
         Only what is missing of the two is written.
+
+        Parameters
+        ----------
+        light : the scene's light (31,) at 400-700 nm if it is known, for the white balance of a photograph
+        variables : further scalars of the .mat file
         """
         cube_path, rgb_path = self.paths(part, name)
         there = self._there(part, name)
-        image = render_rgb(cube, wavelengths, self.camera, self.imaging, rng, name) if None in there[1:] else None
+        imaging = self.imaging
+        if isinstance(imaging, Photograph) and imaging.light is None:
+            imaging = dataclasses.replace(imaging, light=light)
+        image = render_rgb(cube, wavelengths, self.camera, imaging, rng, name) if None in there[1:] else None
         if there[0] is None:
             cube_path.parent.mkdir(parents=True, exist_ok=True)
             write_cube(cube_path, cube, wavelengths, **variables)

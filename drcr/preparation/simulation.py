@@ -5,7 +5,9 @@ random shapes that hide one another, their sizes power-law distributed; its imag
 the edges of natural ones.
 """
 
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 
 import colour  # chosen for its measured data: CIE 2017 samples, ColorChecker, illuminants
 import numpy as np
@@ -23,6 +25,87 @@ def reflectances() -> np.ndarray:
     curves = [np.interp(WAVELENGTHS, samples.wavelengths, curve) for curve in samples.values.T]
     curves += [np.interp(WAVELENGTHS, patch.wavelengths, patch.values) for patch in checker]
     return np.stack(curves)
+
+
+class Library:
+    """Measured reflectances from which simulated scenes are made: one or more sets, each of equal chance.
+
+    Neighbours within a set are often much alike. So a set is cut into `BLOCKS` blocks of neighbours; a block is drawn
+    first, then one of its rows. Every fifth block is kept for validation, so that both parts share no neighbours.
+    """
+
+    BLOCKS = 100
+
+    def __init__(self, sets: list[np.ndarray]) -> None:
+        """`sets`: each (n, 31) at 400-700 nm, in [0, 1]."""
+        self._sets = sets
+
+    def draw(self, rng: np.random.Generator, count: int, part: str) -> np.ndarray:
+        """Return `count` reflectances (count, 31) of a part, Train or Valid."""
+        rows = np.empty((count, len(WAVELENGTHS)))
+        chosen = rng.integers(len(self._sets), size=count)
+        for i, curves in enumerate(self._sets):
+            edges = np.linspace(0, len(curves), min(self.BLOCKS, len(curves)) + 1).astype(int)
+            blocks = np.arange(len(edges) - 1)
+            blocks = blocks[blocks % 5 == 4] if part == "Valid" else blocks[blocks % 5 != 4]
+            block = rng.choice(blocks, np.count_nonzero(chosen == i))
+            rows[chosen == i] = curves[rng.integers(edges[block], edges[block + 1])]
+        return rows
+
+
+def read_library(sources: list[str]) -> Library:
+    """Return the reflectances of the sources, for `SceneModel`.
+
+    Parameters
+    ----------
+    sources : "luxpy", for the 114,120 and 4,880 reflectances of the package of that name, if it is installed; or
+        CSV files with a header line: the wavelength in nm (rising, 400 to 700 or more), then a column for each
+        reflectance, from 0 to 1.
+
+    Raises
+    ------
+    DataError : the package is missing, or a file is no such table.
+    """
+    sets: list[np.ndarray] = []
+    for source in sources:
+        if source == "luxpy":
+            sets += [_at_bands(table[0], table[1:], source) for table in _luxpy_tables()]
+            continue
+        try:
+            table = np.loadtxt(source, delimiter=",", skiprows=1, ndmin=2, encoding="utf-8-sig").T
+        except FileNotFoundError as error:
+            raise DataError(f"{source}: no such file") from error
+        except (ValueError, UnicodeDecodeError) as error:
+            raise DataError(f"{source}: not a table of numbers with commas between, below a header line") from error
+        sets.append(_at_bands(table[0], table[1:], source))
+    return Library(sets)
+
+
+def _luxpy_tables() -> list[np.ndarray]:
+    """Return luxpy's two largest tables of reflectances; row 0 holds the wavelengths."""
+    package = importlib.util.find_spec("luxpy")  # found, not imported: its data are all that is needed
+    if package is None or not package.submodule_search_locations:
+        raise DataError("luxpy: not installed; pip install luxpy (licence: GPLv3)")
+    folder = Path(next(iter(package.submodule_search_locations))) / "data/rfls"
+    tables = []
+    for name in ("capbone_100k_rfls.npz", "IESTM30_15_R4880.npz"):
+        try:
+            with np.load(folder / name) as file:
+                tables.append(next(iter(file.values())))
+        except (OSError, ValueError, StopIteration) as error:
+            raise DataError(f"{folder / name}: missing or damaged; install luxpy again") from error
+    return tables
+
+
+def _at_bands(wavelengths: np.ndarray, curves: np.ndarray, source: str) -> np.ndarray:
+    """Return reflectances (n, 31) at 400-700 nm. Raises DataError if they do not cover that, or are none."""
+    if len(curves) < 5 or not (np.diff(wavelengths) > 0).all() or wavelengths[0] > 400 or wavelengths[-1] < 700:
+        raise DataError(f"{source}: needs rising wavelengths from 400 to 700 nm, and 5 reflectances or more")
+    if not (curves.min() >= 0 and curves.max() <= 1.1):
+        raise DataError(
+            f"{source}: reflectances from 0 to 1 are needed; they are {curves.min():g} to {curves.max():g}"
+        )
+    return np.stack([np.interp(WAVELENGTHS, wavelengths, curve) for curve in curves]).clip(0, 1)
 
 
 def illuminant(name: str) -> np.ndarray:
@@ -46,12 +129,20 @@ def fractal_noise(rng: np.random.Generator, shape: tuple[int, int], exponent: fl
 class SceneModel:
     """The parameters of simulated scenes.
 
-        `size`: (H, W) in pixels. `radii`: smallest and largest shape in pixels, drawn with density r^-`exponent`.
-        `texture`: strength of the patterns inside shapes. `shading`: strength of the light's fall-off over a shape
-        and over the scene. `illuminants`: CIE names; each scene's light is a mixture of two of them. `blur`: sigma of
-        the lens in pixels. `flare`: stray light as a part of the scene's mean, which also
-    keeps every value above 0. Fixed are the shapes' kinds (ellipses, diamonds, rounded rectangles, up to twice
-    as long as wide) and the range of their albedos (0.3 to 1).
+    Fixed are the kinds of shapes (ellipses, diamonds, rounded rectangles, up to twice as long as wide) and the range
+    of their albedos (0.3 to 1).
+
+    Attributes
+    ----------
+    size : (H, W) in pixels
+    radii : smallest and largest shape in pixels, drawn with density r^-`exponent`
+    exponent : see `radii`
+    texture : strength of the patterns inside shapes
+    shading : strength of the light's fall-off over a shape and over the scene
+    illuminants : CIE names; each scene's light is a mixture of two of them
+    blur : sigma of the lens in pixels
+    flare : stray light as a part of the scene's mean, which also keeps every value above 0
+    library : measured reflectances; None: the 123 of `reflectances`
     """
 
     size: tuple[int, int] = (482, 512)
@@ -62,6 +153,7 @@ class SceneModel:
     illuminants: tuple[str, ...] = ("A", "D50", "D55", "D65", "D75")
     blur: float = 0.7
     flare: float = 0.03
+    library: Library | None = None
 
     def leaves(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Return the scene's geometry: which shape each pixel (H, W) shows, and its shading in (0, 1.5]."""
@@ -97,13 +189,23 @@ class SceneModel:
         label[label < 0] = count
         return label, shade
 
-    def render(self, rng: np.random.Generator) -> np.ndarray:
+    def render(self, rng: np.random.Generator, part: str = "Train") -> np.ndarray:
         """Return a scene: radiance (H, W, 31), float32, in (0, 1], its largest value 1."""
+        return self.render_lit(rng, part)[0]
+
+    def render_lit(self, rng: np.random.Generator, part: str = "Train") -> tuple[np.ndarray, np.ndarray]:
+        """Return a scene as `render` does, and its light (31,), relative.
+
+        `part`, Train or Valid: which blocks of the library its reflectances are drawn from.
+        """
         label, shade = self.leaves(rng)
         n = label.max() + 1
-        library = reflectances()
         # each shape: a pattern of two measured reflectances, darker or lighter as a whole
-        first, second = library[rng.integers(len(library), size=(2, n))]
+        if self.library is None:
+            known = reflectances()
+            first, second = known[rng.integers(len(known), size=(2, n))]
+        else:
+            first, second = (self.library.draw(rng, n, part) for _ in range(2))
         albedo = np.exp(rng.uniform(np.log(0.3), 0, n))
         patterns = np.stack([fractal_noise(rng, self.size, exponent) for exponent in (1, 1.5, 2, 2.5, 3, 3)])
         rows, columns = np.indices(self.size)
@@ -121,4 +223,4 @@ class SceneModel:
         if self.blur:
             cube = gaussian_filter(cube, (self.blur, self.blur, 0))
         cube += self.flare * cube.mean((0, 1))
-        return np.float32(cube / cube.max())
+        return (cube / cube.max()).astype(np.float32), lamp

@@ -5,14 +5,22 @@ import io
 import lzma
 import math
 import os
+import re
+import secrets
+import shlex
+import socket
+import stat
 import struct
+import sys
 import tokenize
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import h5py.h5d
@@ -20,6 +28,11 @@ import h5py.h5g
 import h5py.h5l
 import h5py.h5o
 import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked there
+    fcntl = None
 
 BROKEN = (
     OSError,
@@ -172,23 +185,27 @@ def write_atomically(path: str | Path, write: Callable[[Any], None]) -> None:
     """Write a file so that `path` is always a complete file, the old one or the new one.
 
     `write` gets a binary file with a temporary name in the same folder; it is then flushed to the disk and renamed.
-    On any failure (a full disk, Ctrl-C) the temporary file is removed. Raises OSError, with `path` as the name.
+    On any failure (a full disk, Ctrl-C) the temporary file is removed; the next write in the folder removes those of
+    killed processes. A link is replaced, not followed. Raises OSError, with `path` as the name.
     """
     path = Path(path)
-    # always the same name, so that the next run replaces what a killed process left
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        _remove_stale(path.parent.absolute())
+        temporary, file = _create_temporary(path.parent)
+        try:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
+        except BaseException:
+            for clean_up in (temporary.unlink, file.close):
+                with suppress(OSError):  # the first error is the one to report
+                    clean_up()
+            raise
+        file.close()
     except OSError as error:
         # the error names the file that the user knows, not the temporary one
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        with suppress(OSError):  # the first error is the one to report
-            temporary.unlink(missing_ok=True)
 
 
 def write_hdf5(
@@ -228,7 +245,7 @@ def list_files(folder: str | Path, suffixes: tuple[str, ...], what: str) -> dict
     """Return the files of a folder that have one of the suffixes (lower case), by name without suffix, sorted.
 
     Raises DataError if the folder is missing or contains none, if two files differ only in their suffix, or if one is
-    a link to a missing file.
+    a link to a missing file or has a name that `check_name` refuses.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -238,6 +255,7 @@ def list_files(folder: str | Path, suffixes: tuple[str, ...], what: str) -> dict
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
+        check_name(path)
         if path.is_symlink() and not path.exists():
             raise DataError(f"{path}: is a link to a missing file; repair or remove it")
         if not path.is_file():
@@ -248,3 +266,156 @@ def list_files(folder: str | Path, suffixes: tuple[str, ...], what: str) -> dict
     if not found:
         raise DataError(f"{folder}: no {what} in this folder ({' '.join(suffixes)})")
     return found
+
+
+# ---- temporary files, locks
+
+_TEMPORARY = re.compile(r"\.drcr-[0-9a-f]{16}\.tmp")
+LOCK = ".drcr.lock"
+_LOCK_MARK = b"DRCR Net, in use by "
+
+
+def _create_temporary(folder: Path) -> tuple[Path, BinaryIO]:
+    """Return the path of a new, locked file, and the file, open for writing."""
+    while True:
+        path = folder / f".drcr-{secrets.token_hex(8)}.tmp"
+        file = open(path, "xb")  # noqa: SIM115, the caller closes it; x: never a file or link that is there already
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_nlink:
+            return path, file
+        file.close()  # another process removed it before it was locked
+
+
+@cache  # once per process and folder: listing a large folder for each file would take too long
+def _remove_stale(folder: Path) -> None:
+    """Remove the temporary files that killed processes left: those that no process has locked."""
+    with suppress(OSError):
+        for path in [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]:
+            with suppress(OSError):
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    if fcntl is not None and stat.S_ISREG(os.fstat(descriptor).st_mode):
+                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        path.unlink()
+                finally:
+                    os.close(descriptor)
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Reserve an output folder for this process within a `with` block.
+
+    A missing folder is made, and removed again if nothing is written to it. Raises DataError, with the other command,
+    if another process has reserved the folder.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        try:
+            descriptor = _lock(folder)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (folder / LOCK).unlink()
+            os.close(descriptor)
+    finally:
+        with suppress(OSError):  # ends at the first that is not empty
+            for parent in made:
+                parent.rmdir()
+
+
+def _lock(folder: Path) -> int:
+    """Create and lock a folder's lock file, or take over that of a killed process; return its descriptor."""
+    path, locked = folder / LOCK, False
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        try:
+            holder = os.read(descriptor, 4096) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b"not a file"
+            if holder and not holder.startswith(_LOCK_MARK):
+                raise DataError(f"{path}: exists and is not a lock; move it, or choose another folder")
+            if not _try_lock(descriptor):
+                who = holder.removeprefix(_LOCK_MARK).decode(errors="replace") or "another process"
+                raise DataError(f"{folder}: in use by {who}; wait until it has ended, or choose another folder")
+            if os.fstat(descriptor).st_nlink:
+                command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:1000]
+                text = f"process {os.getpid()} on {socket.gethostname()}: {command}"
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, _LOCK_MARK + text.encode(errors="backslashreplace"), 0)
+                locked = True
+                return descriptor
+            # the process that held it removed it, after it was opened here: once more
+        finally:
+            if not locked:
+                os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock a file for this process; return False if another process has locked it."""
+    if fcntl is None:
+        return True
+    try:
+        # unlike that of flock, this lock is not inherited by forked worker processes, which may outlive this one
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+# ---- names and errors
+
+_INVISIBLE = (
+    "Cc",
+    "Cs",
+    "Zl",
+    "Zp",
+)  # categories of Unicode: control characters, bytes that are not UTF-8, new lines
+_DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return a text with control characters, except those in `keep`, and bytes that are not UTF-8 as escapes.
+
+    A terminal obeys control characters: a file's name could clear the screen, or show another name.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if (unicodedata.category(char) in _INVISIBLE or char in _DIRECTIONS) and char not in keep
+        else char
+        for char in text
+    )
+
+
+def check_name(path: Path) -> None:
+    """Raise DataError if a file's name is not UTF-8, or has control characters: tables and pages cannot take it."""
+    if printable(path.name) != path.name:
+        raise DataError(f"{printable(str(path))}: its name is not UTF-8, or has control characters; rename it")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception, of Python or a library, says that memory ran out."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    text = str(error).lower()
+    return any(words in text for words in _OUT_OF_MEMORY)
+
+
+_OUT_OF_MEMORY = (
+    "not enough memory",
+    "out of memory",
+    "allocate memory",
+    "memory allocation failed",
+    "insufficient memory",
+    "bad_alloc",
+    "can't start new thread",
+    "could not create a primitive",  # all that oneDNN says
+    "could not execute a primitive",
+)

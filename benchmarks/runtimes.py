@@ -1,0 +1,85 @@
+"""Other ways to run the network, for comparison: ONNX Runtime, OpenVINO; and another network, MST++. All optional."""
+
+import importlib.util
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from measuring import Run, Way
+
+from drcr.compute.export import export_onnx
+from drcr.model import DRCR
+from drcr.utils.files import DataError
+from drcr.utils.parallel import available_cores
+
+NEEDED = {
+    "ONNX Runtime": ("onnxruntime", "onnx", "onnxscript"),
+    "OpenVINO": ("openvino", "onnx", "onnxscript"),
+}
+
+
+def onnx_runtime(file: Path, image: np.ndarray) -> Run:
+    """Return ONNX Runtime on the network of an ONNX file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = available_cores()
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    rgb = as_input(image)
+    return lambda: as_cube(session.run(["cube"], {"rgb": rgb})[0])
+
+
+def openvino(file: Path, image: np.ndarray) -> Run:
+    """Return OpenVINO on the network of an ONNX file, compiled for the size of the image."""
+    from openvino import Core
+
+    rgb = as_input(image)
+    core = Core()
+    network = core.read_model(file)
+    network.reshape(rgb.shape)
+    options = {"INFERENCE_NUM_THREADS": available_cores(), "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(network, "CPU", options)
+    return lambda: as_cube(compiled(rgb)[0])
+
+
+def as_input(image: np.ndarray) -> np.ndarray:
+    """Return an image (H, W, 3) as (1, 3, H, W)."""
+    return np.ascontiguousarray(image.transpose(2, 0, 1)[None])
+
+
+def as_cube(output: np.ndarray) -> np.ndarray:
+    """Return an output (1, bands, H, W) as (H, W, bands)."""
+    return output[0].transpose(1, 2, 0)
+
+
+def runtimes(model: DRCR, image: np.ndarray, file: Path, operations: float) -> list[Way]:
+    """Return the installed runtimes as ways, and print which are skipped; the network is written to `file`."""
+    ways = []
+    for name, setup in (("ONNX Runtime", onnx_runtime), ("OpenVINO", openvino)):
+        missing = [package for package in NEEDED[name] if importlib.util.find_spec(package) is None]
+        if missing:
+            print(f"skipped {name}: pip install {' '.join(missing)}", flush=True)
+            continue
+        if not file.exists():
+            export_onnx(model, file)
+        ways.append(Way(f"{name}, fp32", partial(setup, file, image), operations=operations))
+    return ways
+
+
+def mst(source: Path, image: np.ndarray) -> Run:
+    """Return MST++ (Cai et al., CVPRW 2022) with random weights, by its authors' file MST_Plus_Plus.py."""
+    spec = importlib.util.spec_from_file_location("mst", source)
+    if spec is None or spec.loader is None:
+        raise DataError(f"{source}: is not a Python file; --mst takes the authors' MST_Plus_Plus.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    torch.manual_seed(0)
+    model = module.MST_Plus_Plus().eval()
+    rgb = torch.from_numpy(as_input(image))
+
+    @torch.inference_mode()
+    def run() -> None:
+        model(rgb)  # another network: its cube is not compared
+
+    return run

@@ -1,0 +1,29 @@
+"""Entry point of torch.hub: `torch.hub.load("path/of/this/folder", "drcr_net", source="local")`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from drcr.model import DRCR
+
+dependencies = ["torch", "numpy", "scipy", "h5py"]
+
+
+def drcr_net(checkpoint: str | Path | None = None, device: str = "cpu") -> "DRCR":
+    """Return DRCR Net with the weights of a checkpoint, ours or the authors', in evaluation mode.
+
+    Parameters
+    ----------
+    checkpoint
+        A .pth file; default: the small network of test/model (32 channels, 3 blocks), not the paper's.
+    device
+        Where to put it.
+
+    Returns
+    -------
+    The network: linear RGB (N, 3, H, W) divided by its largest value -> radiance (N, bands, H, W). Its `wavelengths`
+    are those of the bands, in nm.
+    """
+    from drcr.checkpoint import load_model
+
+    return load_model(checkpoint or Path(__file__).with_name("test") / "model/model.pth", device)

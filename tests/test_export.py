@@ -1,0 +1,89 @@
+"""drcr/compute/export.py and hubconf.py."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from helpers import DATA, ROOT
+
+from drcr.checkpoint import load_model
+from drcr.compute.export import export_onnx
+from drcr.model import DRCR
+from drcr.utils.files import DataError
+
+SIZES = [(40, 48), (37, 33), (4, 5)]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Return a network with weights off their start values, and its ONNX file."""
+    for name in ("onnx", "onnxscript"):
+        pytest.importorskip(name, reason=f"needs {name}: pip install onnx onnxscript")
+    torch.manual_seed(0)
+    model = DRCR(channels=16, n_blocks=1).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    model.wavelengths = list(np.arange(400.0, 701.0, 10.0))
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export_onnx(model, path)
+    return model, path
+
+
+def compare(model, run):
+    """Assert that `run` gives the network's cubes on three sizes, within 1e-5 of the largest value."""
+    for height, width in SIZES:
+        rgb = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height))
+        with torch.inference_mode():
+            expected = model(rgb).numpy()
+        cube = run(rgb.numpy())
+        assert cube.shape == expected.shape
+        assert np.abs(cube - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_onnx_runtime_gives_the_same_cubes(exported):
+    runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
+    model, path = exported
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    compare(model, lambda rgb: session.run(["cube"], {"rgb": rgb})[0])
+
+
+def test_openvino_gives_the_same_cubes(exported):
+    openvino = pytest.importorskip("openvino", reason="needs openvino: pip install openvino")
+    model, path = exported
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compare(model, lambda rgb: compiled(rgb)[0])
+
+
+def test_the_metadata_say_what_goes_in_and_comes_out(exported):
+    import onnx
+
+    model, path = exported
+    proto = onnx.load(path)
+    onnx.checker.check_model(proto)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    assert [float(nm) for nm in metadata["wavelengths"].split(",")] == model.wavelengths
+    assert metadata["input_encoding"] == "linear"
+    shapes = [
+        [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in proto.graph.input
+    ]
+    assert shapes == [[1, 3, "height", "width"]]
+
+
+def test_export_without_onnx_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxscript" else object())
+    with pytest.raises(DataError, match="pip install"):
+        export_onnx(DRCR(channels=8, n_blocks=0), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("checkpoint", [None, DATA / "model_c16_b2.pth"])
+def test_torch_hub_gives_network_and_weights(checkpoint):
+    model = torch.hub.load(str(ROOT), "drcr_net", source="local", checkpoint=checkpoint)
+    expected = load_model(checkpoint or ROOT / "test/model/model.pth")
+    assert isinstance(model, DRCR)
+    assert not model.training
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
