@@ -148,7 +148,7 @@ def import_cube(
         filled = check_range(wavelengths, path)
         values, wavelengths = resample(values, wavelengths, WAVELENGTHS), WAVELENGTHS
     wanted, notes = args.scale or (facts.scale if facts else 1.0), cube.notes
-    values, divisor = to_radiance(np.float32(values), path, wanted)
+    values, divisor = to_radiance(values.astype(np.float32, copy=False), path, wanted)
     if divisor == 1 and wanted not in (1, "max"):
         notes += (f"values are from 0 to 1 already, and not divided by {wanted:g}",)
     values = shrink(np.rot90(values, facts.turns if facts else 0), args.size)
@@ -297,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sources, skipped = find_cubes(args.source)
     calib_path = args.source / "calib.txt"
     calib = read_numbers(calib_path) if args.dataset == "harvard" and calib_path.is_file() else None
-    parts = read_split(args.split) if args.split else dict.fromkeys(sources, args.part)
+    parts = read_split(args.split) if args.split else dict.fromkeys(sources, str(args.part))
     scenes = folder.choose(sources, parts, args.keep, args.split)
     for line in skipped:
         print(line)

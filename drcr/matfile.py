@@ -136,10 +136,11 @@ def _read_hdf5(file: h5py.File, path: Path, names: tuple[str, ...], only_one: bo
             f"{path}: {dataset.name} must be numbers with three dimensions; it is {dataset.dtype}, {dataset.shape}"
         )
     values = read_dataset(dataset)
-    lists = [
+    lists: list[tuple[str, np.ndarray, str | None]] = [
         (f"attribute {name}", np.asarray(attributes[name]), None) for name in WAVELENGTH_NAMES if name in attributes
     ]
-    for group in (dataset.parent, file) if dataset.parent != file else (file,):
+    groups = [group for group in (dataset.parent, file) if isinstance(group, h5py.Group)]
+    for group in groups[: 1 if dataset.parent == file else 2]:
         for name in WAVELENGTH_NAMES:
             if isinstance(item := group.get(name), h5py.Dataset) and item != dataset and item.size:
                 unit = _text(item.attrs.get("units", item.attrs.get("unit")))
@@ -177,7 +178,7 @@ def _numbers(path: Path, attributes: h5py.AttributeManager, name: str) -> list[f
 
 def _labelled_axis(dataset: h5py.Dataset) -> int | None:
     """Return the axis of the bands that the labels of the dimensions state, None if they do not."""
-    labels = [dim.label.lower() or next(iter(dim.keys()), "") for dim in dataset.dims]
+    labels = [(dim.label or next(iter(dim.keys()), "") or "").lower() for dim in dataset.dims]
     axes = [
         i for i, label in enumerate(labels) if label.strip("s") in ("band", "wavelength", "channel", "lambda", "wl")
     ]
@@ -271,13 +272,15 @@ def write_cube(
         wavelengths = np.asarray(wavelengths, np.float64)
         if wavelengths.shape != cube.shape[2:]:
             raise ValueError(f"{cube.shape[2]} bands, but {wavelengths.size} wavelengths")
-        variables = {"bands": wavelengths, **variables}
+    arrays = ({} if wavelengths is None else {"bands": wavelengths}) | variables
 
     def fill(file: h5py.File) -> None:
         if origin is not None:
             file.attrs["origin"] = np.bytes_(origin.encode())
-        _set_matlab_class(file["cube"], "single")
-        for name, value in variables.items():
+        cube_dataset = file["cube"]
+        assert isinstance(cube_dataset, h5py.Dataset)
+        _set_matlab_class(cube_dataset, "single")
+        for name, value in arrays.items():
             _set_matlab_class(file.create_dataset(name, data=np.atleast_2d(np.float64(value)).T), "double")
 
     header = f"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: {time.ctime()} HDF5 schema 1.00 ."

@@ -57,7 +57,7 @@ def cave(tmp_path):
 def test_cave_arrives_as_its_png_values(script, cave, tmp_path):
     folder, scenes = cave
     printed = script(CAVE, "--source", folder, "--out", tmp_path / "d").stdout
-    assert "Train: 1 scenes: balloons" in printed
+    assert "Train: 1 scene: balloons" in printed
     assert "Valid: 2 scenes: feathers, watercolors" in printed
     for name, part in (("balloons", "Train"), ("feathers", "Valid"), ("watercolors", "Valid")):
         path = tmp_path / f"d/{part}_spectral/{name}.mat"
@@ -111,7 +111,7 @@ CAVE_FAULTS = {
     "band missing": (lambda f: (f / "feathers_ms/feathers_ms_07.png").unlink() or f, "feathers has no band 07"),
     "truncated band": (
         lambda f: (f / "feathers_ms/feathers_ms_07.png").write_bytes(b"\x89PNG\r\n") and f,
-        "feathers_ms_07.png: does not decode",
+        "feathers_ms_07.png: cannot be decoded",
     ),
     "band of another size": (
         lambda f: cv2.imwrite(str(f / "feathers_ms/feathers_ms_07.png"), np.zeros((3, 3), np.uint16)) and f,

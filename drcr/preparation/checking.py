@@ -69,7 +69,7 @@ class CheckedScene:
     @property
     def name(self) -> str:
         """Part and name, as Train/ARAD_1K_0001."""
-        return f"{self.part}/{(self.cube_path or self.rgb_path).stem}"
+        return f"{self.part}/{next(path.stem for path in (self.cube_path, self.rgb_path) if path is not None)}"
 
     def is_skipped(self, floor: float | None) -> bool:
         """Return whether the preparation skips this scene."""
@@ -117,7 +117,7 @@ def find_scenes(data_path: Path, part: str, errors: list[Fault], rgb_suffix: str
 def digest(array: np.ndarray) -> bytes:
     """Return a hash of an array's shape and values."""
     hashed = hashlib.blake2b(str(array.shape).encode(), digest_size=16)
-    hashed.update(np.ascontiguousarray(array))
+    hashed.update(np.ascontiguousarray(array).data)
     return hashed.digest()
 
 
@@ -171,7 +171,7 @@ def compare(scene: CheckedScene, cube_luminance: np.ndarray, rgb_luminance: np.n
     if as_it_is >= TURNED:
         return
     turned = {name: correlation(cube_detail, image) for name, image in orientations(rgb_detail).items()}
-    way = max(turned, key=turned.get)
+    way = max(turned, key=lambda way: turned[way])
     if turned[way] > max(TURNED, as_it_is + TURNED_GAIN):
         text = (
             f"{scene.rgb_path}: matches its cube only {way}: correlation {turned[way]:.2f}, as it is {as_it_is:.2f}"
@@ -204,20 +204,21 @@ def check_one_cube(scene: CheckedScene, path: Path, floor: float | None) -> np.n
 def check_scene(scene: CheckedScene, floor: float | None) -> CheckedScene:
     """Read a scene's files and return it with what was found. Runs in a separate process."""
     cube_luminance = rgb = None
-    try:
-        if scene.cube_path is not None:
-            cube_luminance = check_one_cube(scene, scene.cube_path, floor)
-    except (DataError, OSError, MemoryError) as error:
-        add_failure(scene, scene.cube_path, error)
-    try:
-        if scene.rgb_path is not None:
-            rgb = read_rgb(scene.rgb_path)
-            scene.rgb_digest = digest(rgb)
-    except (DataError, OSError, MemoryError) as error:
-        add_failure(scene, scene.rgb_path, error)
-    if rgb is not None and scene.size is not None:
+    cube_path, rgb_path = scene.cube_path, scene.rgb_path
+    if cube_path is not None:
         try:
-            check_same_size(rgb.shape, scene.rgb_path, scene.size, scene.cube_path)
+            cube_luminance = check_one_cube(scene, cube_path, floor)
+        except (DataError, OSError, MemoryError) as error:
+            add_failure(scene, cube_path, error)
+    if rgb_path is not None:
+        try:
+            rgb = read_rgb(rgb_path)
+            scene.rgb_digest = digest(rgb)
+        except (DataError, OSError, MemoryError) as error:
+            add_failure(scene, rgb_path, error)
+    if rgb is not None and rgb_path is not None and scene.size is not None:
+        try:
+            check_same_size(rgb.shape, rgb_path, scene.size, cube_path)
         except DataError as error:
             scene.errors.append(Fault("size of image and cube", str(error)))
         else:
@@ -279,18 +280,22 @@ def check_scenes(scenes: list[CheckedScene], floor: float | None, n_workers: int
 
 def check_together(scenes: list[CheckedScene], floor: float | None, patch_size: int) -> None:
     """Add the errors that depend on the options or on the other scenes, as the preparation would raise them."""
-    kept = [scene for scene in scenes if scene.wavelengths is not None and not scene.is_skipped(floor)]
-    bands = Counter(scene.wavelengths for scene in kept)
+    kept = [
+        (scene, scene.wavelengths, scene.size)
+        for scene in scenes
+        if scene.wavelengths is not None and scene.size is not None and not scene.is_skipped(floor)
+    ]
+    bands = Counter(wavelengths for _, wavelengths, _ in kept)
     votes = {one: sum(count for other, count in bands.items() if same_bands(one, other)) for one in bands}
-    usual = max(votes, key=votes.get, default=())
-    for scene in kept:
-        if not same_bands(scene.wavelengths, usual):
-            has, most = (describe_bands(np.array(wavelengths)) for wavelengths in (scene.wavelengths, usual))
+    usual = max(votes, key=lambda one: votes[one], default=())
+    for scene, own, size in kept:
+        if not same_bands(own, usual):
+            has, most = (describe_bands(np.array(wavelengths)) for wavelengths in (own, usual))
             text = f"{scene.cube_path}: {has}, but {votes[usual]} of {len(kept)} scenes have {most}"
             scene.errors.append(Fault("other bands", f"{text}; all need the same wavelengths; remove it"))
         path, needed = scene.rgb_path or scene.cube_path, (6, 4) if scene.part == "Valid" else (patch_size,) * 2
-        if scene.size[0] < needed[0] or scene.size[1] < needed[1]:
-            text = f"{path}: {times(scene.size)} pixels; {PARTS[scene.part]} needs at least {times(needed)}"
+        if size[0] < needed[0] or size[1] < needed[1]:
+            text = f"{path}: {times(size)} pixels; {PARTS[scene.part]} needs at least {times(needed)}"
             what = "choose a smaller --patch_size" if scene.part == "Train" else "remove it"
             scene.errors.append(Fault(f"too small for {PARTS[scene.part]}", f"{text}; {what}"))
 

@@ -133,6 +133,7 @@ def _check_tiff(file: tifffile.TiffFile, path: Path) -> None:
     if len({(page.shape, page.dtype) for page in pages}) > 1:
         raise DataError(f"{path}: its pages differ in size or type; one page per band is needed, all alike")
     for page in pages:
+        assert isinstance(page, tifffile.TiffPage)  # a whole page, not a frame that repeats another one's tags
         photometric = tifffile.PHOTOMETRIC(page.photometric)
         if photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):
             raise DataError(f"{path}: its values are {photometric.name}, not intensities; save it as MINISBLACK")
@@ -226,8 +227,9 @@ def wavelengths_in_names(stems: list[str]) -> np.ndarray | None:
         changing = [column for column in table.T if len(set(column)) > 1]
         if len(changing) != 1:
             return None
-        numbers = changing[0]
-        if numbers.min() < 300 or numbers.max() > 2600 or (np.diff(np.sort(numbers)) <= 1).any():
+        numbers = np.array(changing[0], float)
+        steps = np.sort(numbers)[1:] - np.sort(numbers)[:-1]
+        if numbers.min() < 300 or numbers.max() > 2600 or steps.min() <= 1:
             return None
     return numbers if len(set(numbers)) == len(numbers) else None
 

@@ -118,7 +118,8 @@ def _load_scene(job: _Job) -> tuple[np.ndarray, np.ndarray, _SceneInfo] | str:
         values, raised = raise_to_floor(values, job.floor)
     elif (lowest := values.min()) <= 0:
         return f"skipped {job.name}: {np.count_nonzero(values <= 0)} values <= 0, the lowest {lowest:g}"
-    return values, rgb, _SceneInfo(*rgb.shape[:2], wavelengths, raised, (*cube.notes, *([note] if note else [])))
+    height, width = rgb.shape[:2]
+    return values, rgb, _SceneInfo(height, width, wavelengths, raised, (*cube.notes, *([note] if note else [])))
 
 
 def _prepare_scene(job: _Job, like: tuple[str, np.ndarray] | None = None) -> _SceneInfo | str:
@@ -227,8 +228,9 @@ def prepare(
         raise DataError(
             f"{spectral_dir}: every scene has values <= 0, so none is left; keep them with --non_positive floor VALUE"
         )
-    for folder, i in ((spectral_dir, 1), (rgb_dir, 2)):
-        if (others := describe_other_files(Path(folder), [pair[i] for pair in pairs])) is not None:
+    _, cubes, images = zip(*pairs, strict=True)
+    for folder, used in ((spectral_dir, cubes), (rgb_dir, images)):
+        if (others := describe_other_files(Path(folder), used)) is not None:
             print(others)
     result = _summarise(infos, skipped, patch_size, stride, floor)
     index = {"patch_size": patch_size, "stride": stride, **asdict(result), "wavelengths": result.wavelengths.tolist()}

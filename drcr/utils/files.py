@@ -23,6 +23,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import h5py
+import h5py.h5d
+import h5py.h5g
+import h5py.h5l
+import h5py.h5o
 import numpy as np
 
 try:
@@ -214,13 +218,15 @@ def write_hdf5(
     """
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", userblock_size=512 if header else 0) as file:
-        for name, array in arrays.items():
-            file.create_dataset(name, array.shape, array.dtype, fill_time="never")
+        datasets = {
+            name: file.create_dataset(name, array.shape, array.dtype, fill_time="never")
+            for name, array in arrays.items()
+        }
         fill(file)
         # one value allocates the array; the largest comes last, so that the part in memory ends where it begins
         for name in sorted(arrays, key=lambda name: arrays[name].nbytes):
-            file[name][(0,) * arrays[name].ndim] = 0
-        offsets = {name: file[name].id.get_offset() for name in arrays}
+            datasets[name][(0,) * arrays[name].ndim] = 0
+        offsets = {name: dataset.id.get_offset() for name, dataset in datasets.items()}
     if header:
         buffer.seek(0)
         buffer.write(header)
