@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--patch_size", type=cli.at_least(4), default=128, help="side of a patch in pixels")
     parser.add_argument("--stride", type=cli.at_least(1), default=64, help="pixels from one patch to the next")
     parser.add_argument("--train_data_path", type=Path, default="./dataset/Train", help="folder to write")
+    cli.add_rgb_suffix(parser)
     cli.add_non_positive(parser)
     cli.add_num_workers(
         parser, "processes that prepare scenes in parallel; 0: one scene after the other, in this process"
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.stride,
         floor=args.floor,
         n_workers=args.num_workers,
+        rgb_suffix=args.rgb_suffix,
     )
     report(result, args.train_data_path)
     print(f"{result.n_patches} patches of {args.patch_size} x {args.patch_size} pixels, stride {args.stride}")

@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--data_path", type=Path, default="../Dataset", help="folder with Valid_spectral and Valid_RGB"
     )
     parser.add_argument("--valid_data_path", type=Path, default="./dataset/Valid", help="folder to write")
+    cli.add_rgb_suffix(parser)
     cli.add_non_positive(parser)
     cli.add_num_workers(
         parser, "processes that prepare scenes in parallel; 0: one scene after the other, in this process"
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.valid_data_path,
         floor=args.floor,
         n_workers=args.num_workers,
+        rgb_suffix=args.rgb_suffix,
     )
     report(result, args.valid_data_path)
 

@@ -14,7 +14,15 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from drcr.cube import check_cube, check_same_size, describe_bands, describe_floor, raise_to_floor, same_bands
+from drcr.cube import (
+    check_cube,
+    check_same_size,
+    check_scale,
+    describe_bands,
+    describe_floor,
+    raise_to_floor,
+    same_bands,
+)
 from drcr.data import (
     INDEX,
     PreparedScene,
@@ -26,20 +34,20 @@ from drcr.data import (
 )
 from drcr.images import IMAGE_SUFFIXES, read_image
 from drcr.matfile import load_cube
-from drcr.utils.files import DataError, list_files, write_atomically, write_hdf5
+from drcr.utils.files import DataError, describe_other_files, list_files, strip_suffix, write_atomically, write_hdf5
 from drcr.utils.parallel import in_order
 
 SCENES_PER_PROCESS = 50
 """Fewer are not worth a process: starting it takes as long as 10 to 30 scenes of 482 x 512 pixels."""
 
 
-def pair_by_name(spectral_dir: Path, rgb_dir: Path) -> list[tuple[str, Path, Path]]:
-    """Return (name, cube file, image file) of each scene, sorted by name.
+def pair_by_name(spectral_dir: Path, rgb_dir: Path, rgb_suffix: str = "") -> list[tuple[str, Path, Path]]:
+    """Return (name, cube file, image file) of each scene, sorted by name; the image of NAME.mat is NAME`rgb_suffix`.
 
     Raises DataError, with the names, if files have no partner.
     """
     cubes = list_files(spectral_dir, (".mat",), "spectral cubes")
-    images = list_files(rgb_dir, IMAGE_SUFFIXES, "RGB images")
+    images = strip_suffix(list_files(rgb_dir, IMAGE_SUFFIXES, "RGB images"), rgb_suffix, rgb_dir)
     for files, others, folder, partner in (
         (cubes, images, rgb_dir, "RGB image"),
         (images, cubes, spectral_dir, "cube"),
@@ -70,6 +78,7 @@ class _SceneInfo:
     width: int
     wavelengths: np.ndarray
     raised: int
+    notes: tuple[str, ...] = ()
 
 
 def _read_info(path: Path, source: np.bytes_) -> _SceneInfo | None:
@@ -101,6 +110,7 @@ def _load_scene(job: _Job) -> tuple[np.ndarray, np.ndarray, _SceneInfo] | str:
     cube = load_cube(job.cube_path)
     values, raised = cube.values, 0
     check_cube(values, job.cube_path)
+    note = check_scale(values, job.cube_path)
     wavelengths = cube.require_wavelengths()
     rgb = read_image(job.rgb_path).stored
     check_same_size(rgb.shape, job.rgb_path, values.shape, job.cube_path)
@@ -108,7 +118,8 @@ def _load_scene(job: _Job) -> tuple[np.ndarray, np.ndarray, _SceneInfo] | str:
         values, raised = raise_to_floor(values, job.floor)
     elif (lowest := values.min()) <= 0:
         return f"skipped {job.name}: {np.count_nonzero(values <= 0)} values <= 0, the lowest {lowest:g}"
-    return values, rgb, _SceneInfo(*rgb.shape[:2], wavelengths, raised)
+    height, width = rgb.shape[:2]
+    return values, rgb, _SceneInfo(height, width, wavelengths, raised, (*cube.notes, *([note] if note else [])))
 
 
 def _prepare_scene(job: _Job, like: tuple[str, np.ndarray] | None = None) -> _SceneInfo | str:
@@ -172,6 +183,7 @@ def prepare(
     stride: int | None = None,
     floor: float | None = None,
     n_workers: int = 0,
+    rgb_suffix: str = "",
 ) -> Prepared:
     """Prepare all scenes of two folders, paired by name. Scenes that an earlier run has finished are kept.
 
@@ -188,6 +200,8 @@ def prepare(
         the released code.
     n_workers : int
         Processes, each of which holds at most two scenes; 0: this one.
+    rgb_suffix : str
+        What the names of images have more than those of cubes, such as `_clean`. Other images are ignored.
 
     Returns
     -------
@@ -200,7 +214,7 @@ def prepare(
         A file cannot be used, or the scenes have different bands.
     """
     out = Path(out)
-    pairs = pair_by_name(Path(spectral_dir), Path(rgb_dir))
+    pairs = pair_by_name(Path(spectral_dir), Path(rgb_dir), rgb_suffix)
     check_targets(out, [name for name, *_ in pairs])
     out.mkdir(parents=True, exist_ok=True)
     before = read_index(out)
@@ -214,6 +228,10 @@ def prepare(
         raise DataError(
             f"{spectral_dir}: every scene has values <= 0, so none is left; keep them with --non_positive floor VALUE"
         )
+    _, cubes, images = zip(*pairs, strict=True)
+    for folder, used in ((spectral_dir, cubes), (rgb_dir, images)):
+        if (others := describe_other_files(Path(folder), used)) is not None:
+            print(others)
     result = _summarise(infos, skipped, patch_size, stride, floor)
     index = {"patch_size": patch_size, "stride": stride, **asdict(result), "wavelengths": result.wavelengths.tolist()}
     write_atomically(out / INDEX, lambda file: file.write(json.dumps(index, indent=1).encode()))
@@ -234,6 +252,8 @@ def _prepare_all(jobs: list[_Job], n_workers: int) -> tuple[dict[str, _SceneInfo
                 skipped.append(job.name)
             else:
                 infos[job.name] = info
+                for note in info.notes:
+                    progress.write(f"{job.name}: {note}")
 
         jobs = list(jobs)
         # one by one until the bands that all must share are known, the others in parallel

@@ -35,7 +35,7 @@ class ManualFormatter(argparse.RawDescriptionHelpFormatter):
         if default is None or default is False or default is argparse.SUPPRESS:
             return action.help
         words = default if isinstance(default, tuple) else [default]
-        return f"{action.help} (default: {' '.join(map(str, words)).replace('%', '%%')})"
+        return f"{action.help} (default: {' '.join(words).replace('%', '%%')})"
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -78,7 +78,8 @@ class _NonPositive(argparse.Action):
         values: object,
         option_string: str | None = None,
     ) -> None:
-        match values:
+        words = [str(word) for word in (values if isinstance(values, list) else [values])]
+        match words:
             case ["skip"]:
                 setattr(namespace, self.dest, None)
             case ["floor", text]:
@@ -90,7 +91,7 @@ class _NonPositive(argparse.Action):
                     parser.error(f"argument {option_string}: floor must be a number from 1e-6 to below 1, not {text}")
                 setattr(namespace, self.dest, floor)
             case _:
-                parser.error(f"argument {option_string}: must be skip or floor VALUE, not {' '.join(values)}")
+                parser.error(f"argument {option_string}: must be skip or floor VALUE, not {' '.join(words)}")
 
 
 def add_non_positive(
@@ -106,6 +107,16 @@ def add_non_positive(
         action=_NonPositive,
         metavar="skip | floor VALUE",
         help=f"skip (the default): {skip}. floor VALUE: {floor}; VALUE from 1e-6 to below 1",
+    )
+
+
+def add_rgb_suffix(parser: argparse.ArgumentParser) -> None:
+    """Add the option --rgb_suffix, which pairs NAME.mat with the image NAME`suffix`."""
+    parser.add_argument(
+        "--rgb_suffix",
+        default="",
+        metavar="TEXT",
+        help="the image of NAME.mat is NAMETEXT.png or .jpg, such as _clean in NTIRE 2020; other images are ignored",
     )
 
 

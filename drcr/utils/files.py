@@ -3,6 +3,7 @@
 import errno
 import io
 import lzma
+import math
 import os
 import re
 import secrets
@@ -15,13 +16,17 @@ import tokenize
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import h5py
+import h5py.h5d
+import h5py.h5g
+import h5py.h5l
+import h5py.h5o
 import numpy as np
 
 try:
@@ -38,6 +43,7 @@ BROKEN = (
     ArithmeticError,
     AssertionError,
     RuntimeError,
+    MemoryError,
     EOFError,
     zlib.error,
     lzma.LZMAError,
@@ -50,6 +56,114 @@ BROKEN = (
 
 class DataError(ValueError):
     """A problem with the user's input. The message names the file and says what to do."""
+
+
+class BrokenFile(DataError):
+    """A truncated or corrupted file: another copy would help."""
+
+
+def unreadable(path: Path, error: Exception, what: str) -> DataError:
+    """Return the error to raise for a file that a library could not read. It should be `what`, with an article.
+
+    Says what is wrong where the library knows: not every failure means that the file is broken.
+    """
+    text = str(error).lower()
+    if isinstance(error, MemoryError):
+        return DataError(f"{path}: does not fit into memory")
+    if "unable to lock file" in text or isinstance(error, BlockingIOError):
+        return DataError(f"{path}: is in use by another program; close it there")
+    compression = ("filter", "plugin", "imagecodecs", "compression")
+    if isinstance(error, NotImplementedError) or any(word in text for word in compression):
+        return DataError(
+            f"{path}: uses a compression that cannot be read here; save it without, or with deflate (gzip)"
+        )
+    if "encrypted" in text:
+        return DataError(f"{path}: is encrypted; save it without a password")
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        return DataError(f"{path}: {os.strerror(error.errno)}")
+    return BrokenFile(f"{path}: truncated, corrupted or not {what}; copy or download it again")
+
+
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading. Raises DataError if it would read other files: they need not be the user's."""
+    with h5py.File(path, "r") as file:
+        for _ in walk_hdf5(file, path):
+            pass
+        yield file
+
+
+def walk_hdf5(file: h5py.File, path: Path) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Yield the name and data set of each in an HDF5 file. Raises DataError at what is stored in another file."""
+    groups, seen = [(b"", file.id)], set()
+    while groups:
+        prefix, group = groups.pop()
+        for name in group:
+            full_name = (prefix + name).decode(errors="replace")
+            link = group.links.get_info(name).type
+            if link not in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
+                raise DataError(f"{path}: {full_name} is a link into another file, which is not followed; copy it in")
+            if link == h5py.h5l.TYPE_SOFT:  # what it leads to in this file is visited under its own name
+                continue
+            found = h5py.h5o.open(group, name)
+            address = h5py.h5o.get_info(found).addr
+            if address in seen:
+                continue
+            seen.add(address)
+            if isinstance(found, h5py.h5g.GroupID):
+                groups.append((prefix + name + b"/", found))
+            elif isinstance(found, h5py.h5d.DatasetID):
+                layout = found.get_create_plist()
+                if layout.get_external_count() or layout.get_layout() == h5py.h5d.VIRTUAL:
+                    raise DataError(f"{path}: {full_name} is stored in other files, which are not read; copy it in")
+                yield full_name, h5py.Dataset(found)
+
+
+def read_dataset(dataset: h5py.Dataset) -> np.ndarray:
+    """Return an HDF5 data set. Raises ValueError if part of it was never written: HDF5 would invent that part."""
+    if dataset.chunks:
+        written = dataset.id.get_num_chunks()
+        whole = math.prod(-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+    else:
+        written, whole = dataset.id.get_storage_size(), dataset.nbytes
+    if written < whole:
+        raise ValueError("part of the values was never written")
+    return dataset[()]
+
+
+def read_text(path: Path, what: str, limit: int = 10_000_000) -> str:
+    """Return a text file, in UTF-8 or, with a byte order mark, UTF-16. `what` it is goes into the error."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give {what}")
+    if path.stat().st_size > limit:
+        raise DataError(f"{path}: is too large for {what}")
+    data = path.read_bytes()
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
+
+
+def strip_suffix(files: dict[str, Path], suffix: str, folder: Path) -> dict[str, Path]:
+    """Return the files whose name ends in `suffix`, by the name before it. Raises DataError if there are none."""
+    found = {name.removesuffix(suffix): path for name, path in files.items() if name.endswith(suffix)}
+    if not found:
+        raise DataError(
+            f"{folder}: contains no file whose name ends in {suffix}; it has {', '.join(list(files)[:3])}"
+        )
+    return found
+
+
+def describe_other_files(folder: Path, taken: Iterable[Path]) -> str | None:
+    """Return a line on what a folder contains besides the files `taken` from it, None if there is nothing."""
+    taken = set(taken)
+    others = [path for path in sorted(folder.iterdir()) if path not in taken and not path.name.startswith(".")]
+    if not others:
+        return None
+    names = [path.name + "/" * path.is_dir() for path in others]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{folder}: used {plural(len(taken), 'file')}, skipped {len(others)}: {', '.join(names[:5])}{more}"
 
 
 def plural(count: int, noun: str) -> str:
@@ -104,13 +218,15 @@ def write_hdf5(
     """
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", userblock_size=512 if header else 0) as file:
-        for name, array in arrays.items():
-            file.create_dataset(name, array.shape, array.dtype, fill_time="never")
+        datasets = {
+            name: file.create_dataset(name, array.shape, array.dtype, fill_time="never")
+            for name, array in arrays.items()
+        }
         fill(file)
         # one value allocates the array; the largest comes last, so that the part in memory ends where it begins
         for name in sorted(arrays, key=lambda name: arrays[name].nbytes):
-            file[name][(0,) * arrays[name].ndim] = 0
-        offsets = {name: file[name].id.get_offset() for name in arrays}
+            datasets[name][(0,) * arrays[name].ndim] = 0
+        offsets = {name: dataset.id.get_offset() for name, dataset in datasets.items()}
     if header:
         buffer.seek(0)
         buffer.write(header)
