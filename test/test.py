@@ -8,6 +8,11 @@ else the CPU. Images may be of any size: memory is bounded (see --tile). The nex
 written while one is reconstructed.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -88,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add_encoding_option(parser)
     args = parser.parse_args(argv)
+    cli.hold(args.result_dir)
 
     model = load_rgb_model(args.model_dir, choose_device(args.precision))
     paths = find_images(args.RGB_dir)
