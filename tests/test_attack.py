@@ -670,7 +670,7 @@ def pipes(folder, prepared):
         "band": (
             "Dataset/import_cave.py",
             ("--source", folder / "cave", "--out", folder / "o", "--split", folder / "cave_split.txt"),
-            band.name,
+            "a has no band 01",
         ),
         "split": (
             "Dataset/import_cubes.py",
