@@ -28,6 +28,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,10 @@ from drcr.training.batches import Epochs, Validation, read_into_memory
 from drcr.training.distributed import World, restarted
 from drcr.training.loop import train
 from drcr.training.recipe import PARTS, parts_of, read_recipe
-from drcr.training.run_folder import Every, RunFolder, check_state
+from drcr.training.run_folder import Every, RunFolder
+from drcr.training.state import check_state, freeze_all_but_tail
 from drcr.utils import cli
-from drcr.utils.files import DataError
+from drcr.utils.files import DataError, lock_folder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = choose_device(args.precision)
     check_options(args, world)
     folder = RunFolder(args.outf, args.keep, draw_curves, args.tensorboard, writes=world.first)
-    with cli.Stop() as stop:
+    # of several processes, one writes
+    with cli.Stop() as stop, lock_folder(args.outf) if world.first else nullcontext():
         train_set, valid_set = open_data(args)
         data = {"train": train_set.provenance, "valid": valid_set.provenance}
         checkpoint = find_checkpoint(args, folder)
@@ -69,8 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(f"{args.resume}: already finished, epoch {checkpoint['epoch']}, iteration {checkpoint['iter']}")
                 return
         if args.freeze:
-            model.requires_grad_(False)
-            model.tail.requires_grad_(True)
+            freeze_all_but_tail(model)
         if args.cache == "ram":
             read_into_memory(train_set, stop)
         world.any(0)  # no process writes before all have looked at what is there
@@ -278,6 +280,8 @@ def resumed_model(
     different = [f"--{option} {value}" for option, value in trained_with.items() if value != getattr(args, option)]
     if different:
         raise DataError(f"{args.resume}: was trained with {' '.join(different)}; use the same options to continue")
+    if checkpoint["data"] is None:
+        raise DataError(f"{args.resume}: was not written by main.py: it does not state its data")
     for part, provenance in checkpoint["data"].items():
         if changed := [name for name, value in provenance.items() if value != data[part][name]]:
             raise DataError(
