@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from drcr.checkpoint import load_rgb_model
 from drcr.compute.device import choose_device
-from drcr.images import add_encoding_option, describe_decoding, find_images, read_image
+from drcr.images import Encoding, add_encoding_option, describe_decoding, encoding_for, find_images, read_image
 from drcr.matfile import check_target, write_cube
 from drcr.reconstruct import Reconstructor, origin_of, reconstruct_image
 from drcr.utils import cli
@@ -90,7 +90,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check_images(args: argparse.Namespace) -> tuple[dict[Path, str], int]:
+def check_images(args: argparse.Namespace, encoding: Encoding) -> tuple[dict[Path, str], int]:
     """Read all images once: one that cannot be decoded shows now, not after hours.
 
     Returns how each was read, in words, and the number of pixels of all.
@@ -98,7 +98,7 @@ def check_images(args: argparse.Namespace) -> tuple[dict[Path, str], int]:
     lowest = 6 if args.protocol == "released" else 4
     n_pixels, how = 0, {}
     for path in find_images(args.RGB_dir):
-        image = read_image(path, args.encoding)
+        image = read_image(path, encoding)
         how[path] = image.how
         height, width = image.stored.shape[:2]
         if height < lowest or width < 4:
@@ -113,7 +113,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and reconstruct."""
     args = read_options(argv)
     model = load_rgb_model(args.model_dir, choose_device(args.precision))
-    how, n_pixels = check_images(args)
+    encoding = encoding_for(model.input_encoding, args.encoding, args.model_dir)
+    how, n_pixels = check_images(args, encoding)
     wavelengths = None if model.wavelengths is None else np.array(model.wavelengths)
     origin = origin_of(args.model_dir, args.protocol, args.precision)
     args.result_dir.mkdir(parents=True, exist_ok=True)
@@ -130,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_cube(args.result_dir / f"{path.stem}.mat", cube, wavelengths, f"{origin}, image {how[path]}")
 
     progress = tqdm(desc="reconstructing", total=n_pixels, unit="px", unit_scale=True, dynamic_ncols=True)
-    images = one_ahead(lambda path: (path, read_image(path, args.encoding).normalised()), how)
+    images = one_ahead(lambda path: (path, read_image(path, encoding).normalised()), how)
     cubes = ((path, reconstruct(path, rgb)) for path, rgb in images)
     with progress:
         for _ in one_ahead(lambda named: write(*named), cubes):
