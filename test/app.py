@@ -10,6 +10,11 @@ The cubes of the last --sessions visitors are kept in memory, 260 MB each with g
 in a temporary folder that is removed when the program ends. Uploaded files are removed after one to two hours.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import html
 import os

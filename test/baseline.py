@@ -11,6 +11,11 @@ test.py reads them.
 The ridge penalty is --ridge times the mean squared value of the terms.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -67,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--ridge", type=cli.non_negative, help="ridge penalty (default: 0 for linear, 1e-6 for polynomial)")
     add_encoding_option(parser)
     args = parser.parse_args(argv)
+    cli.hold(args.result_dir)
     ridge = {"linear": 0.0, "polynomial": 1e-6}[args.method] if args.ridge is None else args.ridge
     paths = find_images(args.RGB_dir)
     images = ValidImages(args.train_data_path, drop_rows=0)

@@ -11,6 +11,11 @@ with other files is left alone.
   python report.py --path_rec "DRCR Net=test_results" --path_rec linear=test_results_baseline --out report
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import shlex
 import sys
 from collections.abc import Sequence
@@ -39,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_options(parser)
     parser.add_argument("--out", type=Path, default="./report", help="folder for the report")
     args = parser.parse_args(argv)
+    cli.hold(args.out)
 
     check_folder(args.out)
     jobs = find_jobs(args)

@@ -8,6 +8,11 @@ else the CPU. Images may be of any size: memory is bounded (see --tile). The nex
 written while one is reconstructed.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -112,6 +117,7 @@ def check_images(args: argparse.Namespace, encoding: Encoding) -> tuple[dict[Pat
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and reconstruct."""
     args = read_options(argv)
+    cli.hold(args.result_dir)
     model = load_rgb_model(args.model_dir, choose_device(args.precision))
     encoding = encoding_for(model.input_encoding, args.encoding, args.model_dir)
     how, n_pixels = check_images(args, encoding)

@@ -21,6 +21,11 @@ run ended, the same command with --resume auto continues from the newest checkpo
 exactly the same weights as a run that never stopped.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import importlib.util
 import os

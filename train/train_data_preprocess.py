@@ -11,6 +11,11 @@ twice: one file per scene, as large as its cube and image. A run that was interr
 changing --patch_size or --stride later costs nothing.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser, "processes that prepare scenes in parallel; 0: one scene after the other, in this process"
     )
     args = parser.parse_args(argv)
+    cli.hold(args.train_data_path)
 
     result = prepare(
         args.data_path / "Train_spectral",

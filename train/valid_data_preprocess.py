@@ -5,6 +5,11 @@ A scene whose cube has any value <= 0 is skipped and named, as in the released c
 keeps it, as for the training data. A run that was interrupted continues where it stopped.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser, "processes that prepare scenes in parallel; 0: one scene after the other, in this process"
     )
     args = parser.parse_args(argv)
+    cli.hold(args.valid_data_path)
 
     result = prepare(
         args.data_path / "Valid_spectral",

@@ -16,7 +16,7 @@ from PIL import Image
 
 from drcr.evaluation.comparison import HIGHER_IS_BETTER, KINDS, Result
 from drcr.metrics import HEADINGS, SCORES
-from drcr.utils.files import refuse_foreign, write_atomically
+from drcr.utils.files import LOCK, refuse_foreign, write_atomically
 
 GENERATOR = '<meta name="generator" content="drcr.report">'
 PICTURES, STAGING = "pictures", ".pictures.tmp"
@@ -45,7 +45,7 @@ def check_folder(out: Path) -> None:
     listed = set(re.findall(f'src="{PICTURES}/([^"]+)"', page)) if ours else set()
 
     def is_free(folder: Path) -> bool:
-        return folder.is_dir() and (ours or all(path.name == STAGING for path in folder.iterdir()))
+        return folder.is_dir() and (ours or all(path.name in (STAGING, LOCK) for path in folder.iterdir()))
 
     refuse_foreign(out, is_free, "an empty folder or an earlier report", "choose another --out")
 
