@@ -6,12 +6,13 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from drcr.compute.device import exact_fp32
+from drcr.images import InputEncoding
 from drcr.matfile import WAVELENGTHS
 from drcr.model import DRCR
 from drcr.utils.files import DataError, is_out_of_memory, write_atomically
@@ -120,6 +121,8 @@ def _check_network(checkpoint: dict[str, Any], derived: dict[str, Any], path: Pa
         problem = f"its architecture states another {', '.join(changed)} than they have"
     elif wavelengths is not None and not _are_wavelengths(wavelengths, derived["out_channels"]):
         problem = f"its wavelengths are not those of {derived['out_channels']} bands"
+    elif checkpoint["input_encoding"] not in get_args(InputEncoding):
+        problem = "its input encoding is damaged"
     else:
         try:
             problem = find_fault(checkpoint["state_dict"], derived)
@@ -147,7 +150,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     -------
     dict
         What the file holds, and in any case: `state_dict`, under this project's names; `architecture`, the arguments
-        of `DRCR`; `wavelengths` of the bands in nm, None if they are not known.
+        of `DRCR`; `wavelengths` of the bands in nm, None if they are not known; `input_encoding`.
 
     Raises
     ------
@@ -175,9 +178,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         architecture = _read_architecture(state)
     except (IndexError, RuntimeError) as error:
         raise not_ours from error
-    # the authors' checkpoints hold neither
+    # the authors' checkpoints hold none of these
     wavelengths = WAVELENGTHS.tolist() if architecture["out_channels"] == len(WAVELENGTHS) else None
-    checkpoint = {"architecture": architecture, "wavelengths": wavelengths}
+    checkpoint = {"architecture": architecture, "wavelengths": wavelengths, "input_encoding": "linear"}
     if "state_dict" in stored:
         checkpoint |= stored
     checkpoint["state_dict"] = state
@@ -236,6 +239,7 @@ def build_model(checkpoint: dict[str, Any], path: str | Path) -> DRCR:
         raise
     if checkpoint["wavelengths"] is not None:
         model.wavelengths = [float(nm) for nm in checkpoint["wavelengths"]]
+    model.input_encoding = checkpoint["input_encoding"]
     return model
 
 
@@ -287,6 +291,7 @@ def save_checkpoint(path: str | Path, model: DRCR, **fields: Any) -> None:
     contents = {
         "architecture": model.architecture,
         "wavelengths": model.wavelengths,
+        "input_encoding": model.input_encoding,
         "state_dict": model.state_dict(),
     }
     torch.save(contents | fields, buffer)

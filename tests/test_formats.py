@@ -317,9 +317,9 @@ def test_what_a_run_did_not_use_is_named(tmp_path, source, cube, script, capsys)
     assert "2 cubes found, 2 imported" in printed
     assert "skipped 2: b.jp2, more/" in printed  # not scene.raw, which belongs to scene.hdr
     spectral, rgb = make_scenes(tmp_path / "a", 1)
-    (rgb / "scene001.gif").write_bytes(b"")
+    (rgb / "scene001.jxl").write_bytes(b"")
     prepare(spectral, rgb, tmp_path / "out")
-    assert "skipped 1: scene001.gif" in capsys.readouterr().out
+    assert "skipped 1: scene001.jxl" in capsys.readouterr().out
 
 
 # 6: a scale that cannot be

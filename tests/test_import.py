@@ -371,7 +371,8 @@ def test_images_depend_on_seed_and_name_alone(script, tmp_path):
         write_cube(tmp_path / folder / f"{name}.mat", np.full((16, 16, 31), 0.4))
 
     def image(source, out, name, *options):
-        script(RENDER, "--spectral_dir", tmp_path / source, "--rgb_dir", tmp_path / out, *options)
+        noisy = ("--electrons", 100, *options)
+        script(RENDER, "--spectral_dir", tmp_path / source, "--rgb_dir", tmp_path / out, *noisy)
         return (tmp_path / out / name).read_bytes()
 
     first = image("s1", "r1", "b.jpg")

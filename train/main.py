@@ -229,6 +229,11 @@ def open_data(args: argparse.Namespace) -> tuple[TrainPatches, ValidImages]:
             f"{args.valid_data_path}: prepared with --non_positive {words[1]}, but {args.train_data_path} with "
             f"{words[0]}; prepare both with the same option"
         )
+    if train_set.input_encoding != valid_set.input_encoding:
+        raise DataError(
+            f"{args.valid_data_path}: its images are {valid_set.input_encoding}, those of {args.train_data_path} are "
+            f"{train_set.input_encoding}; prepare both with the same --encoding"
+        )
     return train_set, valid_set
 
 
@@ -264,6 +269,11 @@ def new_model(args: argparse.Namespace, train_set: TrainPatches) -> DRCR:
         model = DRCR(out_channels=n_bands, channels=args.channels, n_blocks=args.n_blocks, npm=args.npm)
     else:
         trained = build_model(read_checkpoint(args.init), args.init)
+        if trained.input_encoding != train_set.input_encoding:
+            raise DataError(
+                f"{args.init}: was trained on {trained.input_encoding} images, but those of {args.train_data_path} "
+                f"are {train_set.input_encoding}; prepare them with another --encoding"
+            )
         architecture: dict[str, Any] = {**trained.architecture, "out_channels": n_bands}
         model = DRCR(**architecture)
         weights = trained.state_dict()
@@ -271,7 +281,7 @@ def new_model(args: argparse.Namespace, train_set: TrainPatches) -> DRCR:
             del weights["tail.2.weight"]
             print(f"{args.init}: other bands than the training data; the last convolution starts at random")
         model.load_state_dict(weights, strict=False)
-    model.wavelengths = train_set.wavelengths
+    model.wavelengths, model.input_encoding = train_set.wavelengths, train_set.input_encoding
     return model
 
 

@@ -13,6 +13,7 @@ if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, end
 from collections.abc import Sequence
 from pathlib import Path
 
+from drcr.images import add_encoding_option
 from drcr.preparation.prepare import prepare, report
 from drcr.utils import cli
 
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--valid_data_path", type=Path, default="./dataset/Valid", help="folder to write")
     cli.add_rgb_suffix(parser)
+    add_encoding_option(parser)
     cli.add_non_positive(parser)
     cli.add_num_workers(
         parser, "processes that prepare scenes in parallel; 0: one scene after the other, in this process"
@@ -39,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         floor=args.floor,
         n_workers=args.num_workers,
         rgb_suffix=args.rgb_suffix,
+        encoding=args.encoding,
     )
     report(result, args.valid_data_path)
 
