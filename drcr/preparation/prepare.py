@@ -336,13 +336,16 @@ def _write_scene(path: Path, cube: np.ndarray, rgb: np.ndarray, source: np.bytes
     """Write a scene's file: cube (H, W, bands) and image (H, W, 3), both channel first."""
 
     arrays, peak = {"cube": cube.transpose(2, 0, 1), "rgb": rgb.transpose(2, 0, 1)}, float(rgb.max())
+    checksum = scene_checksum(
+        **arrays, peak=peak, wavelengths=info.wavelengths, raised=info.raised, input_encoding=info.input_encoding
+    )
 
     def fill(file: h5py.File) -> None:
         file["cube"].attrs.update(wavelengths=info.wavelengths, raised=info.raised)
         file["rgb"].attrs["peak"] = peak
         file["rgb"].attrs.update(decoding=np.bytes_(info.decoding), input_encoding=np.bytes_(info.input_encoding))
         file.attrs["source"] = source
-        file.attrs["checksum"] = scene_checksum(**arrays, peak=peak, wavelengths=info.wavelengths, raised=info.raised)
+        file.attrs["checksum"] = checksum
 
     write_hdf5(path, arrays, fill)
 
