@@ -495,6 +495,8 @@ def external(file):
 
 
 CHANGED_SCENES = {
+    "another encoding": lambda file: file["rgb"].attrs.__setitem__("input_encoding", np.bytes_("stored")),
+    "an encoding of a terabyte": lambda file: file["rgb"].attrs.__setitem__("input_encoding", 10**12),
     "peak of 0": lambda file: file["rgb"].attrs.__setitem__("peak", 0.0),
     "peak NaN": lambda file: file["rgb"].attrs.__setitem__("peak", np.nan),
     "peaks": lambda file: file["rgb"].attrs.__setitem__("peak", [1.0, 2.0]),
