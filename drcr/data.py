@@ -222,8 +222,9 @@ class PreparedScene:
 
 def _attribute(item: Any, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
     """Return an attribute of this shape as float64. Raises ValueError, KeyError or TypeError for any other."""
-    if item.attrs.get_id(name).shape != shape:
-        raise ValueError(f"{name} has another shape than {shape}")
+    stored = item.attrs.get_id(name)
+    if stored.shape != shape or stored.dtype.kind not in "fiu":
+        raise ValueError(f"{name} is not numbers of shape {shape}")
     return np.asarray(item.attrs[name], np.float64)
 
 
