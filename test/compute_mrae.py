@@ -10,6 +10,11 @@ Near-black pixels have far larger relative errors than all others. --min_radianc
 the pixels whose ground truth (after --non_positive), averaged over the bands, is below VALUE.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import csv
 import io
@@ -26,7 +31,7 @@ from drcr.cube import describe_floor
 from drcr.evaluation.scoring import describe_skipped, pair_cubes, read_reconstruction, read_truth, scores
 from drcr.metrics import SCORES
 from drcr.utils import cli
-from drcr.utils.files import DataError, refuse_foreign, write_atomically
+from drcr.utils.files import DataError, csv_text, refuse_foreign, write_atomically
 
 BRIGHT_MRAE = "bright_mrae"
 """The column of --csv after SCORES, with --min_radiance."""
@@ -42,6 +47,8 @@ class Scored:
     n_values: int
     dark_part: float
     """Fraction of the pixels that `bright_mrae` does not count."""
+    notes: tuple[str, ...]
+    """What the user should know about the files."""
 
 
 def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -51,6 +58,12 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--path_rec", type=Path, default="./test_results", help="folder of reconstructed cubes")
     add("--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of ground truth cubes")
     add("--csv", type=Path, metavar="FILE", help="also write the scores to FILE, one line per image")
+    add(
+        "--rec_suffix",
+        default="",
+        metavar="TEXT",
+        help="compare NAMETEXT.mat in PATH_REC with NAME.mat in PATH_GT, such as _clean; other files are ignored",
+    )
     cli.add_non_positive(
         parser,
         skip="scenes whose ground truth has any value <= 0 are skipped",
@@ -80,15 +93,16 @@ def score_image(rec_path: Path, gt_path: Path, floor: float | None, min_radiance
     true = read_truth(gt_path, floor)
     if true is None:
         return None
-    cube, raised = true
-    truth, rec = cube.values, read_reconstruction(rec_path, cube).values
+    (truth_cube, raised), rec_cube = true, read_reconstruction(rec_path, true[0])
+    truth, rec = truth_cube.values, rec_cube.values
     image: list[Any] = scores(rec, truth)
     dark_part = 0.0
     if min_radiance is not None:
         bright = metrics.bright_pixels(truth, min_radiance)
         image.append(metrics.mrae(rec[bright], truth[bright]) if bright.any() else float("nan"))
         dark_part = 1 - bright.mean()
-    return Scored(image, raised, truth.size, dark_part)
+    notes = [f"{path}: {note}" for path, cube in ((rec_path, rec_cube), (gt_path, truth_cube)) for note in cube.notes]
+    return Scored(image, raised, truth.size, dark_part, tuple(notes))
 
 
 def score_all(args: argparse.Namespace, pairs: dict[str, tuple[Path, Path]]) -> tuple[dict[str, Scored], list[str]]:
@@ -142,6 +156,8 @@ def summarise(args: argparse.Namespace, images: dict[str, Scored], skipped: list
     if args.floor is not None:
         raised = [image.raised for image in images.values()]
         print(describe_floor(args.floor, raised, sum(image.n_values for image in images.values())))
+    for note in (note for image in images.values() for note in image.notes):
+        print(f"note: {note}")
     if skipped:
         print(describe_skipped(skipped))
     return average
@@ -152,7 +168,7 @@ def write_table(path: Path, images: dict[str, Scored], average: np.ndarray) -> N
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", *SCORES, BRIGHT_MRAE][: 1 + len(average)])
-    writer.writerows([[name, *image.scores] for name, image in images.items()])
+    writer.writerows([[csv_text(name), *image.scores] for name, image in images.items()])
     writer.writerow(["average", *average])
     write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
@@ -160,7 +176,7 @@ def write_table(path: Path, images: dict[str, Scored], average: np.ndarray) -> N
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, score each pair, print and write the table."""
     args = read_options(argv)
-    pairs = pair_cubes(args.path_rec, args.path_gt)
+    pairs = pair_cubes(args.path_rec, args.path_gt, suffix=args.rec_suffix)
     if args.csv:
         refuse_foreign(args.csv, is_score_table, "a table of scores", "choose another --csv")
         args.csv.parent.mkdir(parents=True, exist_ok=True)
