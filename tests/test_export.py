@@ -25,6 +25,7 @@ def exported(tmp_path_factory):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
+    model.input_encoding = "stored"
     model.wavelengths = list(np.arange(400.0, 701.0, 10.0))
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     export_onnx(model, path)
@@ -64,7 +65,7 @@ def test_the_metadata_say_what_goes_in_and_comes_out(exported):
     onnx.checker.check_model(proto)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     assert [float(nm) for nm in metadata["wavelengths"].split(",")] == model.wavelengths
-    assert metadata["input_encoding"] == "linear"
+    assert metadata["input_encoding"] == "stored"
     shapes = [
         [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in proto.graph.input
     ]
