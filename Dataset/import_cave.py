@@ -14,6 +14,11 @@ Data: Yasuma, Mitsunaga, Iso and Nayar, Columbia University, 2008; for research,
 https://www.cs.columbia.edu/CAVE/databases/multispectral/
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +31,7 @@ from drcr.preparation.bands import PARTS, add_size_option, read_split, shrink
 from drcr.preparation.formats import read_band_files
 from drcr.preparation.render import DataFolder, add_folder_options, add_image_options, image_options, scene_rng
 from drcr.utils import cli
-from drcr.utils.files import DataError, plural
+from drcr.utils.files import DataError, check_name, plural
 
 
 def find_scenes(sources: list[Path]) -> dict[str, list[Path]]:
@@ -42,6 +47,7 @@ def find_scenes(sources: list[Path]) -> dict[str, list[Path]]:
             match = re.fullmatch(r"([^.].*)_ms_(\d\d)\.png", path.name, re.IGNORECASE)
             if not match:
                 continue
+            check_name(path)
             bands, band = scenes.setdefault(match[1], {}), int(match[2])
             if band in bands:
                 raise DataError(f"{path}: the same scene and band as {bands[band]}; give one of the two folders")
@@ -81,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_folder_options(parser)
     add_image_options(parser)
     args = parser.parse_args(argv)
+    cli.hold(args.out)
     folder = DataFolder(args.out, *image_options(parser, args))
 
     found = find_scenes(args.source)

@@ -22,6 +22,11 @@ Data sets known by name (--dataset), with what is assumed unless an option says 
   ntire2020 `cube`, 400-700 nm, values from 0 to 1; ntire2022 (ARAD_1K) needs no import, but can be imported
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -285,6 +290,7 @@ def read_options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataFo
     add("--no_rgb", action="store_true", help="write cubes only; put their images into OUT/..._RGB yourself")
     add_image_options(parser)
     args = parser.parse_args(argv)
+    cli.hold(args.out)
     if args.wavelengths is not None and len(args.wavelengths) > 2:
         parser.error("argument --wavelengths: must be a text file, or START STEP")
     return args, DataFolder(args.out, *image_options(parser, args), rgb=not args.no_rgb)

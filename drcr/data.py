@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import h5py
 import numpy as np
@@ -22,12 +22,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from drcr.cube import describe_floor, same_bands
-from drcr.images import normalise_rgb
+from drcr.images import InputEncoding, normalise_rgb
 from drcr.utils.files import DataError, is_out_of_memory, printable, refuse_foreign
 
 INDEX = "index.json"
 _INDEX_LIMIT = 100_000_000  # bytes; that of 10,000 scenes has less than one million
-_INDEX_KEYS = {"scenes", "wavelengths", "patch_size", "stride", "floor", "raised", "n_values"}
+_INDEX_KEYS = {"scenes", "wavelengths", "patch_size", "stride", "floor", "raised", "n_values", "input_encoding"}
+_PROVENANCE = ("patch_size", "stride", "floor", "scenes", "input_encoding")
+_RGB_TYPES = (np.uint8, np.uint16, np.float32)  # float32: decoded to linear light
 _SIGNATURE, _MARKS = b"\x89HDF\r\n\x1a\n", (b"source\0", b"peak\0", b"raised\0", b"wavelengths\0")
 
 
@@ -59,6 +61,7 @@ def _is_valid(index: dict) -> bool:
     return (
         all(isinstance(name, str) and name and Path(name).name == printable(name) == name for name in scenes)
         and len(set(scenes)) == len(scenes) == len(raised)
+        and index["input_encoding"] in get_args(InputEncoding)
         and all(map(_is_number, wavelengths))
         and all(low < high for low, high in zip([0, *wavelengths], wavelengths, strict=False))
         and all(_is_count(count) for count in (*raised, index["n_values"]))
@@ -107,10 +110,10 @@ def is_prepared(path: Path) -> bool:
 
 def scene_checksum(cube: np.ndarray, rgb: np.ndarray, peak: float, wavelengths: np.ndarray, raised: int) -> int:
     """Return the CRC-32 of a prepared scene: of all that training uses of it. Arrays are channel first."""
-    checksum = zlib.crc32(np.float64([peak, raised, *wavelengths]).tobytes())
+    checksum = zlib.crc32(np.array([peak, raised, *wavelengths], np.float64).tobytes())
     for array in (rgb, cube):
         for part in array:
-            checksum = zlib.crc32(np.ascontiguousarray(part), checksum)
+            checksum = zlib.crc32(np.ascontiguousarray(part).data, checksum)
     return checksum
 
 
@@ -136,12 +139,16 @@ class PreparedScene:
                 self.raised = int(_attribute(file["cube"], "raised"))
                 self.peak = float(_attribute(file["rgb"], "peak"))
                 self.source = file.attrs.get("source")
+                self.decoding = _text(file["rgb"], "decoding")
+                self.input_encoding: Any = _text(file["rgb"], "input_encoding")
                 self._checksum = int(_attribute(file, "checksum"))
             self.size = size[0], size[1]
             if size != rgb_size or n_channels != 3:
                 raise ValueError("image and cube do not belong together")
-            if self._layout["cube"][1] != np.float32 or self._layout["rgb"][1] not in (np.uint8, np.uint16):
+            if self._layout["cube"][1] != np.float32 or self._layout["rgb"][1] not in _RGB_TYPES:
                 raise ValueError("other types than preparation writes")
+            if self.input_encoding not in get_args(InputEncoding):
+                raise ValueError(f"input encoding {self.input_encoding}")
             if not 0 < self.peak < 2**16:
                 raise ValueError(f"peak {self.peak}")
         except (OSError, LookupError, ValueError, TypeError, RuntimeError, OverflowError) as error:
@@ -217,6 +224,11 @@ def _attribute(item: Any, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
     return np.asarray(item.attrs[name], np.float64)
 
 
+def _text(item: Any, name: str) -> str:
+    """Return an attribute that is a short text. Raises ValueError, KeyError or TypeError for any other."""
+    return bytes(item.attrs[name]).decode()
+
+
 class PreparedFolder(Dataset):
     """What the two data sets share: the index and the scenes of a prepared folder.
 
@@ -229,8 +241,10 @@ class PreparedFolder(Dataset):
         Of the bands, in nm.
     dark_values : str or None
         One line on the values that preparation raised to a floor; None if it skipped such scenes.
+    input_encoding : {"linear", "stored"}
+        What the images are.
     provenance : dict
-        Patch size, stride, floor and scenes: what a resumed run must find unchanged.
+        Patch size, stride, floor, scenes and input encoding: what a resumed run must find unchanged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -243,10 +257,11 @@ class PreparedFolder(Dataset):
                 "valid_data_preprocess.py"
             )
         self.names, self.wavelengths = index["scenes"], index["wavelengths"]
+        self.input_encoding: InputEncoding = index["input_encoding"]
         self.dark_values = None
         if index["floor"] is not None:
             self.dark_values = describe_floor(index["floor"], index["raised"], index["n_values"])
-        self.provenance = {name: index[name] for name in ("patch_size", "stride", "floor", "scenes")}
+        self.provenance = {name: index[name] for name in _PROVENANCE}
         self.scenes = [PreparedScene(self.path / f"{name}.h5") for name in self.names]
         for scene in self.scenes:
             if not same_bands(scene.wavelengths, self.wavelengths):

@@ -10,6 +10,11 @@ Near-black pixels have far larger relative errors than all others. --min_radianc
 the pixels whose ground truth (after --non_positive), averaged over the bands, is below VALUE.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import csv
 import io
@@ -26,7 +31,7 @@ from drcr.cube import describe_floor
 from drcr.evaluation.scoring import describe_skipped, pair_cubes, read_reconstruction, read_truth, scores
 from drcr.metrics import SCORES
 from drcr.utils import cli
-from drcr.utils.files import DataError, print_other_files, refuse_foreign, write_atomically
+from drcr.utils.files import DataError, csv_text, print_other_files, refuse_foreign, write_atomically
 
 BRIGHT_MRAE = "bright_mrae"
 """The column of --csv after SCORES, with --min_radiance."""
@@ -163,7 +168,7 @@ def write_table(path: Path, images: dict[str, Scored], average: np.ndarray) -> N
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", *SCORES, BRIGHT_MRAE][: 1 + len(average)])
-    writer.writerows([[name, *image.scores] for name, image in images.items()])
+    writer.writerows([[csv_text(name), *image.scores] for name, image in images.items()])
     writer.writerow(["average", *average])
     write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 

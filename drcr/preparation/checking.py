@@ -17,7 +17,7 @@ from tqdm import tqdm
 from drcr.cube import check_cube, check_same_size, check_scale, describe_bands, same_bands, times
 from drcr.images import IMAGE_SUFFIXES, read_rgb
 from drcr.matfile import load_cube
-from drcr.utils.files import BrokenFile, DataError
+from drcr.utils.files import BrokenFile, DataError, check_name
 from drcr.utils.parallel import prepare_process
 
 PARTS = {"Train": "training", "Valid": "validation"}
@@ -84,6 +84,11 @@ def find_files(folder: Path, suffixes: tuple[str, ...], what: str, errors: list[
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
+            continue
+        try:
+            check_name(path)
+        except DataError as error:
+            errors.append(Fault("name", str(error)))
             continue
         if path.is_symlink() and not path.exists():
             errors.append(Fault("dangling link", f"{path}: is a link to a missing file; repair or remove it"))

@@ -68,7 +68,7 @@ def unreadable(path: Path, error: Exception, what: str) -> DataError:
     Says what is wrong where the library knows: not every failure means that the file is broken.
     """
     text = str(error).lower()
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return DataError(f"{path}: does not fit into memory")
     if "unable to lock file" in text or isinstance(error, BlockingIOError):
         return DataError(f"{path}: is in use by another program; close it there")
@@ -181,10 +181,12 @@ def plural(count: int, noun: str) -> str:
 def refuse_foreign(path: Path, is_ours: Callable[[Path], bool], what: str, remedy: str) -> None:
     """Raise DataError if a file or folder that is about to be written or removed exists and is not ours.
 
+    Pipes and devices never are: to read them could take for ever.
+
     `is_ours(path)` recognises what an earlier run wrote: `what`, such as "a reconstruction". `remedy` says what to
     do, such as "choose another --result_dir".
     """
-    if path.exists() and not is_ours(path):
+    if path.exists() and not ((path.is_file() or path.is_dir()) and is_ours(path)):
         raise DataError(f"{path}: exists and is not {what}; {remedy}")
 
 
@@ -405,6 +407,11 @@ def check_name(path: Path) -> None:
     """Raise DataError if a file's name is not UTF-8, or has control characters: tables and pages cannot take it."""
     if printable(path.name) != path.name:
         raise DataError(f"{printable(str(path))}: its name is not UTF-8, or has control characters; rename it")
+
+
+def csv_text(text: str) -> str:
+    """Return a text for a cell of a CSV file that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def is_out_of_memory(error: BaseException) -> bool:
