@@ -71,6 +71,16 @@ def test_the_metadata_say_what_goes_in_and_comes_out(exported):
     assert shapes == [[1, 3, "height", "width"]]
 
 
+def test_the_command_writes_the_network_of_a_checkpoint(exported, script, fails, tmp_path):
+    runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
+    path = tmp_path / "out/model.onnx"
+    options = ("--checkpoint", DATA / "model_c16_b2.pth", "--format", "onnx", "--out", path)
+    script("train/export.py", *options)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    compare(load_model(DATA / "model_c16_b2.pth"), lambda rgb: session.run(["cube"], {"rgb": rgb})[0])
+    fails("train/export.py", *options, names="model.onnx: exists")
+
+
 def test_export_without_onnx_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxscript" else object())
