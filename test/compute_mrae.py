@@ -8,6 +8,10 @@ PSNR is for a peak of 1, SAM is in degrees, SSIM is the mean over bands (nan bel
 
 Near-black pixels have far larger relative errors than all others. --min_radiance VALUE also prints the MRAE without
 the pixels whose ground truth (after --non_positive), averaged over the bands, is below VALUE.
+
+Published scores differ by the part of an image that they count. The released DRCR code scores whole images, which is
+the default here. The NTIRE 2022 challenge scores the central 226 x 256 pixels of 482 x 512. The MST++ toolbox cuts
+128 pixels at each side, which leaves the same part. Compare only scores of the same part.
 """
 
 import argparse
@@ -32,6 +36,10 @@ BRIGHT_MRAE = "bright_mrae"
 """The column of --csv after SCORES, with --min_radiance."""
 
 
+CROPS = {"none": 0, "ntire2022": 128, "mst": 128}
+"""Pixels that --crop cuts at each side."""
+
+
 @dataclass(frozen=True)
 class Scored:
     """The scores of an image, and what was done about its dark values."""
@@ -42,6 +50,8 @@ class Scored:
     n_values: int
     dark_part: float
     """Fraction of the pixels that `bright_mrae` does not count."""
+    part: tuple[int, int, int, int]
+    """Height and width of the part that is scored, and of the image."""
 
 
 def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -62,6 +72,14 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="VALUE",
         help="also print the MRAE without the pixels whose mean radiance is below VALUE",
     )
+    add(
+        "--crop",
+        choices=tuple(CROPS),
+        default="none",
+        help="part of each image that is scored. none: all of it. ntire2022, mst: without 128 pixels at each side, "
+        "which leaves 226 x 256 of 482 x 512; images of other sizes lose the same border. Whether a scene is skipped "
+        "depends on the whole image",
+    )
     args = parser.parse_args(argv)
     if args.min_radiance and args.min_radiance >= 1:
         parser.error("--min_radiance must be below 1: radiance is from 0 to 1")
@@ -75,20 +93,26 @@ def is_score_table(path: Path) -> bool:
         return file.readline() in [f"name,{header}\n".encode() for header in headers]
 
 
-def score_image(rec_path: Path, gt_path: Path, floor: float | None, min_radiance: float | None) -> Scored | None:
+def score_image(
+    rec_path: Path, gt_path: Path, floor: float | None, min_radiance: float | None, crop: str = "none"
+) -> Scored | None:
     """Return the scores of an image, None if its ground truth has values <= 0 and there is no floor."""
     true = read_truth(gt_path, floor)
     if true is None:
         return None
     cube, raised = true
-    truth, rec = cube.values, read_reconstruction(rec_path, cube).values
+    height, width, _ = cube.values.shape
+    rows, columns = (slice(CROPS[crop], max(n - CROPS[crop], 0)) for n in (height, width))
+    truth, rec = (values[rows, columns] for values in (cube.values, read_reconstruction(rec_path, cube).values))
+    if not truth.size:
+        raise DataError(f"{gt_path}: of {height} x {width} pixels, --crop {crop} leaves none; use --crop none")
     image: list[Any] = scores(rec, truth)
     dark_part = 0.0
     if min_radiance is not None:
         bright = metrics.bright_pixels(truth, min_radiance)
         image.append(metrics.mrae(rec[bright], truth[bright]) if bright.any() else float("nan"))
         dark_part = 1 - bright.mean()
-    return Scored(image, raised, truth.size, dark_part)
+    return Scored(image, raised, cube.values.size, dark_part, (*truth.shape[:2], height, width))
 
 
 def score_all(args: argparse.Namespace, pairs: dict[str, tuple[Path, Path]]) -> tuple[dict[str, Scored], list[str]]:
@@ -97,7 +121,7 @@ def score_all(args: argparse.Namespace, pairs: dict[str, tuple[Path, Path]]) -> 
     skipped = []
     progress = tqdm(pairs, desc="scoring", unit="image", dynamic_ncols=True, leave=False)
     for name in progress:
-        image = score_image(*pairs[name], args.floor, args.min_radiance)
+        image = score_image(*pairs[name], args.floor, args.min_radiance, args.crop)
         if image is None:
             skipped.append(name)
             continue
@@ -139,6 +163,12 @@ def summarise(args: argparse.Namespace, images: dict[str, Scored], skipped: list
         print(f"The average {without_dark(args)} is: {average[-1]} ({dark_part:.2%} of the pixels skipped)")
         if not bright.all():
             print(f"not in that average, entirely dark: {', '.join(np.array(list(images))[~bright])}")
+    if args.crop != "none":
+        sizes = sorted({image.part for image in images.values()})
+        words = ", ".join(
+            f"{rows} x {columns} pixels of {height} x {width}" for rows, columns, height, width in sizes
+        )
+        print(f"--crop {args.crop}: scored {words}")
     if args.floor is not None:
         raised = [image.raised for image in images.values()]
         print(describe_floor(args.floor, raised, sum(image.n_values for image in images.values())))
@@ -147,12 +177,17 @@ def summarise(args: argparse.Namespace, images: dict[str, Scored], skipped: list
     return average
 
 
+def as_text(name: str) -> str:
+    """Return a name as a cell of a table that no spreadsheet takes for a formula."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
+
+
 def write_table(path: Path, images: dict[str, Scored], average: np.ndarray) -> None:
     """Write the scores as CSV, one line per image, and the averages last."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", *SCORES, BRIGHT_MRAE][: 1 + len(average)])
-    writer.writerows([[name, *image.scores] for name, image in images.items()])
+    writer.writerows([[as_text(name), *image.scores] for name, image in images.items()])
     writer.writerow(["average", *average])
     write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
