@@ -18,6 +18,11 @@ in a temporary folder that is removed when the program ends, or when it starts a
 removed after one to two hours.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import html
 import os

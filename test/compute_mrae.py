@@ -14,6 +14,11 @@ the default here. The NTIRE 2022 challenge scores the central 226 x 256 pixels o
 128 pixels at each side, which leaves the same part. Compare only scores of the same part.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import csv
 import io
@@ -30,7 +35,7 @@ from drcr.cube import describe_floor
 from drcr.evaluation.scoring import describe_skipped, pair_cubes, read_reconstruction, read_truth, scores
 from drcr.metrics import SCORES
 from drcr.utils import cli
-from drcr.utils.files import DataError, refuse_foreign, write_atomically
+from drcr.utils.files import DataError, csv_text, refuse_foreign, write_atomically
 
 BRIGHT_MRAE = "bright_mrae"
 """The column of --csv after SCORES, with --min_radiance."""
@@ -52,6 +57,8 @@ class Scored:
     """Fraction of the pixels that `bright_mrae` does not count."""
     part: tuple[int, int, int, int]
     """Height and width of the part that is scored, and of the image."""
+    notes: tuple[str, ...]
+    """What the user should know about the files."""
 
 
 def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -61,6 +68,12 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--path_rec", type=Path, default="./test_results", help="folder of reconstructed cubes")
     add("--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of ground truth cubes")
     add("--csv", type=Path, metavar="FILE", help="also write the scores to FILE, one line per image")
+    add(
+        "--rec_suffix",
+        default="",
+        metavar="TEXT",
+        help="compare NAMETEXT.mat in PATH_REC with NAME.mat in PATH_GT, such as _clean; other files are ignored",
+    )
     cli.add_non_positive(
         parser,
         skip="scenes whose ground truth has any value <= 0 are skipped",
@@ -100,10 +113,10 @@ def score_image(
     true = read_truth(gt_path, floor)
     if true is None:
         return None
-    cube, raised = true
-    height, width, _ = cube.values.shape
+    (truth_cube, raised), rec_cube = true, read_reconstruction(rec_path, true[0])
+    height, width, _ = truth_cube.values.shape
     rows, columns = (slice(CROPS[crop], max(n - CROPS[crop], 0)) for n in (height, width))
-    truth, rec = (values[rows, columns] for values in (cube.values, read_reconstruction(rec_path, cube).values))
+    truth, rec = truth_cube.values[rows, columns], rec_cube.values[rows, columns]
     if not truth.size:
         raise DataError(f"{gt_path}: of {height} x {width} pixels, --crop {crop} leaves none; use --crop none")
     image: list[Any] = scores(rec, truth)
@@ -112,7 +125,9 @@ def score_image(
         bright = metrics.bright_pixels(truth, min_radiance)
         image.append(metrics.mrae(rec[bright], truth[bright]) if bright.any() else float("nan"))
         dark_part = 1 - bright.mean()
-    return Scored(image, raised, cube.values.size, dark_part, (*truth.shape[:2], height, width))
+    notes = [f"{path}: {note}" for path, cube in ((rec_path, rec_cube), (gt_path, truth_cube)) for note in cube.notes]
+    part = (*truth.shape[:2], height, width)
+    return Scored(image, raised, truth_cube.values.size, dark_part, part, tuple(notes))
 
 
 def score_all(args: argparse.Namespace, pairs: dict[str, tuple[Path, Path]]) -> tuple[dict[str, Scored], list[str]]:
@@ -172,14 +187,11 @@ def summarise(args: argparse.Namespace, images: dict[str, Scored], skipped: list
     if args.floor is not None:
         raised = [image.raised for image in images.values()]
         print(describe_floor(args.floor, raised, sum(image.n_values for image in images.values())))
+    for note in (note for image in images.values() for note in image.notes):
+        print(f"note: {note}")
     if skipped:
         print(describe_skipped(skipped))
     return average
-
-
-def as_text(name: str) -> str:
-    """Return a name as a cell of a table that no spreadsheet takes for a formula."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
 
 
 def write_table(path: Path, images: dict[str, Scored], average: np.ndarray) -> None:
@@ -187,7 +199,7 @@ def write_table(path: Path, images: dict[str, Scored], average: np.ndarray) -> N
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", *SCORES, BRIGHT_MRAE][: 1 + len(average)])
-    writer.writerows([[as_text(name), *image.scores] for name, image in images.items()])
+    writer.writerows([[csv_text(name), *image.scores] for name, image in images.items()])
     writer.writerow(["average", *average])
     write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
@@ -195,7 +207,7 @@ def write_table(path: Path, images: dict[str, Scored], average: np.ndarray) -> N
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, score each pair, print and write the table."""
     args = read_options(argv)
-    pairs = pair_cubes(args.path_rec, args.path_gt)
+    pairs = pair_cubes(args.path_rec, args.path_gt, suffix=args.rec_suffix)
     if args.csv:
         refuse_foreign(args.csv, is_score_table, "a table of scores", "choose another --csv")
         args.csv.parent.mkdir(parents=True, exist_ok=True)

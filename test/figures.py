@@ -16,6 +16,11 @@ files. Figures of an earlier run are replaced; no other file is overwritten.
   python figures.py --path_gt none --RGB_dir photographs
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 from collections.abc import Sequence
 from functools import partial
@@ -67,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--dpi", type=cli.at_least(50), default=200, help="dots per inch, in PDF and SVG of the images in them")
     add("--width", choices=tuple(BANDS), default="page", help="a column is 3.35 inches wide, a page 6.9")
     args = parser.parse_args(argv)
+    cli.hold(args.out)
 
     jobs = find_jobs(args)
     check_targets(args, jobs)

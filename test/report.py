@@ -13,6 +13,11 @@ files is left alone.
   python report.py --path_gt none --RGB_dir photographs
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import shlex
 import sys
 from collections.abc import Sequence
@@ -41,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_options(parser)
     parser.add_argument("--out", type=Path, default="./report", help="folder for the report")
     args = parser.parse_args(argv)
+    cli.hold(args.out)
 
     check_folder(args.out)
     jobs = find_jobs(args)

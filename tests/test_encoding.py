@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from drcr import images
-from drcr.images import apparent_exponent, describe_decoding, read_image, read_rgb
+from drcr.images import apparent_exponent, describe_decoding, doubt_encoding, read_image, read_rgb
 from drcr.utils.files import DataError
 
 SPACES = {
@@ -275,3 +275,16 @@ def test_apparent_exponent(curve, low, high):
     image = np.round(255 * curve(linear * np.exp(rng.normal(0, 0.05, linear.shape)).clip(0, 1)))
     assert low < apparent_exponent(image, cube) < high
     assert np.isnan(apparent_exponent(image, np.full(cube.shape, 0.5)))
+
+
+def test_doubts(tmp_path):
+    """An image read in the wrong encoding is told from its cube, in both directions."""
+    linear = np.clip(picture(), 0.03, 1)
+    cube = linear.mean(2, keepdims=True) * np.ones(5) * 0.7
+    write_png(tmp_path / "linear.png", quantised(linear, 8))
+    write_png(tmp_path / "photograph.png", quantised(images.encode_srgb(linear), 8))
+    for name, right, wrong, option in (("linear", "auto", "srgb", "linear"), ("photograph", "srgb", "auto", "srgb")):
+        assert doubt_encoding(read_image(tmp_path / f"{name}.png", right), cube) is None
+        doubt = doubt_encoding(read_image(tmp_path / f"{name}.png", wrong), cube)
+        assert doubt is not None
+        assert f"--encoding {option}" in doubt

@@ -3,6 +3,11 @@
 Half precision keeps 11 bits of each weight. test.py reads the file like any checkpoint, and computes in fp32.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from drcr.evaluation.comparison import HIGHER_IS_BETTER, Result, file_stem
 from drcr.metrics import HEADINGS, SCORES
-from drcr.utils.files import plural, refuse_foreign, write_atomically
+from drcr.utils.files import LOCK, plural, refuse_foreign, write_atomically
 
 GENERATOR = '<meta name="generator" content="drcr.report">'
 PICTURES, STAGING = "pictures", ".pictures.tmp"
@@ -51,7 +51,7 @@ def check_folder(out: Path) -> None:
         if not folder.is_dir():
             return False
         return pictures is not None or not any(
-            path.name != STAGING and not _is_left(path) for path in folder.iterdir()
+            path.name not in (STAGING, LOCK) and not _is_left(path) for path in folder.iterdir()
         )
 
     refuse_foreign(out, is_free, "an empty folder or an earlier report", "choose another --out")
