@@ -3,8 +3,9 @@
 pth   the network alone, in half precision, without training state. Half precision keeps 11 bits of each weight.
       test.py reads the file like any checkpoint, and computes in fp32.
 onnx  the network in fp32, for images of any size, without PyTorch: in ONNX Runtime, OpenVINO, C++, a browser, or
-      MATLAB (importNetworkFromONNX). Input `rgb` (1, 3, H, W): linear RGB divided by its largest value. Output
-      `cube` (1, bands, H, W). The metadata has the wavelengths. Needs: pip install onnx onnxscript
+      MATLAB (importNetworkFromONNX). Input `rgb` (1, 3, H, W): RGB divided by its largest value. Output `cube`
+      (1, bands, H, W). The metadata has the wavelengths and the encoding of the input. Needs: pip install onnx
+      onnxscript
 """
 
 import signal
