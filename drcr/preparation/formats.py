@@ -3,6 +3,7 @@
 Each reader returns a `StoredCube`: the values as they lie in the file, and all that the file says about them.
 """
 
+import logging
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -16,6 +17,8 @@ from drcr.cube import Cube, StoredCube, settle
 from drcr.matfile import CUBE_NAMES, WAVELENGTH_NAMES, read_stored
 from drcr.preparation.envi import DATA_SUFFIXES, read_envi
 from drcr.utils.files import BROKEN, BrokenFile, DataError, unreadable
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it logs ends in one line of ours, or does no harm
 
 HDF5_SUFFIXES = (".mat", ".h5", ".hdf5")
 CUBE_SUFFIXES = (*HDF5_SUFFIXES, ".npy", ".npz", ".hdr", ".tif", ".tiff")
