@@ -1,4 +1,8 @@
-"""ENVI files: a text header beside a file of plain numbers. What the header states is applied, or refused by name."""
+"""ENVI files: a text header beside a file of plain numbers. What the header states is applied, or refused by name.
+
+Own code, not the `spectral` package: that passes over units, fill values, gains and bad bands, and reads other encodings
+of text as broken files.
+"""
 
 import math
 import re
