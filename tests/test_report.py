@@ -246,13 +246,14 @@ def test_a_kill_while_a_report_is_replaced_leaves_one_of_both(script, tmp_path):
     for moment in ("write_atomically", "shutil.rmtree"):
         # what an earlier run may have left is removed with ignore_errors, the earlier report's pictures without
         code = f"""
-import os, signal, sys
+import os, shutil, signal, sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from helpers import load_script
 from drcr.evaluation import report
-def kill(*_, **options):
-    if not options.get("ignore_errors"):
+def kill(*arguments, rmtree=shutil.rmtree, **options):
+    if not options:
         os.kill(os.getpid(), signal.SIGKILL)
+    rmtree(*arguments, **options)
 report.{moment} = kill
 load_script("test/report.py").main(sys.argv[1:])
 """
