@@ -45,7 +45,7 @@ def find_scenes(sources: list[Path]) -> dict[str, list[Path]]:
             raise DataError(f"{source}: no such folder; give the unpacked CAVE data base (complete_ms_data)")
         for path in sorted(source.rglob("*_ms_*")):
             match = re.fullmatch(r"([^.].*)_ms_(\d\d)\.png", path.name, re.IGNORECASE)
-            if not match:
+            if not match or not path.is_file():
                 continue
             check_name(path)
             bands, band = scenes.setdefault(match[1], {}), int(match[2])

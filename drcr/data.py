@@ -28,7 +28,7 @@ from drcr.utils.files import DataError, is_out_of_memory, printable, refuse_fore
 INDEX = "index.json"
 _INDEX_LIMIT = 100_000_000  # bytes; that of 10,000 scenes has less than one million
 _INDEX_KEYS = {"scenes", "wavelengths", "patch_size", "stride", "floor", "raised", "n_values", "input_encoding"}
-_PROVENANCE = ("patch_size", "stride", "floor", "scenes", "input_encoding")
+PROVENANCE = ("patch_size", "stride", "floor", "scenes", "input_encoding")
 _RGB_TYPES = (np.uint8, np.uint16, np.float32)  # float32: decoded to linear light
 _SIGNATURE, _MARKS = b"\x89HDF\r\n\x1a\n", (b"source\0", b"peak\0", b"raised\0", b"wavelengths\0")
 
@@ -108,9 +108,11 @@ def is_prepared(path: Path) -> bool:
     return start.startswith(_SIGNATURE) and all(mark in start for mark in _MARKS)
 
 
-def scene_checksum(cube: np.ndarray, rgb: np.ndarray, peak: float, wavelengths: np.ndarray, raised: int) -> int:
+def scene_checksum(
+    cube: np.ndarray, rgb: np.ndarray, peak: float, wavelengths: np.ndarray, raised: int, input_encoding: str
+) -> int:
     """Return the CRC-32 of a prepared scene: of all that training uses of it. Arrays are channel first."""
-    checksum = zlib.crc32(np.array([peak, raised, *wavelengths], np.float64).tobytes())
+    checksum = zlib.crc32(np.array([peak, raised, *wavelengths], np.float64).tobytes() + input_encoding.encode())
     for array in (rgb, cube):
         for part in array:
             checksum = zlib.crc32(np.ascontiguousarray(part).data, checksum)
@@ -175,7 +177,8 @@ class PreparedScene:
     def verify(self) -> None:
         """Read the scene. Raises DataError if it is not what preparation wrote."""
         cube, rgb = self.array("cube"), self.array("rgb")
-        if scene_checksum(cube, rgb, self.peak, self.wavelengths, self.raised) != self._checksum:
+        facts = self.peak, self.wavelengths, self.raised, self.input_encoding
+        if scene_checksum(cube, rgb, *facts) != self._checksum:
             raise DataError(f"{self.path}: was changed or damaged (checksum differs); run the preparation again")
 
     def _set_arrays(self, contents: np.ndarray) -> None:
@@ -226,7 +229,10 @@ def _attribute(item: Any, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
 
 def _text(item: Any, name: str) -> str:
     """Return an attribute that is a short text. Raises ValueError, KeyError or TypeError for any other."""
-    return bytes(item.attrs[name]).decode()
+    value = item.attrs[name]
+    if not isinstance(value, bytes):
+        raise TypeError(f"{name} is not a text")
+    return value.decode()
 
 
 class PreparedFolder(Dataset):
@@ -261,11 +267,15 @@ class PreparedFolder(Dataset):
         self.dark_values = None
         if index["floor"] is not None:
             self.dark_values = describe_floor(index["floor"], index["raised"], index["n_values"])
-        self.provenance = {name: index[name] for name in _PROVENANCE}
+        self.provenance = {name: index[name] for name in PROVENANCE}
         self.scenes = [PreparedScene(self.path / f"{name}.h5") for name in self.names]
         for scene in self.scenes:
             if not same_bands(scene.wavelengths, self.wavelengths):
                 raise DataError(f"{scene.path}: has other bands than {INDEX} states; run the preparation again")
+            if scene.input_encoding != self.input_encoding:
+                raise DataError(
+                    f"{scene.path}: is not {self.input_encoding}, as {INDEX} states; run the preparation again"
+                )
 
     @property
     def n_bytes(self) -> int:

@@ -35,7 +35,7 @@ from drcr.cube import describe_floor
 from drcr.evaluation.scoring import describe_skipped, pair_cubes, read_reconstruction, read_truth, scores
 from drcr.metrics import SCORES
 from drcr.utils import cli
-from drcr.utils.files import DataError, csv_text, refuse_foreign, write_atomically
+from drcr.utils.files import DataError, csv_text, print_other_files, refuse_foreign, write_atomically
 
 BRIGHT_MRAE = "bright_mrae"
 """The column of --csv after SCORES, with --min_radiance."""
@@ -217,6 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         average = summarise(args, images, skipped)
         if args.csv:
             write_table(args.csv, images, average)
+    print_other_files(*zip(*pairs.values(), strict=True))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from drcr.checkpoint import find_fault, is_plain, skeleton
+from drcr.data import PROVENANCE
 from drcr.model import DRCR
 from drcr.training.recipe import parts_of
 from drcr.utils.files import DataError
@@ -17,8 +18,6 @@ STATE = {"run", "epoch", "iter", "best", "recipe", "data", "losses", "seconds", 
 """What a checkpoint holds beside the network, so that its run can go on."""
 RECIPE = ("batchSize", "loss", "init_lr", "decay_power", "max_iter", "seed", "precision", "freeze", "recipe")
 """The options that a resumed run must share."""
-PROVENANCE = {"patch_size", "stride", "floor", "scenes"}
-"""What is kept of the data: `PreparedFolder.provenance`."""
 
 
 def make_optimizer(model: nn.Module, lr: float) -> torch.optim.Adam:
@@ -74,13 +73,17 @@ def _has_valid_data(checkpoint: dict[str, Any]) -> bool:
         return True
     if not isinstance(data, dict) or data.keys() != {"train", "valid"}:
         return False
-    return all(isinstance(part, dict) and part.keys() == PROVENANCE and _is_simple(part) for part in data.values())
+    return all(
+        isinstance(part, dict) and part.keys() == set(PROVENANCE) and _is_simple(part) for part in data.values()
+    )
 
 
 def _is_simple(part: dict[str, Any]) -> bool:
     scenes = part["scenes"]
-    numbers = all(part[name] is None or type(part[name]) in (int, float) for name in PROVENANCE - {"scenes"})
-    return numbers and isinstance(scenes, list) and all(isinstance(name, str) for name in scenes)
+    others = [part[name] for name in PROVENANCE if name != "scenes"]
+    if not all(value is None or type(value) in (int, float, str) for value in others):
+        return False
+    return isinstance(scenes, list) and all(isinstance(name, str) for name in scenes)
 
 
 def _has_valid_losses(checkpoint: dict[str, Any]) -> bool:
