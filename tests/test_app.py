@@ -321,6 +321,16 @@ def test_a_full_disk_is_said_not_shown_as_an_empty_picture(page, address):
     finally:
         resource.prlimit(address.pid, resource.RLIMIT_FSIZE, before)
     load(page)
+    drop(page, "truth", TRUTH, "")
+    page.wait_for_selector(".scores td")
+    resource.prlimit(address.pid, resource.RLIMIT_FSIZE, (300, before[1]))
+    try:  # maps of errors only
+        floor = page.get_by_label("Raise dark values")
+        floor.fill("0.1")
+        floor.press("Enter")
+        page.locator(".status", has_text="Free some space").last.wait_for()
+    finally:
+        resource.prlimit(address.pid, resource.RLIMIT_FSIZE, before)
 
 
 def test_files_that_claim_to_be_huge_are_refused_by_their_headers(page, address, tmp_path):
