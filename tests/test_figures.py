@@ -64,7 +64,7 @@ def options(folders):
 
 
 def test_all_figures_in_the_size_of_a_page_and_the_same_each_time(script, options, folders, tmp_path):
-    run = ("test/figures.py", *options, "--RGB_dir", folders / "rgb", "--out", "one", "--scenes", "b")
+    run = ("test/figures.py", *options, "--RGB_dir", folders / "rgb", "--out", "one", "--scenes", "b", "--dpi", 100)
     assert "1 scene " in script(*run).stdout
     names = [f"b_{kind}" for kind in KINDS] + ["scores", "mrae"]
     files = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
@@ -77,7 +77,7 @@ def test_all_figures_in_the_size_of_a_page_and_the_same_each_time(script, option
             assert b"/CreationDate" not in content
             assert b"/Type3" not in content  # no font that publishers refuse
         else:
-            assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape[1] == 6.9 * 200
+            assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape[1] == 6.9 * 100
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").iterdir()}
     script(*run)
     for path, written in before.items():
