@@ -7,6 +7,11 @@ bands without it) and writes RGB_DIR/NAME.jpg, or .png for --preset clean. Each 
 The challenge's own published camera: --camera RGB_Camera_QE.csv --gains 2.2933984 1 1.62308182
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_folder_options(parser)
     add_image_options(parser)
     args = parser.parse_args(argv)
+    cli.hold(args.rgb_dir)
     camera, imaging = image_options(parser, args)
 
     cubes = list_files(args.spectral_dir, (".mat",), "spectral cubes")

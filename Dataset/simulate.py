@@ -9,6 +9,11 @@ Writes OUT/Train_spectral/ARAD_1K_0001.mat ..., OUT/Train_RGB/ARAD_1K_0001.jpg .
 never overwritten.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add_image_options(parser)
     args = parser.parse_args(argv)
+    cli.hold(args.out)
     if not args.radii[0] < args.radii[1] or args.exponent <= 1 or max(args.texture, args.shading) > 10:
         parser.error("MIN below MAX, an exponent above 1, texture and shading of 10 at most are needed")
     if args.n_train > 900:

@@ -1,7 +1,7 @@
-"""The released way of doing the four stages, plain: what benchmarks/bench.py measures against.
+"""The released way of doing the four stages, with which benchmarks/bench.py compares.
 
-Our own code after the facts that are known of the authors': eager, float32, contiguous memory, two passes an image,
-one compressed .mat file a patch.
+Our own code, from the facts that are known of the authors': eager, float32, contiguous memory, two passes per image,
+one compressed .mat file per patch.
 """
 
 from collections.abc import Callable
@@ -27,12 +27,17 @@ def write_compressed(path: Path, level: int = 7, **variables: np.ndarray) -> Non
             )
 
 
+def read(file: h5py.File, name: str) -> np.ndarray:
+    """Return a variable of an open file, float32, with the axes that the file has."""
+    return np.asarray(file[name], np.float32)
+
+
 def prepare(pairs: list[tuple[Path, Path]], out: Path, patch_size: int = 128, stride: int = 64) -> int:
-    """Cut the scenes, pairs of cube and image files, into one .mat file a patch; return how many there are."""
+    """Cut the scenes, pairs of cube and image files, into one .mat file per patch; return how many there are."""
     n_patches = 0
     for cube_path, rgb_path in pairs:
         with h5py.File(cube_path) as file:
-            cube = np.float32(file["cube"]).transpose(0, 2, 1)  # (bands, H, W)
+            cube = read(file, "cube").transpose(0, 2, 1)  # (bands, H, W)
         rgb = normalise_rgb(read_rgb(rgb_path)).transpose(2, 0, 1)
         if cube.min() <= 0:
             continue
@@ -58,7 +63,7 @@ class Patches(Dataset):
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         """Read patch i."""
         with h5py.File(self._files[i]) as file:
-            return torch.from_numpy(np.float32(file["rgb"])), torch.from_numpy(np.float32(file["cube"]))
+            return torch.from_numpy(read(file, "rgb")), torch.from_numpy(read(file, "cube"))
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ def onnx_runtime(file: Path, image: np.ndarray) -> Run:
     options.intra_op_num_threads = available_cores()
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     rgb = as_input(image)
-    return lambda: as_cube(session.run(["cube"], {"rgb": rgb})[0])
+    return lambda: as_cube(np.asarray(session.run(["cube"], {"rgb": rgb})[0]))
 
 
 def openvino(file: Path, image: np.ndarray) -> Run:

@@ -186,7 +186,11 @@ def train(work: Work) -> list[Way]:
     """Train for one step."""
     operations = work.operations(work.network().train(), training=True)
     device = choose_device()
-    precisions = ["fp32"] + ["tf32"] * (device.type == "cuda") + ["bf16"] * native_bf16(device)
+    precisions: list[Precision] = ["fp32"]
+    if device.type == "cuda":
+        precisions.append("tf32")
+    if native_bf16(device):
+        precisions.append("bf16")
     return [
         Way("released", partial(train_released, work), operations=operations),
         *(

@@ -1,19 +1,21 @@
 """Checkpoints: ours, which store their architecture, and the authors', where it follows from the tensors."""
 
 import io
+import math
 import pickle
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from drcr.compute.device import exact_fp32
+from drcr.images import InputEncoding
 from drcr.matfile import WAVELENGTHS
 from drcr.model import DRCR
-from drcr.utils.files import DataError, write_atomically
+from drcr.utils.files import DataError, is_out_of_memory, write_atomically
 
 # The authors' names (tests/data/released_state_dict.csv) -> ours. The quarter scale's own two kernels,
 # denosing.conv4_33 and conv4_11, are in every released checkpoint, but the network never uses them: they are dropped.
@@ -66,6 +68,79 @@ def _read_architecture(state: dict[str, Tensor]) -> dict[str, Any]:
     }
 
 
+def skeleton(architecture: dict[str, Any]) -> DRCR:
+    """Return a network without memory for its weights: it has their names and shapes."""
+    with torch.device("meta"):
+        return DRCR(**architecture)
+
+
+def _expected_shapes(architecture: dict[str, Any]) -> dict[str, torch.Size]:
+    """Return the shapes of a network's tensors, by name; built with one block, however many the file states."""
+    shapes = {}
+    for name, tensor in skeleton({**architecture, "n_blocks": 1}).state_dict().items():
+        of_block = name.startswith("blocks.0.")
+        for i in range(architecture["n_blocks"] if of_block else 1):
+            shapes[name.replace("blocks.0.", f"blocks.{i}.") if of_block else name] = tensor.shape
+    return shapes
+
+
+def find_fault(state: Any, architecture: dict[str, Any]) -> str | None:
+    """Return what keeps a state dict from being that of a network, None if nothing does. Nothing is built.
+
+    A tensor in a file can state a size that the file does not hold: plain, dense tensors alone are taken.
+    """
+    if not isinstance(state, dict):
+        return "it is not a state dict"
+    expected = _expected_shapes(architecture)
+    if different := sorted(map(str, expected.keys() ^ state.keys())):
+        return f"{different[0]} is {'missing' if different[0] in expected else 'not part of one'}"
+    for name, shape in expected.items():
+        tensor = state[name]
+        if not isinstance(tensor, Tensor) or not is_plain(tensor) or not tensor.is_floating_point():
+            return f"{name} is not a plain tensor of numbers"
+        if tensor.shape != shape:
+            return f"{name} is {tuple(tensor.shape)}, not {tuple(shape)}"
+    return None
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Return whether a tensor is dense, in memory, and has a value in memory for each that it states."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
+        return False
+    return tensor.nbytes <= tensor.untyped_storage().nbytes()
+
+
+def _check_network(checkpoint: dict[str, Any], derived: dict[str, Any], path: Path) -> None:
+    """Raise DataError if a checkpoint's parts do not agree: `derived` is the architecture that its tensors have."""
+    stored, wavelengths = checkpoint["architecture"], checkpoint["wavelengths"]
+    problem = None
+    if not isinstance(stored, dict) or any(type(value) not in (int, str) for value in stored.values()):
+        problem = "its architecture is damaged"
+    elif stored != derived:
+        changed = sorted(name for name in derived if stored.get(name) != derived[name]) or sorted(map(str, stored))
+        problem = f"its architecture states another {', '.join(changed)} than they have"
+    elif wavelengths is not None and not _are_wavelengths(wavelengths, derived["out_channels"]):
+        problem = f"its wavelengths are not those of {derived['out_channels']} bands"
+    elif checkpoint["input_encoding"] not in get_args(InputEncoding):
+        problem = "its input encoding is damaged"
+    else:
+        try:
+            problem = find_fault(checkpoint["state_dict"], derived)
+        except (ValueError, RuntimeError) as error:
+            problem = " ".join(str(error).split())[:200]
+    # tensors may share memory: a file of one kilobyte can state a network of many gigabytes
+    if problem is None and sum(tensor.nbytes for tensor in checkpoint["state_dict"].values()) > path.stat().st_size:
+        problem = "they state more values than the file holds"
+    if problem is not None:
+        raise DataError(f"{path}: its tensors do not make a DRCR Net: {problem}")
+
+
+def _are_wavelengths(values: Any, count: int) -> bool:
+    if not isinstance(values, list) or len(values) != count:
+        return False
+    return all(type(nm) in (int, float) and 0 < nm < math.inf for nm in values)
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint file, ours or the authors', onto the CPU.
 
@@ -75,12 +150,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     -------
     dict
         What the file holds, and in any case: `state_dict`, under this project's names; `architecture`, the arguments
-        of `DRCR`; `wavelengths` of the bands in nm, None if they are not known.
+        of `DRCR`; `wavelengths` of the bands in nm, None if they are not known; `input_encoding`.
 
     Raises
     ------
     DataError
-        If the file is missing, truncated, not a checkpoint of DRCR Net, or a pickle with code in it.
+        If the file is missing, truncated, not a checkpoint of DRCR Net, or a pickle with code in it; if its tensors,
+        architecture and wavelengths do not agree.
     """
     path = Path(path)
     if not path.is_file():
@@ -100,20 +176,24 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise not_ours
     try:
         architecture = _read_architecture(state)
-    except (IndexError, AttributeError) as error:
+    except (IndexError, RuntimeError) as error:
         raise not_ours from error
-    # the authors' checkpoints hold neither
+    # the authors' checkpoints hold none of these
     wavelengths = WAVELENGTHS.tolist() if architecture["out_channels"] == len(WAVELENGTHS) else None
-    checkpoint = {"architecture": architecture, "wavelengths": wavelengths}
+    checkpoint = {"architecture": architecture, "wavelengths": wavelengths, "input_encoding": "linear"}
     if "state_dict" in stored:
         checkpoint |= stored
-    return checkpoint | {"state_dict": state}
+    checkpoint["state_dict"] = state
+    _check_network(checkpoint, architecture, path)
+    return checkpoint
 
 
 def _load(path: Path) -> Any:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:  # PyTorch itself does not compare the checksums
+                if sum(entry.file_size for entry in file.infolist()) > path.stat().st_size:
+                    raise DataError(f"{path}: is compressed, or damaged; save it again with torch.save")
                 if file.testzip() is not None:
                     raise DataError(f"{path}: damaged; copy or download it again")
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -133,8 +213,12 @@ def _load(path: Path) -> Any:
         AttributeError,
         IndexError,
         TypeError,
+        RecursionError,
         zipfile.BadZipFile,
+        MemoryError,
     ) as error:
+        if is_out_of_memory(error):
+            raise DataError(f"{path}: does not fit into memory") from error
         raise DataError(f"{path}: truncated, or not a checkpoint; copy or download it again") from error
 
 
@@ -144,18 +228,18 @@ def build_model(checkpoint: dict[str, Any], path: str | Path) -> DRCR:
     Raises
     ------
     DataError
-        If the tensors do not fit the architecture, or the wavelengths the number of bands.
+        If the network does not fit into memory.
     """
     try:
         model = DRCR(**checkpoint["architecture"])
         model.load_state_dict(checkpoint["state_dict"])
-        if checkpoint["wavelengths"] is not None:
-            model.wavelengths = [float(nm) for nm in checkpoint["wavelengths"]]
-        if model.wavelengths is not None and len(model.wavelengths) != model.architecture["out_channels"]:
-            raise ValueError(f"{len(model.wavelengths)} wavelengths for {model.architecture['out_channels']} bands")
-    except (RuntimeError, TypeError, ValueError) as error:
-        detail = " ".join(str(error).split())
-        raise DataError(f"{path}: its tensors do not make a DRCR Net: {detail[:200]}") from error
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise DataError(f"{path}: does not fit into memory") from error
+        raise
+    if checkpoint["wavelengths"] is not None:
+        model.wavelengths = [float(nm) for nm in checkpoint["wavelengths"]]
+    model.input_encoding = checkpoint["input_encoding"]
     return model
 
 
@@ -207,6 +291,7 @@ def save_checkpoint(path: str | Path, model: DRCR, **fields: Any) -> None:
     contents = {
         "architecture": model.architecture,
         "wavelengths": model.wavelengths,
+        "input_encoding": model.input_encoding,
         "state_dict": model.state_dict(),
     }
     torch.save(contents | fields, buffer)

@@ -1,6 +1,6 @@
 """A hyperspectral cube with its wavelengths, and the rules that hold for every cube, wherever it comes from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +27,15 @@ class Cube:
         The file that the cube was read from.
     origin : str or None
         Where a reconstruction comes from: the line that `write_cube` stored.
+    notes : tuple of str
+        What was done on reading that the user should know, such as bands that were sorted.
     """
 
     values: np.ndarray
     wavelengths: np.ndarray | None = None
     path: Path | None = None
     origin: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def known_wavelengths(self) -> np.ndarray | None:
@@ -51,18 +54,272 @@ class Cube:
         return wavelengths
 
 
-def wavelengths_in_nm(values: np.ndarray) -> np.ndarray | None:
-    """Return a list of wavelengths in nm, float64; None if `values` cannot be one.
+UNITS = {
+    "nm": ("nm", "nanometer", "nanometers", "nanometre", "nanometres"),
+    "um": ("um", "µm", "μm", "micrometer", "micrometers", "micrometre", "micrometres", "micron", "microns"),
+    "angstrom": ("a", "å", "å", "angstrom", "angstroms", "ångström", "ångstroms"),
+    "mm": ("mm", "millimeter", "millimeters", "millimetre", "millimetres"),
+    "m": ("m", "meter", "meters", "metre", "metres"),
+    "1/cm": ("1/cm", "cm-1", "cm^-1", "wavenumber", "wave number", "wavenumbers", "wave numbers"),
+    "none": ("index", "band", "bands", "band number"),
+}
+"""Units of wavelengths in files, in lower case; `none`: numbers of bands."""
+NM = {"nm": 1.0, "um": 1e3, "angstrom": 0.1, "mm": 1e6, "m": 1e9}
+NOT_STATED = ("", "unknown", "unitless", "none")
 
-    They must rise or fall throughout. Values between 0.2 and 3 are taken for micrometres.
+
+def wavelengths_in_nm(values: np.ndarray, unit: str | None = None) -> np.ndarray | None:
+    """Return a list of wavelengths in nm, in the order given.
+
+    Parameters
+    ----------
+    values : array of numbers
+        The list as a file has it.
+    unit : str, optional
+        The unit that the file states. Without one, values from 100 to 3000 are nm, and values below 30 that start
+        between 0.1 and 3 are micrometres.
+
+    Returns
+    -------
+    (bands,) float64 or None
+        None: the list says nothing about wavelengths, it only counts the bands.
+
+    Raises
+    ------
+    ValueError
+        The list cannot be one of wavelengths; the message says why.
     """
-    if values.dtype.kind not in "fiu" or values.size == 0 or not np.isfinite(values).all():
+    values = np.asarray(values)
+    if values.dtype.kind not in "fiu":
+        raise ValueError("is not a list of numbers")
+    nm = np.float64(values).ravel()
+    if not nm.size or not np.isfinite(nm).all():
+        raise ValueError("contains values that are not numbers")
+    stated = (unit or "").strip().lower()
+    names = [name for name, spellings in UNITS.items() if stated in spellings]
+    if not names and stated not in NOT_STATED:
+        raise ValueError(f"has the unit '{unit}', which is not known")
+    whole = (nm == np.round(nm)).all()
+    if names == ["none"] or (not names and whole and nm.max() < 100 and nm.min() >= 0):
         return None
-    values = np.float64(values).ravel()
-    if values.min() > 0.2 and values.max() < 3:
-        values = values * 1000
-    monotonic = (np.diff(values) > 0).all() or (np.diff(values) < 0).all()
-    return values if monotonic and 100 < values.min() <= values.max() < 1e5 else None
+    if not names and whole and len(nm) > 1 and nm[0] in (0, 1) and (np.diff(nm) == 1).all():
+        return None
+    if names == ["1/cm"]:
+        nm = 1e7 / np.where(nm > 0, nm, np.nan)
+    elif names:
+        nm = nm * NM[names[0]]
+    elif 0.1 < nm.min() < 3 and nm.max() < 30:
+        nm = nm * 1000
+    elif nm.max() > 3000:
+        raise ValueError(f"goes up to {nm.max():g} without a unit")
+    if not (nm >= 100).all() or nm.max() > 1e5:
+        raise ValueError(f"has values that are not wavelengths ({values.min():g} to {values.max():g} {unit or 'nm'})")
+    return nm
+
+
+@dataclass(frozen=True, eq=False)
+class StoredCube:
+    """A cube as a file stores it, and what the file says about it; `settle` applies that.
+
+    Attributes
+    ----------
+    values : array with three dimensions
+        Of any numeric type, perhaps mapped from the file.
+    path : Path
+        The file.
+    axis, usual_axis : int or None
+        The axis of the bands, if the format states it; and the axis where files of this format usually have them.
+    lists : list of (name, values, unit)
+        What may be the wavelengths of the bands; `unit` is None where the file states none.
+    fill : tuple of float
+        Stored values that mark missing data.
+    scale, offset : float or (bands,)
+        A value means `stored * scale + offset`.
+    good : (bands,) bool or None
+        Bands that the file does not mark as bad.
+    origin : str or None
+        As in `Cube`.
+    notes : tuple of str
+        What the user should know about the reading.
+    """
+
+    values: np.ndarray
+    path: Path
+    axis: int | None = None
+    usual_axis: int | None = None
+    lists: tuple[tuple[str, np.ndarray, str | None], ...] = ()
+    fill: tuple[float, ...] = ()
+    scale: float | np.ndarray = 1.0
+    offset: float | np.ndarray = 0.0
+    good: np.ndarray | None = None
+    origin: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+REMEDY = "give --wavelengths or --band_axis to Dataset/import_cubes.py"
+
+
+def settle(
+    stored: StoredCube,
+    axis: int | None = None,
+    wavelengths: np.ndarray | None = None,
+    step: tuple[float, float] | None = None,
+    otherwise: np.ndarray | None = None,
+) -> Cube:
+    """Return a cube with its bands last and rising, and with everything applied that its file states.
+
+    Parameters
+    ----------
+    stored : StoredCube
+        What a reader found.
+    axis : int, optional
+        The axis of the bands, if the user gives it.
+    wavelengths : (bands,), optional
+        In nm, if the user gives them; the file's own are then ignored.
+    step : tuple of float, optional
+        Instead of `wavelengths`: the first one and the distance to the next, in nm.
+    otherwise : (bands,), optional
+        Wavelengths in nm to assume if neither user nor file gives them.
+
+    Returns
+    -------
+    Cube
+        Its values are float32, or a view of what was stored where nothing needs to be applied.
+
+    Raises
+    ------
+    DataError
+        The values are not a cube; the axis of the bands is uncertain; the wavelengths make no sense; or values
+        are missing. The message names the file.
+    """
+    path, values, notes = stored.path, stored.values, list(stored.notes)
+    if values.ndim != 3 or values.dtype.kind not in "fiu" or not values.size:
+        raise DataError(
+            f"{path}: must contain numbers with three dimensions, not {values.dtype} {times(values.shape)}"
+        )
+    listed = wavelengths
+    if listed is None and step is None:
+        found = _listed_wavelengths(stored, values.shape if axis is None else (values.shape[axis],))
+        listed = otherwise if found is None else found
+    axis = _band_axis(stored, axis, None if listed is None else len(listed), step is not None)
+    values = np.moveaxis(values, axis, 2)
+    if step is not None:
+        listed = step[0] + step[1] * np.arange(values.shape[2])
+    good = np.ones(values.shape[2], bool) if stored.good is None else stored.good
+    order = np.flatnonzero(good)
+    if not good.all():
+        notes.append(f"bands marked as bad in the file were removed: {len(good) - len(order)} of {len(good)}")
+    if listed is not None:
+        order = order[np.argsort(listed[order], kind="stable")]
+        listed = listed[order]
+        if (np.abs(np.diff(order)) != 1).any() and good.all():
+            notes.append("bands were sorted by their wavelengths")
+    values = _apply(stored, values, order)
+    if listed is not None and len(np.unique(listed)) < len(listed):
+        values, listed = _average_equal(values, listed)
+        notes.append(f"bands with equal wavelengths were averaged; {len(listed)} are left")
+    return Cube(values, listed, path, stored.origin, tuple(notes))
+
+
+def _listed_wavelengths(stored: StoredCube, counts: tuple[int, ...]) -> np.ndarray | None:
+    """Return the wavelengths (nm) that the file lists for its bands, of which there are one of `counts`, or None."""
+    fitting: dict[str, np.ndarray] = {}
+    others: dict[str, int] = {}
+    for name, values, unit in stored.lists:
+        if np.size(values) == 1 and 1 not in counts:
+            continue
+        try:
+            nm = wavelengths_in_nm(values, unit)
+        except ValueError as error:
+            raise DataError(f"{stored.path}: {name} {error}; fix it, or {REMEDY}") from error
+        if nm is not None and len(nm) in counts:
+            fitting[name] = nm
+        elif nm is not None:
+            others[name] = len(nm)
+    first = next(iter(fitting), None)
+    for name, nm in fitting.items():
+        if first is not None and not same_bands(nm, fitting[first]):
+            raise DataError(f"{stored.path}: {first} and {name} are different wavelengths; remove one, or {REMEDY}")
+    if first is not None:
+        return fitting[first]
+    for name, count in others.items():
+        raise DataError(
+            f"{stored.path}: {name} has {count} wavelengths, but the cube has {times(stored.values.shape)} values; "
+            f"fix it, or {REMEDY}"
+        )
+    return None
+
+
+def _band_axis(stored: StoredCube, axis: int | None, count: int | None, any_count: bool) -> int:
+    """Return the axis of the bands: the user's, the format's, or the only one with `count` entries.
+
+    `any_count`: whether the wavelengths are known for any number of bands.
+    """
+    shape = stored.values.shape
+    known = stored.axis if axis is None else axis
+    if known is not None:
+        if count is not None and shape[known] != count:
+            raise DataError(
+                f"{stored.path}: {count} wavelengths for {shape[known]} bands ({times(shape)} values); {REMEDY}"
+            )
+        return known
+    if count is None and stored.usual_axis is not None:
+        return stored.usual_axis
+    if any_count:
+        raise DataError(
+            f"{stored.path}: {times(shape)} values; the file does not say which of the three are the bands; give "
+            "--band_axis first, middle or last to Dataset/import_cubes.py"
+        )
+    looked_for = len(WAVELENGTHS) if count is None else count
+    matches = [i for i in range(3) if shape[i] == looked_for]
+    if len(matches) == 1:
+        return matches[0]
+    if stored.usual_axis in matches:
+        return stored.usual_axis
+    if not matches:
+        known_for = f"{count} wavelengths match none of them" if count else "no wavelengths in the file"
+        raise DataError(f"{stored.path}: {times(shape)} values, and {known_for}; {REMEDY}")
+    raise DataError(
+        f"{stored.path}: {times(shape)} values, of which more than one match the {looked_for} wavelengths; give "
+        "--band_axis first, middle or last to Dataset/import_cubes.py"
+    )
+
+
+def _apply(stored: StoredCube, values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return the bands `order` of `values` (H, W, bands), with scale and offset applied. Raises DataError on gaps."""
+    for marker in stored.fill:
+        bad = np.zeros(values.shape[:2], int)
+        for band in order:  # one by one: the values may be mapped from a large file
+            bad += np.isnan(values[..., band]) if np.isnan(marker) else values[..., band] == marker
+        if bad.any():
+            raise DataError(
+                f"{stored.path}: {plural(int(bad.sum()), 'value')} in {plural(int((bad > 0).sum()), 'pixel')} "
+                f"{'is' if bad.sum() == 1 else 'are'} {marker:g}, which marks missing data in this file; crop the "
+                "scene to where it was measured"
+            )
+    scale, offset = (np.broadcast_to(x, values.shape[2:]) for x in (stored.scale, stored.offset))
+    if (scale == 1).all() and (offset == 0).all():
+        if np.array_equal(order, np.arange(values.shape[2])):
+            return values
+        return values[..., ::-1] if np.array_equal(order[::-1], np.arange(values.shape[2])) else values[..., order]
+    out = np.empty((*values.shape[:2], len(order)), np.float32)
+    for i, band in enumerate(order):
+        out[..., i] = np.float64(values[..., band]) * scale[band] + offset[band]
+    return out
+
+
+def _average_equal(values: np.ndarray, wavelengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cube with bands of equal wavelength averaged, and the wavelengths that are left."""
+    kept = np.unique(wavelengths)
+    out = np.empty((*values.shape[:2], len(kept)), np.float32)
+    for i, nm in enumerate(kept):
+        out[..., i] = values[..., wavelengths == nm].mean(2, dtype=np.float64)
+    return out, kept
+
+
+def times(shape: Iterable[int]) -> str:
+    """Return a shape as in `482 x 512`."""
+    return " x ".join(map(str, shape))
 
 
 def same_bands(first: ArrayLike, second: ArrayLike) -> bool:
@@ -82,6 +339,23 @@ def check_cube(values: np.ndarray, path: str | Path | None) -> None:
     if not np.isfinite([values.min(), values.max()]).all():
         count = plural(int(np.count_nonzero(~np.isfinite(values))), "NaN or infinite value")
         raise DataError(f"{path}: contains {count}; repair or remove the file")
+
+
+def check_scale(values: np.ndarray, path: str | Path | None) -> str | None:
+    """Return a line on values above 1, None if there are none. Raises DataError if the scale is not from 0 to 1.
+
+    Highlights may be brighter than 1; most values above 1, or values above 10, mean counts or per cent.
+    """
+    highest = float(values.max())
+    if highest <= 1:
+        return None
+    part = np.count_nonzero(values > 1) / values.size
+    if part > 0.5 or highest > 10:
+        raise DataError(
+            f"{path}: values up to {highest:.4g}, {part:.0%} of them above 1, but radiance must be from 0 to 1; "
+            "divide it with Dataset/import_cubes.py --scale"
+        )
+    return f"values up to {highest:.4g} ({part:.2%} above 1), but scoring clips reconstructions to [0, 1]"
 
 
 def check_same_size(

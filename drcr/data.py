@@ -1,16 +1,19 @@
 """Prepared data as PyTorch data sets: `TrainPatches` for training, `ValidImages` for validation.
 
 A prepared folder holds one HDF5 file per scene, `NAME.h5` (`cube` float32 (bands, H, W) and `rgb` (3, H, W) as
-decoded, both contiguous), and `index.json` with the scenes' names, the wavelengths of their bands, patch size and
-stride, and what was done about dark values. drcr/preparation/prepare.py writes it. Scenes are mapped into memory, not
-read: worker processes share the pages, and only the pages of the requested patches are touched.
+decoded, both contiguous, and a checksum), and `index.json` with the scenes' names, the wavelengths of their bands,
+patch size and stride, and what was done about dark values. drcr/preparation/prepare.py writes it. Scenes are mapped
+into memory, not read: worker processes share the pages, and only the pages of the requested patches are touched.
 """
 
 import bisect
 import json
 import math
+import zlib
+from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
+from typing import Any, get_args
 
 import h5py
 import numpy as np
@@ -18,25 +21,102 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from drcr.cube import describe_floor
-from drcr.images import normalise_rgb
-from drcr.utils.files import DataError
+from drcr.cube import describe_floor, same_bands
+from drcr.images import InputEncoding, normalise_rgb
+from drcr.utils.files import DataError, is_out_of_memory, printable, refuse_foreign
 
 INDEX = "index.json"
-_INDEX_KEYS = {"scenes", "wavelengths", "patch_size", "stride", "floor", "raised", "n_values"}
+_INDEX_LIMIT = 100_000_000  # bytes; that of 10,000 scenes has less than one million
+_INDEX_KEYS = {"scenes", "wavelengths", "patch_size", "stride", "floor", "raised", "n_values", "input_encoding"}
+PROVENANCE = ("patch_size", "stride", "floor", "scenes", "input_encoding")
+_RGB_TYPES = (np.uint8, np.uint16, np.float32)  # float32: decoded to linear light
+_SIGNATURE, _MARKS = b"\x89HDF\r\n\x1a\n", (b"source\0", b"peak\0", b"raised\0", b"wavelengths\0")
 
 
 def read_index(out: Path) -> dict | None:
-    """Return the index of a prepared folder; None if it is missing, unfinished or damaged.
+    """Return the index of a prepared folder; None if it is missing, unfinished, damaged or changed.
 
     Scene names are file names without a folder: a changed index cannot point outside the prepared folder.
     """
-    try:
-        index = json.loads((out / INDEX).read_text())
-        plain_names = all(Path(name).name == name for name in index["scenes"])
-        return index if plain_names and index.keys() >= _INDEX_KEYS else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    index = _read_json(out / INDEX)
+    return index if isinstance(index, dict) and index.keys() >= _INDEX_KEYS and _is_valid(index) else None
+
+
+def _read_json(path: Path) -> Any:
+    """Return the contents of a JSON file; None if it has none."""
+    if not path.is_file() or path.stat().st_size > _INDEX_LIMIT:
         return None
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_valid(index: dict) -> bool:
+    """Return whether an index's values have the types and ranges that preparation writes."""
+    scenes, wavelengths, raised = index["scenes"], index["wavelengths"], index["raised"]
+    if not all(isinstance(values, list) and values for values in (scenes, wavelengths, raised)):
+        return False
+    sizes, floor = (index["patch_size"], index["stride"]), index["floor"]
+    return (
+        all(isinstance(name, str) and name and Path(name).name == printable(name) == name for name in scenes)
+        and len(set(scenes)) == len(scenes) == len(raised)
+        and index["input_encoding"] in get_args(InputEncoding)
+        and all(map(_is_number, wavelengths))
+        and all(low < high for low, high in zip([0, *wavelengths], wavelengths, strict=False))
+        and all(_is_count(count) for count in (*raised, index["n_values"]))
+        and (sizes == (None, None) or all(_is_count(size) and size > 0 for size in sizes))
+        and (floor is None or (_is_number(floor) and floor > 0))
+    )
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # pyright: ignore[reportArgumentType]
+
+
+def check_targets(out: Path, names: Iterable[str]) -> None:
+    """Raise DataError if an index or scenes that are about to be written would replace files that are not ours."""
+    remedy = "move it, or choose another folder"
+    refuse_foreign(out / INDEX, _is_index, "an index of prepared data", remedy)
+    for name in names:
+        refuse_foreign(out / f"{name}.h5", is_prepared, "a prepared scene", remedy)
+
+
+def remove_scenes(out: Path, names: Iterable[str]) -> None:
+    """Remove the prepared scenes of these names, and no other files."""
+    for name in names:
+        path = out / f"{name}.h5"
+        if Path(name).name == name and is_prepared(path):
+            path.unlink()
+
+
+def _is_index(path: Path) -> bool:
+    index = _read_json(path)
+    return isinstance(index, dict) and index.keys() >= {"scenes", "wavelengths", "patch_size", "stride"}
+
+
+def is_prepared(path: Path) -> bool:
+    """Return whether a file is a prepared scene, perhaps a damaged one: whether it begins like one."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        start = file.read(1 << 16)
+    return start.startswith(_SIGNATURE) and all(mark in start for mark in _MARKS)
+
+
+def scene_checksum(
+    cube: np.ndarray, rgb: np.ndarray, peak: float, wavelengths: np.ndarray, raised: int, input_encoding: str
+) -> int:
+    """Return the CRC-32 of a prepared scene: of all that training uses of it. Arrays are channel first."""
+    checksum = zlib.crc32(np.array([peak, raised, *wavelengths], np.float64).tobytes() + input_encoding.encode())
+    for array in (rgb, cube):
+        for part in array:
+            checksum = zlib.crc32(np.ascontiguousarray(part).data, checksum)
+    return checksum
 
 
 def patch_grid(height: int, width: int, patch_size: int, stride: int) -> tuple[int, int]:
@@ -44,32 +124,62 @@ def patch_grid(height: int, width: int, patch_size: int, stride: int) -> tuple[i
     return (height - patch_size) // stride + 1, (width - patch_size) // stride + 1
 
 
-class _PreparedScene:
+class PreparedScene:
     """A prepared scene, mapped into memory: `cube` (bands, H, W) float32, `rgb` (3, H, W), `peak` of the image."""
 
     def __init__(self, path: Path) -> None:
+        """Look at the file. Raises DataError if it is missing or damaged."""
+        self.path, self._in_memory = path, False
         try:
-            self.path, self.n_bytes, self._in_memory = path, path.stat().st_size, False
+            if not path.is_file():
+                raise ValueError("missing, or no file")
+            self.n_bytes = path.stat().st_size
             with h5py.File(path) as file:
                 self._layout = {name: self._locate(file, name) for name in ("cube", "rgb")}
-                self.peak = float(np.float64(file["rgb"].attrs["peak"]))  # pyright: ignore[reportArgumentType]
-            (_, *size), (_, *cube_size) = self._layout["rgb"][2], self._layout["cube"][2]
+                (n_bands, *size), (n_channels, *rgb_size) = self._layout["cube"][2], self._layout["rgb"][2]
+                self.wavelengths = _attribute(file["cube"], "wavelengths", (n_bands,))
+                self.raised = int(_attribute(file["cube"], "raised"))
+                self.peak = float(_attribute(file["rgb"], "peak"))
+                self.source = file.attrs.get("source")
+                self.decoding = _text(file["rgb"], "decoding")
+                self.input_encoding: Any = _text(file["rgb"], "input_encoding")
+                self._checksum = int(_attribute(file, "checksum"))
             self.size = size[0], size[1]
-            if size != cube_size:
-                raise ValueError("image and cube differ in size")
-        except (OSError, LookupError, ValueError, TypeError, RuntimeError) as error:
+            if size != rgb_size or n_channels != 3:
+                raise ValueError("image and cube do not belong together")
+            if self._layout["cube"][1] != np.float32 or self._layout["rgb"][1] not in _RGB_TYPES:
+                raise ValueError("other types than preparation writes")
+            if self.input_encoding not in get_args(InputEncoding):
+                raise ValueError(f"input encoding {self.input_encoding}")
+            if not 0 < self.peak < 2**16:
+                raise ValueError(f"peak {self.peak}")
+        except (OSError, LookupError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+            if is_out_of_memory(error):
+                raise
             raise DataError(f"{path}: missing or damaged; run the preparation again") from error
         self._arrays: dict[str, np.ndarray] = {}
 
     def _locate(self, file: h5py.File, name: str) -> tuple[int, np.dtype, tuple[int, ...]]:
         """Return a data set's place in the file, type and shape."""
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is a link")
         dataset = file[name]
-        if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 3:
+        if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 3 or not dataset.size:
             raise ValueError(f"{name} is not an array of three dimensions")
         offset = dataset.id.get_offset()
-        if offset is None or offset + dataset.nbytes > self.n_bytes:
+        layout = dataset.id.get_create_plist()
+        if layout.get_layout() != h5py.h5d.CONTIGUOUS or layout.get_external_count() or offset is None:
             raise ValueError(f"{name} is not in the file, in one piece")
+        if offset + dataset.nbytes > self.n_bytes:
+            raise ValueError(f"{name} goes beyond the end of the file")
         return offset, dataset.dtype, dataset.shape
+
+    def verify(self) -> None:
+        """Read the scene. Raises DataError if it is not what preparation wrote."""
+        cube, rgb = self.array("cube"), self.array("rgb")
+        facts = self.peak, self.wavelengths, self.raised, self.input_encoding
+        if scene_checksum(cube, rgb, *facts) != self._checksum:
+            raise DataError(f"{self.path}: was changed or damaged (checksum differs); run the preparation again")
 
     def _set_arrays(self, contents: np.ndarray) -> None:
         for name, (offset, dtype, shape) in self._layout.items():
@@ -92,9 +202,13 @@ class _PreparedScene:
         return self._arrays[name]
 
     def load(self) -> None:
-        """Read the file into memory; afterwards nothing is read from the disk."""
-        self._set_arrays(np.fromfile(self.path, np.uint8))
+        """Read the file into memory; afterwards nothing is read from the disk. Raises DataError as `verify` does."""
+        contents = np.fromfile(self.path, np.uint8)
+        if contents.nbytes != self.n_bytes:
+            raise DataError(f"{self.path}: removed or truncated since the start; run the preparation again")
+        self._set_arrays(contents)
         self._in_memory = True
+        self.verify()
 
     def crop(self, top: int, left: int, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Return a window as (rgb, cube): float32 (3, h, w), divided by the image's peak, and (bands, h, w).
@@ -104,6 +218,21 @@ class _PreparedScene:
         window = np.s_[:, top : top + height, left : left + width]
         rgb = normalise_rgb(self.array("rgb")[window], self.peak)
         return torch.from_numpy(rgb), torch.from_numpy(self.array("cube")[window])
+
+
+def _attribute(item: Any, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
+    """Return an attribute of this shape as float64. Raises ValueError, KeyError or TypeError for any other."""
+    if item.attrs.get_id(name).shape != shape:
+        raise ValueError(f"{name} has another shape than {shape}")
+    return np.asarray(item.attrs[name], np.float64)
+
+
+def _text(item: Any, name: str) -> str:
+    """Return an attribute that is a short text. Raises ValueError, KeyError or TypeError for any other."""
+    value = item.attrs[name]
+    if not isinstance(value, bytes):
+        raise TypeError(f"{name} is not a text")
+    return value.decode()
 
 
 class PreparedFolder(Dataset):
@@ -118,8 +247,10 @@ class PreparedFolder(Dataset):
         Of the bands, in nm.
     dark_values : str or None
         One line on the values that preparation raised to a floor; None if it skipped such scenes.
+    input_encoding : {"linear", "stored"}
+        What the images are.
     provenance : dict
-        Patch size, stride, floor and scenes: what a resumed run must find unchanged.
+        Patch size, stride, floor, scenes and input encoding: what a resumed run must find unchanged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -132,11 +263,19 @@ class PreparedFolder(Dataset):
                 "valid_data_preprocess.py"
             )
         self.names, self.wavelengths = index["scenes"], index["wavelengths"]
+        self.input_encoding: InputEncoding = index["input_encoding"]
         self.dark_values = None
         if index["floor"] is not None:
             self.dark_values = describe_floor(index["floor"], index["raised"], index["n_values"])
-        self.provenance = {name: index[name] for name in ("patch_size", "stride", "floor", "scenes")}
-        self.scenes = [_PreparedScene(self.path / f"{name}.h5") for name in self.names]
+        self.provenance = {name: index[name] for name in PROVENANCE}
+        self.scenes = [PreparedScene(self.path / f"{name}.h5") for name in self.names]
+        for scene in self.scenes:
+            if not same_bands(scene.wavelengths, self.wavelengths):
+                raise DataError(f"{scene.path}: has other bands than {INDEX} states; run the preparation again")
+            if scene.input_encoding != self.input_encoding:
+                raise DataError(
+                    f"{scene.path}: is not {self.input_encoding}, as {INDEX} states; run the preparation again"
+                )
 
     @property
     def n_bytes(self) -> int:
@@ -170,6 +309,9 @@ class TrainPatches(PreparedFolder):
         self.patch_size, self.stride = self.provenance["patch_size"], self.provenance["stride"]
         if self.patch_size is None:
             raise DataError(f"{path}: prepared for validation; training needs train_data_preprocess.py")
+        for scene in self.scenes:
+            if min(scene.size) < self.patch_size:
+                raise DataError(f"{scene.path}: smaller than a patch of {self.patch_size}; run the preparation again")
         self._grids = [patch_grid(*scene.size, self.patch_size, self.stride) for scene in self.scenes]
         self._ends = list(accumulate(rows * columns for rows, columns in self._grids))
         if cache:
@@ -223,6 +365,9 @@ class ValidImages(PreparedFolder):
         """Open the prepared folder."""
         super().__init__(path)
         self.drop_rows = drop_rows
+        for scene in self.scenes:
+            if scene.size[0] - drop_rows < 4 or scene.size[1] < 4:
+                raise DataError(f"{scene.path}: too small to validate with; run the preparation again")
 
     def __len__(self) -> int:
         """Return the number of images."""

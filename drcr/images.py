@@ -27,6 +27,8 @@ from drcr.utils.tags import PRIMARIES, WHITE_D65, Tags, read_tags
 
 Encoding = Literal["auto", "linear", "srgb"]
 ENCODINGS: tuple[str, ...] = get_args(Encoding)
+InputEncoding = Literal["linear", "stored"]
+"""What a network is trained on: linear light, or encoded values as their files store them."""
 
 RAW_SUFFIXES = (
     ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".raf", ".orf", ".rw2", ".pef", ".srw",
@@ -55,6 +57,18 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # read_rgb re
 def add_encoding_option(parser: argparse.ArgumentParser) -> None:
     """Add the option --encoding, for `read_image`."""
     parser.add_argument("--encoding", choices=ENCODINGS, default="auto", help=ENCODING_HELP)
+
+
+def encoding_for(trained_on: InputEncoding, asked: Encoding, model_path: str | Path) -> Encoding:
+    """Return how to read the images for a network, or a map, that was trained on linear or on stored values.
+
+    Raises DataError if `asked`, of --encoding, would decode images for one that was trained on stored values.
+    """
+    if trained_on == "linear":
+        return asked
+    if asked == "srgb":
+        raise DataError(f"{model_path}: was trained on encoded images as they are stored; omit --encoding srgb")
+    return "linear"
 
 
 def find_images(path: Path) -> list[Path]:
@@ -101,6 +115,11 @@ class RGBImage:
         """The image as linear RGB, (H, W, 3) float32 in [0, 1], where 1 is the full scale of the file."""
         scale = 1 if self.stored.dtype == np.float32 else np.iinfo(self.stored.dtype).max
         return np.float32(self.stored) / np.float32(scale)
+
+    @property
+    def input_encoding(self) -> InputEncoding:
+        """What a network gets to see: "stored" if the values are encoded after all."""
+        return "stored" if self.encoded else "linear"
 
     def normalised(self) -> np.ndarray:
         """Return the network's input: (H, W, 3) float32, divided by the largest value."""

@@ -165,6 +165,8 @@ class DRCR(nn.Module):
         }
         self.wavelengths: list[float] | None = None
         """Of the output bands, in nm, where they are known; kept in checkpoints."""
+        self.input_encoding: Literal["linear", "stored"] = "linear"
+        """What it was trained on: linear light, or encoded images as their files store them; kept in checkpoints."""
         self.stem = nn.Sequential(
             reflect_conv3x3(in_channels, channels),
             nn.PReLU(),

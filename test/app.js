@@ -30,6 +30,32 @@ window.drcr = {
     return view;
   },
 
+  // what goes wrong before the server has a file, in the line where app.py says the rest; Gradio says only "Error"
+  say(words) {
+    const status = document.querySelector(".status");
+    status.textContent = words;
+    status.classList.add("bad");
+  },
+  watchUploads(megabytes) {
+    const check = event => {
+      const files = event.target.files ?? event.dataTransfer?.files ?? [];
+      const large = [...files].find(file => file.size > megabytes * 1e6);
+      if (!large || !event.target.closest(".zone")) return;
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      if (event.target.files) event.target.value = "";
+      drcr.say(`${large.name}: ${Math.ceil(large.size / 1e6)} MB, but at most ${megabytes} MB are taken (--max_upload).`);
+    };
+    for (const kind of ["change", "drop"]) document.addEventListener(kind, check, true);
+    const plain = window.fetch;
+    window.fetch = async (...request) => {
+      const answer = await plain(...request);
+      if (!answer.ok && `${request[0].url ?? request[0]}`.includes("/upload?"))
+        drcr.say("The file could not be kept: the disk of the computer that runs app.py may be full.");
+      return answer;
+    };
+  },
+
   // the slider shows bands, or the errors of bands
   slide(view, nm) {
     return drcr.show(view === "Error" ? view : "Band", nm);

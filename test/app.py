@@ -3,12 +3,25 @@
 Starts a page at http://HOST:PORT; needs pip install "gradio>=6.20". The page reconstructs an image as test.py does
 and shows it in true colour, band by band, and as it was loaded. It plots the spectra of clicked pixels and, with a
 ground truth (.mat), the errors, scored as in compute_mrae.py. Downloads: the cube as .mat, equal to test.py's, and
-the spectra as CSV; pixels are named row,column, from 0. Only this computer can open the page, unless --host says
-otherwise. The page contacts no other computer: no fonts, no statistics, no updates.
+the spectra as CSV; pixels are named row,column, from 0.
+
+The network needs linear light. Beside the picture one chooses what the image is: a photograph, which is decoded, or
+linear. The tags of the file set the choice. An image without tags is taken as a photograph here, which the page says;
+test.py takes it as linear.
+
+Only this computer can open the page, unless --host says otherwise. The page is for people who trust each other, not
+for the internet. It answers only requests that come from itself, to a name of this computer. It contacts no other
+computer: no fonts, no statistics, no updates.
 
 The cubes of the last --sessions visitors are kept in memory, 260 MB each with ground truth at 1024 x 1024 pixels, and
-in a temporary folder that is removed when the program ends. Uploaded files are removed after one to two hours.
+in a temporary folder that is removed when the program ends, or when it starts again after a crash. Uploaded files are
+removed after one to two hours.
 """
+
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
 import html
@@ -28,8 +41,21 @@ import numpy as np
 from drcr.checkpoint import load_rgb_model
 from drcr.compute.device import choose_device
 from drcr.cube import WAVELENGTHS, describe_bands
-from drcr.evaluation.page import BAND, COLOUR, ERROR, NO_POINTS, POINT_COLOURS, RGB, PageScene, hint
-from drcr.images import Encoding, add_encoding_option, normalise_rgb, read_image
+from drcr.evaluation.page import (
+    BAND,
+    COLOUR,
+    ERROR,
+    LINEAR,
+    NO_POINTS,
+    PHOTOGRAPH,
+    POINT_COLOURS,
+    RGB,
+    PageScene,
+    hint,
+    read_decoded,
+)
+from drcr.evaluation.page_guard import SameSite, check_pixels, is_full, temporary_home
+from drcr.images import ENCODINGS, encoding_for, normalise_rgb
 from drcr.matfile import write_cube
 from drcr.reconstruct import Reconstructor, origin_of, reconstruct_image
 from drcr.utils import cli
@@ -49,6 +75,7 @@ class Parts:
     state: Any
     status: Any
     image: Any
+    encoding: Any
     simulated: Any
     cube_file: Any
     truth: Any
@@ -73,6 +100,14 @@ def lay_out(gr: Any, wavelengths: np.ndarray) -> Parts:
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=190):
             image = gr.File(label="RGB image", height=100, elem_id="image", elem_classes="zone")
+            encoding = gr.Radio(
+                [PHOTOGRAPH, LINEAR],
+                value=PHOTOGRAPH,
+                label="The image is",
+                interactive=False,
+                elem_id="encoding",
+                elem_classes="views",
+            )
             simulated = gr.Button("Use a simulated scene", size="sm")
             cube_file = gr.DownloadButton("Download the cube (.mat)", size="sm", interactive=False)
             truth = gr.File(label="Ground truth (.mat)", height=100, elem_id="truth", elem_classes="zone")
@@ -103,8 +138,8 @@ def lay_out(gr: Any, wavelengths: np.ndarray) -> Parts:
                 )
             scores = gr.HTML()
     return Parts(
-        state, status, image, simulated, cube_file, truth, floor, view, picture, slider, spectra, clear, spectra_file,
-        scores,
+        state, status, image, encoding, simulated, cube_file, truth, floor, view, picture, slider, spectra, clear,
+        spectra_file, scores,
     )  # fmt: skip
 
 
@@ -128,7 +163,9 @@ class Handlers:
     def __init__(self, gr: Any, parts: Parts, model: Any, args: argparse.Namespace, folder: Path) -> None:  # noqa: D107
         self.gr, self.parts, self.folder = gr, parts, folder
         self.reconstructor, self.model_path = Reconstructor(model), args.model_dir
-        self.wavelengths, self.max_side, self.encoding = np.array(model.wavelengths), args.max_side, args.encoding
+        self.wavelengths, self.max_side = np.array(model.wavelengths), args.max_side
+        self.encoding = encoding_for(model.input_encoding, args.encoding, args.model_dir)
+        self.as_stored = model.input_encoding == "stored"
 
     def show(self, scene: PageScene, view: str, nm: float) -> dict:
         """Return all that depends on the view, the band and the points."""
@@ -144,10 +181,12 @@ class Handlers:
             self.parts.clear: self.gr.Button(interactive=bool(scene.points)),
         }
 
-    def load(self, file: str, nm: float, progress: Callable) -> dict:
-        """Reconstruct an image."""
+    def load(self, file: str, nm: float, progress: Callable, choice: str | None = None) -> dict:
+        """Reconstruct an image; without a `choice` of PHOTOGRAPH or LINEAR, as its tags say."""
         path, start = Path(file), time.perf_counter()
-        rgb, how, words = read_scaled(path, self.encoding, self.max_side)
+        choice = choice or (LINEAR if self.encoding == "linear" else None)
+        rgb, how, words, choice = read_scaled(path, choice, self.max_side)
+        words += ". The network was trained on images as they are stored" * self.as_stored
         done = 0.0
 
         def advance(pixels: float) -> None:
@@ -158,22 +197,36 @@ class Handlers:
         cube = reconstruct_image(self.reconstructor, rgb, path, self.model_path, advance=advance)
         words = f"{words}. Reconstructed in {time.perf_counter() - start:.1f} s."
         scene = PageScene(path.stem, words, rgb, cube, self.wavelengths, self.folder)
-        cube_path = scene.folder / f"{path.stem}.mat"
+        scene.keep(path, choice)
+        cube_path = scene.folder / f"{scene.name}.mat"
         write_cube(cube_path, cube, self.wavelengths, f"{origin_of(self.model_path)}, image {how}")
         return {
             **self.show(scene, COLOUR, nm),
             self.parts.state: scene,
             self.parts.image: None,
+            self.parts.encoding: self.gr.Radio(value=choice, interactive=not self.as_stored),
             self.parts.view: self.gr.Radio(choices=[COLOUR, BAND, RGB], value=COLOUR),
             self.parts.cube_file: self.gr.DownloadButton(value=cube_path, interactive=True),
         }
 
+    def switch(self, scene: PageScene | None, choice: str, view: str, nm: float, progress: Callable) -> dict:
+        """Reconstruct the image again, as a photograph or as linear; points and ground truth stay."""
+        before = loaded(scene)
+        if choice == before.encoding:
+            return {self.parts.status: self.gr.skip()}
+        updates = self.load(str(before.source), nm, progress, choice)
+        after = updates[self.parts.state]
+        after.points = before.points
+        choices = [COLOUR, BAND, RGB]
+        if before.comparison:
+            after.score(before.comparison.truth, before.comparison.floor)
+            choices.append(ERROR)
+        return updates | self.show(after, view, nm) | {self.parts.view: self.gr.Radio(choices=choices, value=view)}
+
     def compare(self, file: str, scene: PageScene | None, view: str, nm: float, floor: float) -> dict:
         """Score the reconstruction against a ground truth."""
-        if floor is None or not 1e-6 <= floor < 1:
-            raise DataError("Dark values can be raised to a number from 1e-6 up, below 1.")
         scene = loaded(scene)
-        scene.compare(Path(file), floor)
+        scene.compare(Path(file), checked(floor))
         choices = self.gr.Radio(choices=[COLOUR, BAND, RGB, ERROR])
         return {**self.show(scene, view, nm), self.parts.truth: None, self.parts.view: choices}
 
@@ -181,16 +234,15 @@ class Handlers:
         """Reconstruct and score a simulated scene."""
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             image_path, truth_path = simulate(Path(folder), min(256, self.max_side))
-            shown = self.load(str(image_path), nm, progress)
-            scene = shown[self.parts.state]
-            truth_path = truth_path.rename(scene.folder / truth_path.name)
-        return shown | self.compare(str(truth_path), scene, COLOUR, nm, floor)
+            shown = self.load(str(image_path), nm, progress, LINEAR)
+            return shown | self.compare(str(truth_path), shown[self.parts.state], COLOUR, nm, floor)
 
     def rescore(self, scene: PageScene | None, view: str, nm: float, floor: float) -> dict:
         """Score again with another floor."""
         if scene is None or scene.comparison is None or scene.comparison.floor == floor:
             return {self.parts.status: self.gr.skip()}
-        return self.compare(str(scene.comparison.path), scene, view, nm, floor)
+        scene.score(scene.comparison.truth, checked(floor))
+        return self.show(scene, view, nm)
 
     def pick(self, scene: PageScene | None, view: str, nm: float, row: int, column: int) -> dict:
         """Add a point."""
@@ -209,17 +261,25 @@ class Handlers:
         scene.points.clear()
         return self.show(scene, view, nm)
 
-    def report_errors(self, handler: Callable, zone: Any = None) -> Callable:
-        """Return a handler that shows a DataError in the page, and empties `zone`, where the file was dropped."""
+    def report_errors(self, handler: Callable, reset: Callable[[Any], dict] = lambda first: {}) -> Callable:
+        """Return a handler that shows in the page what went wrong.
+
+        `reset` gets the first input, a dropped file or the scene, and returns what is to be set back.
+        """
 
         @wraps(handler)
         def run(*inputs: Any, **more: Any) -> dict:
             try:
                 return handler(*inputs, **more)
             except DataError as error:
-                # the folder of an uploaded file, the first input, is Gradio's own
+                # the folder of an uploaded file is Gradio's own
                 words = str(error).replace(f"{inputs[0]}", Path(f"{inputs[0]}").name)
-                return {self.parts.status: say(words, "bad")} | ({} if zone is None else {zone: None})
+            except MemoryError:
+                words = "Not enough memory on the computer that runs app.py; scale the image down."
+            except OSError as error:
+                words = f"The computer that runs app.py cannot keep the files: {error.strerror or error}."
+                words += " Free some space there, then load the image again." * is_full(error)
+            return {self.parts.status: say(words, "bad"), **reset(inputs[0])}
 
         return run
 
@@ -236,9 +296,21 @@ def loaded(scene: PageScene | None) -> PageScene:
     return scene
 
 
-def read_scaled(path: Path, encoding: Encoding, max_side: int) -> tuple[np.ndarray, str, str]:
-    """Read an image, scaled down to `max_side`, for the network; return how it was read, and a line on it, too."""
-    image = read_image(path, encoding)
+def checked(floor: float | None) -> float:
+    """Return the value that dark values are raised to. Raises DataError if it is none."""
+    if floor is None or not 1e-6 <= floor < 1:
+        raise DataError("Dark values can be raised to a number from 1e-6 up, below 1.")
+    return floor
+
+
+def read_scaled(path: Path, choice: str | None, max_side: int) -> tuple[np.ndarray, str, str, str]:
+    """Read an image for the network, scaled down to `max_side`.
+
+    Returns the network's input, how it was read as the .mat states it, a line on the image, and the choice of
+    PHOTOGRAPH or LINEAR, which is the one asked for if there is one.
+    """
+    check_pixels(path)
+    image, told, choice = read_decoded(path, choice)
     rgb = image.stored
     height, width = rgb.shape[:2]
     words = f"{path.name}: {height} x {width} pixels"
@@ -249,7 +321,7 @@ def read_scaled(path: Path, encoding: Encoding, max_side: int) -> tuple[np.ndarr
         words += f", scaled down to {size[1]} x {size[0]} (--max_side); the .mat is of the scaled image"
     if min(rgb.shape[:2]) < 4:
         raise DataError(f"{words}; at least 4 x 4 are needed")
-    return normalise_rgb(rgb), image.how, f"{words}, {image.how}"
+    return normalise_rgb(rgb), image.how, f"{words}. {told}", choice
 
 
 def simulate(folder: Path, side: int) -> tuple[Path, Path]:
@@ -276,19 +348,32 @@ def connect(gr: Any, parts: Parts, handlers: Handlers) -> None:
     def example(nm: float, floor: float, progress: Any = bar) -> dict:
         return handlers.example(nm, floor, progress)
 
+    def switch(scene: PageScene | None, choice: str, view: str, nm: float, progress: Any = bar) -> dict:
+        return handlers.switch(scene, choice, view, nm, progress)
+
     def pick(scene: PageScene | None, view: str, nm: float, event: gr.EventData) -> dict:  # pyright: ignore[reportInvalidTypeForm]
         return handlers.pick(scene, view, nm, event.row, event.column)
 
     safe = handlers.report_errors
     now = [parts.state, parts.view, parts.slider]
     seen = [parts.status, parts.picture, parts.spectra, parts.scores, parts.spectra_file, parts.clear]
-    new = [parts.state, parts.view, parts.cube_file, *seen]
+    new = [parts.state, parts.encoding, parts.view, parts.cube_file, *seen]
+
+    def empty(zone: Any) -> Callable:
+        return lambda _: {zone: None}
+
     network = {"concurrency_id": "network", "concurrency_limit": 1, "show_progress_on": parts.picture}
     quick = {"show_progress": "hidden", "queue": False}
-    parts.image.upload(safe(load, parts.image), [parts.image, parts.slider], [parts.image, *new], **network)
+    parts.image.upload(safe(load, empty(parts.image)), [parts.image, parts.slider], [parts.image, *new], **network)
+    parts.encoding.input(
+        safe(switch, lambda scene: {parts.encoding: scene.encoding} if scene else {}),
+        [parts.state, parts.encoding, parts.view, parts.slider],
+        [parts.image, *new],
+        **network,
+    )
     parts.simulated.click(safe(example), [parts.slider, parts.floor], [parts.image, parts.truth, *new], **network)
     parts.truth.upload(
-        safe(handlers.compare, parts.truth),
+        safe(handlers.compare, empty(parts.truth)),
         [parts.truth, *now, parts.floor],
         [parts.truth, parts.view, *seen],
         show_progress_on=parts.picture,
@@ -298,7 +383,7 @@ def connect(gr: Any, parts: Parts, handlers: Handlers) -> None:
         event(
             safe(handlers.rescore),
             [*now, parts.floor],
-            [parts.truth, parts.view, *seen],
+            seen,
             show_progress_on=parts.scores,
         )
     parts.slider.input(None, [parts.view, parts.slider], parts.view, js="(view, nm) => drcr.slide(view, nm)")
@@ -336,6 +421,8 @@ def import_gradio() -> Any:
 
 def serve(gr: Any, page: Any, args: argparse.Namespace) -> None:
     """Start the server. Raises DataError if it cannot use the port."""
+    from starlette.middleware import Middleware  # comes with Gradio
+
     theme = gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"])
     try:
         page.launch(
@@ -348,7 +435,9 @@ def serve(gr: Any, page: Any, args: argparse.Namespace) -> None:
             prevent_thread_lock=True,
             footer_links=[],
             css_paths=HERE / "app.css",
-            head=f"<script>{(HERE / 'app.js').read_text('utf-8')}</script>",
+            max_file_size=args.max_upload * 1_000_000,
+            app_kwargs={"middleware": [Middleware(SameSite, [args.host, *args.allow_host])]},
+            head=f"<script>{(HERE / 'app.js').read_text('utf-8')}drcr.watchUploads({args.max_upload});</script>",
             theme=theme,
         )
     except OSError as error:
@@ -357,20 +446,42 @@ def serve(gr: Any, page: Any, args: argparse.Namespace) -> None:
         ) from error
 
 
+def port(text: str) -> int:
+    """Read --port."""
+    number = int(text)
+    if not 1 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"must be from 1 to 65535, not {number}")
+    return number
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and serve the page."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
     add("--model_dir", type=Path, default="./model/model.pth", help="checkpoint, ours or the authors'")
     add("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0: to the whole network")
-    add("--port", type=cli.at_least(1), default=7860, help="port to serve at")
+    add(
+        "--allow_host",
+        nargs="+",
+        default=(),
+        metavar="NAME ...",
+        help="further names of this computer, if --host is used",
+    )
+    add("--port", type=port, default=7860, help="port to serve at")
     add(
         "--max_side", type=cli.at_least(4), default=1024, help="scale larger images down to this many pixels per side"
     )
     add("--sessions", type=cli.at_least(1), default=8, help="number of visitors whose cubes are kept in memory")
-    add_encoding_option(parser)
+    add("--max_upload", type=cli.at_least(1), default=150, metavar="MB", help="refuse larger files")
+    add(
+        "--encoding",
+        choices=ENCODINGS,
+        default="auto",
+        help="the choice beside the picture for a new image. auto and srgb: by the tags of the file, and photograph "
+        "where it has none. linear: linear, whatever the tags say",
+    )
     args = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(prefix="drcr-app-") as folder:
+    with temporary_home() as folder:
         os.environ["GRADIO_TEMP_DIR"] = f"{folder}/uploads"
         gr = import_gradio()
         results = Path(folder, "results")

@@ -11,6 +11,11 @@ test.py reads them.
 The ridge penalty is --ridge times the mean squared value of the terms.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +24,7 @@ from colour.characterisation import polynomial_expansion_Finlayson2015  # the fi
 from tqdm import tqdm
 
 from drcr.data import ValidImages
-from drcr.images import add_encoding_option, describe_decoding, find_images, read_image
+from drcr.images import add_encoding_option, describe_decoding, encoding_for, find_images, read_image
 from drcr.matfile import check_target, write_cube
 from drcr.utils import cli
 from drcr.utils.files import DataError
@@ -67,19 +72,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--ridge", type=cli.non_negative, help="ridge penalty (default: 0 for linear, 1e-6 for polynomial)")
     add_encoding_option(parser)
     args = parser.parse_args(argv)
+    cli.hold(args.result_dir)
     ridge = {"linear": 0.0, "polynomial": 1e-6}[args.method] if args.ridge is None else args.ridge
     paths = find_images(args.RGB_dir)
+    images = ValidImages(args.train_data_path, drop_rows=0)
+    encoding = encoding_for(images.input_encoding, args.encoding, args.train_data_path)
     decoded = []
     for path in paths:
-        decoded.append(read_image(path, args.encoding).how)  # one that cannot be decoded shows now
+        decoded.append(read_image(path, encoding).how)  # one that cannot be decoded shows now
         check_target(args.result_dir / f"{path.stem}.mat")
     print(describe_decoding(decoded))
-    images = ValidImages(args.train_data_path, drop_rows=0)
     matrix = fit(images, args.method, ridge)
     origin = f"{args.method} map, ridge {ridge:g}, {args.train_data_path}"
     args.result_dir.mkdir(parents=True, exist_ok=True)
     for path in tqdm(paths, desc="reconstructing", unit="image", dynamic_ncols=True):
-        rgb = read_image(path, args.encoding).normalised()
+        rgb = read_image(path, encoding).normalised()
         cube = (terms(rgb, args.method) @ matrix).reshape(*rgb.shape[:2], -1)
         write_cube(args.result_dir / f"{path.stem}.mat", cube, images.wavelengths, origin)
     print(f"{len(matrix)} terms, ridge {ridge:g}, {len(images)} scenes; {len(paths)} cubes in {args.result_dir}")

@@ -8,11 +8,18 @@ For each scene, OUT/NAME_*:
   mrae     MRAE by wavelength
 Over all scenes, OUT/mrae, the mean of the above, and OUT/scores, each scene's MRAE, RMSE, PSNR, SAM and SSIM.
 
-Cubes are paired by name and reconstructions clipped to [0, 1], as in compute_mrae.py. The same input gives the same
+Cubes are paired by name and reconstructions clipped to [0, 1], as in compute_mrae.py. Without ground truth, as for
+photographs, --path_gt none draws colour, bands and spectra of each scene. The same input gives the same
 files. Figures of an earlier run are replaced; no other file is overwritten.
 
   python figures.py --path_rec "DRCR Net=test_results" --path_rec linear=test_results_baseline --scenes ARAD_1K_0912
+  python figures.py --path_gt none --RGB_dir photographs
 """
+
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
 from collections.abc import Sequence
@@ -20,7 +27,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drcr.evaluation.comparison import BANDS, KINDS, Job, add_options, find_jobs
+from drcr.evaluation.comparison import (
+    BANDS,
+    KINDS,
+    UNSCORED,
+    UNSCORED_KINDS,
+    Job,
+    add_options,
+    file_stem,
+    find_jobs,
+)
 from drcr.evaluation.scoring import describe_skipped
 from drcr.utils import cli
 from drcr.utils.files import refuse_foreign
@@ -39,7 +55,9 @@ def check_targets(args: argparse.Namespace, jobs: list[Job]) -> None:
     """Raise DataError if a figure would overwrite a file that is not one of our figures."""
     from drcr.evaluation.sheet import is_figure
 
-    names = [f"{job.name}_{kind}" for job in jobs for kind in KINDS] + ["scores", "mrae"]
+    kinds = KINDS if args.path_gt else UNSCORED_KINDS
+    names = [f"{file_stem(job.name)}_{kind}" for job in jobs for kind in kinds]
+    names += ["scores", "mrae"] if args.path_gt else []
     for path in (args.out / f"{name}.{form}" for name in names for form in args.format):
         refuse_foreign(path, is_figure, "a figure of this script", "choose another --out")
 
@@ -54,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--dpi", type=cli.at_least(50), default=200, help="dots per inch, in PDF and SVG of the images in them")
     add("--width", choices=tuple(BANDS), default="page", help="a column is 3.35 inches wide, a page 6.9")
     args = parser.parse_args(argv)
+    cli.hold(args.out)
 
     jobs = find_jobs(args)
     check_targets(args, jobs)
@@ -62,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     shown, skipped = draw_all(args, jobs, args.width, partial(save, args=args))
     print(f"figures of {len(shown)} scene{'s' * (len(shown) != 1)} in {args.out}: {', '.join(args.format)}")
+    if args.path_gt is None:
+        print(UNSCORED)
     if skipped:
         print(describe_skipped(skipped))
 

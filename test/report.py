@@ -5,11 +5,18 @@ SSIM) and their means, sortable by any score, the worst scene first; each scene'
 reconstructions in true colour, bands, error maps, spectra and MRAE by wavelength; and how it was made: this command,
 and the origin that the reconstructions' files state.
 
-The scores are those of compute_mrae.py. An earlier report in OUT is replaced when the new one is complete; a folder
-with other files is left alone.
+The scores are those of compute_mrae.py. Without ground truth, as for photographs, --path_gt none shows the scenes
+without scores and errors. An earlier report in OUT is replaced when the new one is complete; a folder with other
+files is left alone.
 
   python report.py --path_rec "DRCR Net=test_results" --path_rec linear=test_results_baseline --out report
+  python report.py --path_gt none --RGB_dir photographs
 """
+
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import shlex
 import sys
@@ -19,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drcr.cube import describe_floor
-from drcr.evaluation.comparison import add_options, find_jobs
+from drcr.evaluation.comparison import UNSCORED, add_options, find_jobs
 from drcr.evaluation.report import SUFFIX, check_folder, staging, write_report
 from drcr.evaluation.scoring import describe_skipped
 from drcr.utils import cli
@@ -39,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_options(parser)
     parser.add_argument("--out", type=Path, default="./report", help="folder for the report")
     args = parser.parse_args(argv)
+    cli.hold(args.out)
 
     check_folder(args.out)
     jobs = find_jobs(args)
@@ -47,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with staging(args.out) as folder:
         results, skipped = draw_all(args, jobs, "page", partial(save, folder=folder))
         notes = [f"Reconstructions are clipped to [0, 1] before scoring and drawing. Ground truth: {args.path_gt}"]
-        if args.floor is not None:
+        if args.path_gt is None:
+            notes = [f"{UNSCORED} Reconstructions are clipped to [0, 1] before drawing."]
+        elif args.floor is not None:
             raised = [result.raised for result in results.values()]
             notes.append(describe_floor(args.floor, raised, sum(result.n_values for result in results.values())))
         if skipped:

@@ -8,6 +8,11 @@ else the CPU. Images may be of any size: memory is bounded (see --tile). The nex
 written while one is reconstructed.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,11 +24,11 @@ from tqdm import tqdm
 
 from drcr.checkpoint import load_rgb_model
 from drcr.compute.device import choose_device
-from drcr.images import add_encoding_option, describe_decoding, find_images, read_image
+from drcr.images import Encoding, add_encoding_option, describe_decoding, encoding_for, find_images, read_image
 from drcr.matfile import check_target, write_cube
 from drcr.reconstruct import Reconstructor, origin_of, reconstruct_image
 from drcr.utils import cli
-from drcr.utils.files import DataError
+from drcr.utils.files import DataError, plural
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -52,8 +57,8 @@ def rows_of_a_strip(text: str) -> int | str:
     return rows
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Read the options and reconstruct."""
+def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = cli.parser(__doc__)
     parser.add_argument("--RGB_dir", type=Path, default="../Dataset/Valid_RGB", help="folder of images, or one image")
     parser.add_argument(
@@ -87,23 +92,35 @@ def main(argv: Sequence[str] | None = None) -> None:
         "is not. auto: by the free memory. A feature map that fits in none is kept in a file in RESULT_DIR meanwhile",
     )
     add_encoding_option(parser)
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
 
-    model = load_rgb_model(args.model_dir, choose_device(args.precision))
-    paths = find_images(args.RGB_dir)
-    # all of them before the first is run: one that cannot be decoded shows now, not after hours
+
+def check_images(args: argparse.Namespace, encoding: Encoding) -> tuple[dict[Path, str], int]:
+    """Read all images once: one that cannot be decoded shows now, not after hours.
+
+    Returns how each was read, in words, and the number of pixels of all.
+    """
     lowest = 6 if args.protocol == "released" else 4
-    n_pixels, decoded = 0, {}
-    for path in paths:
-        image = read_image(path, args.encoding)
-        decoded[path] = image.how
+    n_pixels, how = 0, {}
+    for path in find_images(args.RGB_dir):
+        image = read_image(path, encoding)
+        how[path] = image.how
         height, width = image.stored.shape[:2]
         if height < lowest or width < 4:
             raise DataError(f"{path}: {height} x {width} pixels; at least {lowest} x 4 are needed")
         check_target(args.result_dir / f"{path.stem}.mat")
         n_pixels += height * width
+    print(describe_decoding(how.values()))
+    return how, n_pixels
 
-    print(describe_decoding(decoded.values()))
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the options and reconstruct."""
+    args = read_options(argv)
+    cli.hold(args.result_dir)
+    model = load_rgb_model(args.model_dir, choose_device(args.precision))
+    encoding = encoding_for(model.input_encoding, args.encoding, args.model_dir)
+    how, n_pixels = check_images(args, encoding)
     wavelengths = None if model.wavelengths is None else np.array(model.wavelengths)
     origin = origin_of(args.model_dir, args.protocol, args.precision)
     args.result_dir.mkdir(parents=True, exist_ok=True)
@@ -117,15 +134,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         return reconstruct_image(reconstructor, rgb, path, args.model_dir, args.protocol, advance)
 
     def write(path: Path, cube: np.ndarray) -> None:
-        write_cube(args.result_dir / f"{path.stem}.mat", cube, wavelengths, f"{origin}, image {decoded[path]}")
+        write_cube(args.result_dir / f"{path.stem}.mat", cube, wavelengths, f"{origin}, image {how[path]}")
 
     progress = tqdm(desc="reconstructing", total=n_pixels, unit="px", unit_scale=True, dynamic_ncols=True)
-    images = one_ahead(lambda path: (path, read_image(path, args.encoding).normalised()), paths)
+    images = one_ahead(lambda path: (path, read_image(path, encoding).normalised()), how)
     cubes = ((path, reconstruct(path, rgb)) for path, rgb in images)
     with progress:
         for _ in one_ahead(lambda named: write(*named), cubes):
             pass
-    print(f"{len(paths)} {'cube' if len(paths) == 1 else 'cubes'} in {args.result_dir}")
+    print(f"{plural(len(how), 'cube')} in {args.result_dir}")
 
 
 if __name__ == "__main__":

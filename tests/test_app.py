@@ -1,26 +1,40 @@
 """test/app.py: the page, in a real browser, against the real server."""
 
 import csv
+import http.client
 import importlib.util
 import os
+import re
+import resource
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import tempfile
+import zlib
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
+import h5py
 import numpy as np
 import pytest
-from helpers import DATA, ROOT
+import scipy.io
+from helpers import DATA, ROOT, load_script
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from drcr import metrics
+from drcr.checkpoint import load_model
 from drcr.cube import raise_to_floor
-from drcr.evaluation.page import ERROR, PageScene
+from drcr.evaluation.page import ERROR, LINEAR, PHOTOGRAPH, PageScene
+from drcr.evaluation.page_guard import LOCK, PREFIX, temporary_home
+from drcr.images import normalise_rgb, read_rgb
 from drcr.matfile import WAVELENGTHS, load_cube, read_cube, read_origin, write_cube
 from drcr.metrics import HEADINGS, SCORES
+from drcr.reconstruct import Reconstructor
+from drcr.utils.files import DataError
 
 if importlib.util.find_spec("gradio") is None:
     pytest.skip("needs Gradio: pip install gradio", allow_module_level=True)
@@ -41,6 +55,15 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+class Address(str):
+    """The address of the page, with the server's process id."""
+
+    def __new__(cls, text, pid):
+        self = super().__new__(cls, text)
+        self.pid = pid
+        return self
+
+
 def free_port():
     """Return a port that nobody listens at."""
     with socket.socket() as probe:
@@ -53,9 +76,12 @@ def address(tmp_path_factory):
     """Return the address of the running page; its end leaves nothing, and it has asked nothing of other machines."""
     folder = tmp_path_factory.mktemp("app")
     (folder / "tmp").mkdir()
+    leftover = folder / "tmp" / f"{PREFIX}killed"
+    (leftover / "results").mkdir(parents=True)
+    (leftover / LOCK).touch()
     port = free_port()
     command = [sys.executable, "-c", LISTENED, folder / "hosts", ROOT / "test/app.py", "--model_dir", MODEL]
-    command += ["--port", str(port), "--max_side", str(MAX_SIDE)]
+    command += ["--port", str(port), "--max_side", str(MAX_SIDE), "--max_upload", "1"]
     with open(folder / "output", "w") as output:
         server = subprocess.Popen(
             command,
@@ -66,7 +92,8 @@ def address(tmp_path_factory):
         )
     line = server.stdout.readline()
     assert line == f"http://127.0.0.1:{port} (Ctrl-C ends it)\n", (folder / "output").read_text()
-    yield line.split()[0]
+    assert not leftover.exists()
+    yield Address(line.split()[0], server.pid)
     server.send_signal(signal.SIGINT)
     assert server.wait(30) == 130
     assert not list((folder / "tmp").iterdir())
@@ -94,7 +121,7 @@ def page(browser, address):
 
 @pytest.fixture(scope="module")
 def reconstructed(tmp_path_factory):
-    """Return folders with a photo, images of 16 bits, one tagged as sRGB, and what test.py makes of them."""
+    """Return a folder of images, and folders of what test.py makes of them with --encoding linear and srgb."""
     folder = tmp_path_factory.mktemp("reconstructed")
     images = folder / "images"
     images.mkdir()
@@ -103,12 +130,15 @@ def reconstructed(tmp_path_factory):
     for name in ("deep_png.png", "deep_tiff.tif"):
         cv2.imwrite(str(images / name), cv2.resize(deep, (40, 48), interpolation=cv2.INTER_CUBIC))
     pixels = Image.fromarray(np.random.default_rng(1).integers(1, 256, (16, 20, 3), np.uint8))
-    tags = PngInfo()
-    tags.add(b"sRGB", b"\0")
-    pixels.save(images / "srgb.png", pnginfo=tags)
-    options = ["--RGB_dir", images, "--model_dir", MODEL, "--result_dir", folder / "cubes"]
-    subprocess.run([sys.executable, ROOT / "test/test.py", *options], check=True, capture_output=True)
-    return images, folder / "cubes"
+    srgb, gamma = PngInfo(), PngInfo()
+    srgb.add(b"sRGB", b"\0")
+    gamma.add(b"gAMA", (100_000).to_bytes(4, "big"))
+    pixels.save(images / "tagged.png", pnginfo=srgb)
+    pixels.save(images / "linear.png", pnginfo=gamma)
+    for encoding in ("linear", "srgb"):
+        options = ["--RGB_dir", images, "--model_dir", MODEL, "--result_dir", folder / encoding]
+        load_script("test/test.py").main([*map(str, options), "--encoding", encoding])
+    return images, folder / "linear", folder / "srgb"
 
 
 def drop(page, zone, path, status):
@@ -121,6 +151,19 @@ def drop(page, zone, path, status):
 def load(page, path=PHOTO):
     drop(page, "image", path, f"{Path(path).name}: ")
     page.wait_for_selector(".picture svg image")
+
+
+def switch(page, choice):
+    """Choose what the image is; wait until it has been reconstructed again."""
+    before = page.locator(".status").last.inner_text()
+    page.locator("#encoding").get_by_label(choice, exact=True).check()
+    page.wait_for_function("before => document.querySelector('.status').innerText !== before", arg=before)
+    return page.locator(".status").last.inner_text()
+
+
+def chosen(page):
+    """Return what the page takes the image as."""
+    return page.locator("#encoding input:checked").get_attribute("value")
 
 
 def shown(page, place=".picture"):
@@ -184,7 +227,7 @@ def expected_table(rec, truth):
 
 
 def test_bands_spectra_and_files(page, reconstructed, tmp_path):
-    images, cubes = reconstructed
+    images, _, cubes = reconstructed
     load(page, images / "photo.jpg")
     path = download(page, "Download the cube", tmp_path)
     assert path.name == "photo.mat"
@@ -220,12 +263,143 @@ def test_bands_spectra_and_files(page, reconstructed, tmp_path):
     click(page, 7, 7, cube.shape, 1)
 
 
-@pytest.mark.parametrize("name", ["deep_png.png", "deep_tiff.tif", "srgb.png"])
-def test_16_bits_and_photographs_that_say_they_are_srgb(page, reconstructed, tmp_path, name):
-    images, cubes = reconstructed
-    load(page, images / name)
-    cube = read_cube(download(page, "Download the cube", tmp_path))
-    assert np.abs(cube - read_cube((cubes / name).with_suffix(".mat"))).max() <= 1e-6
+@pytest.mark.parametrize(
+    ("name", "choice", "said", "then"),
+    [
+        ("tagged.png", PHOTOGRAPH, "Decoded from sRGB (its tags say so)", "although its tags say sRGB"),
+        ("linear.png", LINEAR, "Linear (its tags say so)", "decoded from sRGB although the file says"),
+        ("photo.jpg", PHOTOGRAPH, "No tags say how it is encoded: taken as a photograph", "Taken as linear"),
+        ("deep_png.png", PHOTOGRAPH, "No tags say", "Taken as linear"),
+        ("deep_tiff.tif", PHOTOGRAPH, "No tags say", "Taken as linear"),
+    ],
+)
+def test_photographs_and_linear_images(page, reconstructed, tmp_path, name, choice, said, then):
+    images, linear, srgb = reconstructed
+
+    def equals(folder):
+        cube = read_cube(download(page, "Download the cube", tmp_path))
+        return np.abs(cube - read_cube((folder / name).with_suffix(".mat"))).max() <= 1e-6
+
+    words = drop(page, "image", images / name, f"{name}: ")
+    page.wait_for_selector(".picture svg image")
+    assert said in words
+    assert chosen(page) == choice
+    assert equals(srgb)
+    other = LINEAR if choice == PHOTOGRAPH else PHOTOGRAPH
+    assert then.lower() in switch(page, other).lower()
+    assert chosen(page) == other
+    if other == LINEAR:
+        assert equals(linear)
+    assert said.split(":")[0].lower() in switch(page, choice).lower() or choice == PHOTOGRAPH
+    assert equals(srgb)
+
+
+def test_points_and_ground_truth_stay_when_the_image_is_taken_as_linear(page, reconstructed):
+    images, linear, _ = reconstructed
+    load(page, images / "photo.jpg")
+    truth = read_cube(TRUTH)
+    click(page, 9, 11, truth.shape, 1)
+    drop(page, "truth", TRUTH, "")
+    page.wait_for_selector(".scores td")
+    page.get_by_label("Error").check()
+    before = table(page)
+    switch(page, LINEAR)
+    assert table(page) == expected_table(read_cube(linear / "photo.mat"), raise_to_floor(truth, 0.01)[0])
+    assert table(page) != before
+    assert page.locator(".picture svg g").count() == 1
+    assert page.get_by_label("Error").is_checked()
+
+
+def test_a_full_disk_is_said_not_shown_as_an_empty_picture(page, address):
+    before = resource.prlimit(address.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(address.pid, resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        assert "cannot keep the files" in drop(page, "image", PHOTO, "Free some space")
+        assert page.locator(".picture svg").count() == 0
+        resource.prlimit(address.pid, resource.RLIMIT_FSIZE, (500, before[1]))
+        drop(page, "image", PHOTO, "could not be kept: the disk")
+    finally:
+        resource.prlimit(address.pid, resource.RLIMIT_FSIZE, before)
+    load(page)
+    drop(page, "truth", TRUTH, "")
+    page.wait_for_selector(".scores td")
+    resource.prlimit(address.pid, resource.RLIMIT_FSIZE, (300, before[1]))
+    try:  # maps of errors only
+        floor = page.get_by_label("Raise dark values")
+        floor.fill("0.1")
+        floor.press("Enter")
+        page.locator(".status", has_text="Free some space").last.wait_for()
+    finally:
+        resource.prlimit(address.pid, resource.RLIMIT_FSIZE, before)
+
+
+def test_files_that_claim_to_be_huge_are_refused_by_their_headers(page, address, tmp_path):
+    def chunk(kind, data):
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    header = struct.pack(">IIBBBBB", 16000, 16000, 8, 2, 0, 0, 0)
+    png = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(100)))
+        + chunk(b"IEND", b"")
+    )
+    (tmp_path / "bomb.png").write_bytes(png)
+    with h5py.File(tmp_path / "bomb.mat", "w") as file:
+        file.create_dataset("cube", (31, 4000, 4000), "f4", chunks=(1, 100, 100))
+    scipy.io.savemat(tmp_path / "old.mat", {"cube": np.zeros((1500, 1500, 31), np.uint8)}, do_compression=True)
+    scipy.io.savemat(tmp_path / "struct.mat", {"cube": {"data": np.zeros(60_000_000, np.uint8)}}, do_compression=True)
+    load(page)
+    assert "64 million pixels" in drop(page, "image", tmp_path / "bomb.png", "bomb.png")
+    assert "31 x 4000 x 4000" in drop(page, "truth", tmp_path / "bomb.mat", "bomb.mat")
+    assert "1500 x 1500 x 31" in drop(page, "truth", tmp_path / "old.mat", "old.mat")
+    assert "60 MB" in drop(page, "truth", tmp_path / "struct.mat", "struct.mat")
+    status = Path(f"/proc/{address.pid}/status").read_text()
+    assert int(re.search(r"VmHWM:\s+(\d+)", status)[1]) < 1_500_000  # kB
+
+
+def test_too_large_an_upload_is_refused(page, address, tmp_path):
+    (tmp_path / "large.png").write_bytes(bytes(1_100_000))
+    drop(page, "image", tmp_path / "large.png", "large.png: 2 MB, but at most 1 MB")
+    load(page)
+    boundary = b"--x\r\nContent-Disposition: form-data; name=files; filename=a.png\r\n\r\n"
+    body = boundary + bytes(1_100_000) + b"\r\n--x--\r\n"
+    assert request(address, "POST", "/gradio_api/upload", body, MULTIPART) == 413
+
+
+def request(address, method, path, body, headers):
+    """Send a request as no browser would; return the status of the answer."""
+    name, _, port = address.removeprefix("http://").rpartition(":")
+    connection = http.client.HTTPConnection(name, int(port), timeout=30)
+    connection.request(method, path, body, headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:{port}"}, 200),
+        ({"Host": "[::1]:{port}", "Origin": "http://[::1]:{port}"}, 200),
+        ({"Origin": "http://127.0.0.1:{port}"}, 200),
+        ({"Host": "rebound.example:{port}"}, 403),
+        ({"Host": "127.0.0.1.rebound.example"}, 403),
+        ({"Origin": "https://another.example"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_other_sites_are_refused(address, headers, status):
+    port = address.rpartition(":")[2]
+    headers = {key: value.format(port=port) for key, value in headers.items()}
+    body = "--x\r\nContent-Disposition: form-data; name=files; filename=a.png\r\n\r\nabc\r\n--x--\r\n"
+    assert request(address, "GET", "/config", None, headers) == status
+    assert request(address, "POST", "/gradio_api/upload", body, headers | MULTIPART) == status
 
 
 def test_true_cube(page, tmp_path):
@@ -284,7 +458,7 @@ def test_bad_files_get_a_word(page, tmp_path):
         ("truth", "size.mat", "20 x 20 pixels, 31 bands, but the reconstruction is"),
         ("truth", "bands.mat", "9 bands, but the reconstruction is"),
         ("truth", "wavelengths.mat", "700-1000 nm, but the reconstruction has 31 bands, 400-700 nm"),
-        ("truth", "text.mat", ".mat file"),
+        ("truth", "text.mat", "text.mat: "),
     ):
         message = drop(page, zone, tmp_path / name, words)
         assert message.startswith(f"{name}: ")
@@ -325,6 +499,47 @@ def test_without_gradio(fails, environment, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     message = fails("test/app.py", "--model_dir", MODEL, names="app.py: ")
     assert 'pip install "gradio>=6.20"' in message
+
+
+def test_a_network_trained_on_encoded_images_gets_them_as_they_are_stored(reconstructed, environment, tmp_path):
+    app, path = load_script("test/app.py"), reconstructed[0] / "tagged.png"
+    gr = app.import_gradio()
+    model = load_model(MODEL)
+    model.input_encoding = "stored"
+    with gr.Blocks():
+        parts = app.lay_out(gr, WAVELENGTHS)
+    options = Namespace(model_dir=MODEL, encoding="auto", max_side=MAX_SIDE)
+    updates = app.Handlers(gr, parts, model, options, tmp_path).load(str(path), 550, lambda *_, **__: None)
+    scene = updates[parts.state]
+    assert (scene.cube == Reconstructor(model)(normalise_rgb(read_rgb(path)))).all()
+    assert scene.encoding == updates[parts.encoding].value == LINEAR
+    assert not updates[parts.encoding].interactive
+    options.encoding = "srgb"
+    with pytest.raises(DataError, match="omit --encoding srgb"):
+        app.Handlers(gr, parts, model, options, tmp_path)
+
+
+def test_port_that_cannot_be(script):
+    assert "from 1 to 65535, not 70000" in script("test/app.py", "--port", 70000, ok=False).stderr
+
+
+def test_folders_of_killed_processes_are_swept_those_of_living_ones_are_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = "import drcr.evaluation.page_guard as g\nwith g.temporary_home() as home: print(home, flush=True); input()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}
+    ) as process:
+        theirs = Path(process.stdout.readline().strip())
+        (theirs / "results").mkdir()
+        (tmp_path / f"{PREFIX}of_something_else").mkdir()
+        with temporary_home() as ours:
+            assert theirs.is_dir()
+        process.kill()
+        process.wait()
+        assert theirs.is_dir()
+        with temporary_home() as ours:
+            assert sorted(tmp_path.iterdir()) == sorted([ours, tmp_path / f"{PREFIX}of_something_else"])
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["wavelengths", "no wavelengths"])

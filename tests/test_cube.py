@@ -9,11 +9,12 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
-from helpers import load_script, make_scenes
+from helpers import make_scenes
 
 from drcr.cube import WAVELENGTHS, Cube, check_same_size, same_bands
 from drcr.evaluation.comparison import find_jobs, read_scene
 from drcr.matfile import load_cube, write_cube
+from drcr.preparation.checking import CheckedScene, check_one_cube
 from drcr.preparation.prepare import prepare
 from drcr.utils.files import DataError
 
@@ -98,10 +99,9 @@ def test_figures_and_report_open_each_file_once(tmp_path, opened):
 
 
 def test_check_and_rendering_open_each_cube_once(tmp_path, script, opened):
-    check = load_script("Dataset/check.py")
     path = tmp_path / "Train_spectral/a.mat"
     write(path, "v7.3", random_cube())
-    check.check_one_cube(check.CheckedScene("Train", path, None), path, None)
+    check_one_cube(CheckedScene("Train", path, None), path, None)
     assert +opened == once([path])
     opened.clear()
     script("Dataset/render_rgb.py", "--spectral_dir", path.parent, "--rgb_dir", tmp_path / "rgb")

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
@@ -194,27 +195,115 @@ def contrast(page, selector):
 
 
 def test_the_folder_holds_what_the_page_shows_and_little_more(report):
-    shown = set(re.findall(r'src="([^"]+)"', (report / "index.html").read_text()))
     files = {path.relative_to(report).as_posix() for path in report.rglob("*") if path.is_file()}
-    assert files == {unquote(source) for source in shown} | {"index.html"}
+    assert files == shown_by(report) | {"index.html"}
     assert "http" not in re.sub(r"<pre.*?</pre>", "", (report / "index.html").read_text(), flags=re.DOTALL)
     assert sum(path.stat().st_size for path in report.rglob("*")) < len(NAMES) * 1.2e6  # 60 MB for 50 scenes
 
 
-def test_an_earlier_report_is_replaced_other_things_are_not(script, fails, options, tmp_path):
-    run = ("test/report.py", *options, "--scenes", NAMES[1], "--out", tmp_path / "out")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/index.html").write_text("my page")
-    fails(*run, names="out: exists and is not an empty folder or an earlier report")
-    (tmp_path / "out/index.html").unlink()
-    script(*run)
-    (tmp_path / "out/notes.txt").write_text("mine")
-    script(*run[:-3], NAMES[0], *run[-2:])  # another scene
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", "pictures", "notes.txt"}
-    assert not list((tmp_path / "out/pictures").glob("b*"))
-    (tmp_path / "out/pictures/mine.png").write_bytes(b"mine")
-    fails(*run, names="mine.png: exists and is not a picture of the report")
-    assert (tmp_path / "out/pictures/mine.png").read_bytes() == b"mine"
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def shown_by(report):
+    """Return the paths that the page of a report shows."""
+    return {unquote(source) for source in re.findall(r'src="([^"]+)"', (report / "index.html").read_text())}
+
+
+def write_small(folder, *names, methods=("gt", "rec")):
+    """Write scenes of 12 x 12 pixels; return the options to report on them."""
+    for method in methods:
+        (folder / method).mkdir(exist_ok=True)
+        for name in names:
+            write_cube(folder / method / f"{name}.mat", RNG.uniform(0.2, 1, (12, 12, 31)), WAVELENGTHS, "net")
+    return "--path_rec", folder / "rec", "--path_gt", folder / "gt", "--num_workers", 0, "--bands", 550
+
+
+def test_an_earlier_report_is_replaced_other_things_are_not(script, fails, tmp_path):
+    run = ("test/report.py", *write_small(tmp_path, "a", "b"), "--out", tmp_path / "out", "--scenes")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "index.html").write_text("my page")
+    fails(*run, "b", names="out: exists and is not an empty folder or an earlier report")
+    (out / "index.html").unlink()
+    script(*run, "b")
+    (out / "notes.txt").write_text("mine")
+    script(*run, "a")  # another scene
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == {
+        *shown_by(out), "index.html", "notes.txt"
+    }  # fmt: skip
+    (pictures,) = {path.parent for path in out.rglob("*.webp")}
+    assert not list(pictures.glob("b*"))
+    (pictures / "mine.png").write_bytes(b"mine")
+    fails(*run, "b", names="mine.png: exists and is not a picture of the report")
+    assert (pictures / "mine.png").read_bytes() == b"mine"
+
+
+def test_a_kill_while_a_report_is_replaced_leaves_one_of_both(script, tmp_path):
+    run = ("test/report.py", *write_small(tmp_path, "a", "b"), "--out", tmp_path / "out", "--scenes")
+    script(*run, "a")
+    before = contents(tmp_path / "out")
+    for moment in ("write_atomically", "shutil.rmtree"):
+        # what an earlier run may have left is removed with ignore_errors, the earlier report's pictures without
+        code = f"""
+import os, shutil, signal, sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from helpers import load_script
+from drcr.evaluation import report
+def kill(*arguments, rmtree=shutil.rmtree, **options):
+    if not options:
+        os.kill(os.getpid(), signal.SIGKILL)
+    rmtree(*arguments, **options)
+report.{moment} = kill
+load_script("test/report.py").main(sys.argv[1:])
+"""
+        command = [sys.executable, "-c", code, *map(str, run[1:]), "b"]
+        process = subprocess.run(command, capture_output=True, text=True)
+        assert process.returncode == -signal.SIGKILL, process.stderr
+        now = contents(tmp_path / "out")
+        assert (before.items() <= now.items()) == (moment == "write_atomically")
+        assert {path.name[0] for path in map(Path, shown_by(tmp_path / "out"))} == set(
+            "asm" if moment == "write_atomically" else "bsm"
+        )
+        assert {(tmp_path / "out" / path).is_file() for path in shown_by(tmp_path / "out")} == {True}
+    script(*run, "b")
+    assert set(contents(tmp_path / "out")) == {Path("index.html"), *map(Path, shown_by(tmp_path / "out"))}
+    assert {path.name[0] for path in (tmp_path / "out").rglob("*.webp")} == set("bsm")
+
+
+def test_names_as_long_as_a_file_can_have(script, browser, tmp_path):
+    names = ["x" * 240 + end for end in "ab"]
+    script("test/report.py", *write_small(tmp_path, *names), "--out", tmp_path / "out")
+    page = browser.new_page()
+    page.goto((tmp_path / "out/index.html").as_uri())
+    assert sorted(page.locator("#sections h3").all_inner_texts()) == sorted(page.locator("tbody a").all_inner_texts())
+    assert sorted(page.locator("tbody a").all_inner_texts()) == names
+    page.close()
+    assert {(tmp_path / "out" / path).is_file() for path in shown_by(tmp_path / "out")} == {True}
+    assert len(shown_by(tmp_path / "out")) == 2 * 5 + 2
+
+
+def test_without_ground_truth_there_are_scenes_but_no_scores(script, browser, tmp_path):
+    write_small(tmp_path, "a", "b", methods=("one", "two"))
+    recs = ("--path_rec", tmp_path / "one", "--path_rec", f"second={tmp_path / 'two'}", "--path_gt", "none")
+    script("test/report.py", *recs, "--num_workers", 0, "--out", tmp_path / "out")
+    page = browser.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto((tmp_path / "out/index.html").as_uri())
+    text = page.inner_text("body")
+    assert "Without ground truth: no scores" in text
+    assert "MRAE" not in text
+    assert page.locator(".sortable").count() == 0
+    assert page.locator("tbody th").all_inner_texts() == ["one", "second"]
+    page.get_by_role("button", name="Open all").click()
+    for name in "ab":
+        section = page.locator("details.scene", has=page.get_by_role("heading", name=name, exact=True))
+        assert section.locator("img").count() == 3
+        section.locator("img").last.scroll_into_view_if_needed()
+        section.locator("img").last.evaluate("image => image.decode()")
+    assert not errors
+    page.close()
 
 
 def test_a_run_that_fails_or_is_stopped_leaves_the_earlier_report(fails, options, report, tmp_path, folders):

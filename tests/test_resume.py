@@ -1,5 +1,6 @@
 """Training that is stopped, killed, or finds its files damaged, and continues. What is killed is a real process."""
 
+import argparse
 import os
 import random
 import resource
@@ -15,10 +16,21 @@ from helpers import DATA, EPOCHS, begin, ended, finish, load_script, rows, run_o
 from drcr.checkpoint import load_model, read_checkpoint, save_checkpoint
 from drcr.model import DRCR
 from drcr.training import loop
-from drcr.training.run_folder import STATE, Every, RunFolder
+from drcr.training.run_folder import Every, RunFolder
+from drcr.training.state import RECIPE, make_optimizer
 from drcr.utils.files import DataError
 
-NO_STATE = dict.fromkeys(STATE, 0)
+
+def a_state(model, iteration, **changed):
+    """Return a training state of a network, as after so many iterations."""
+    torch.manual_seed(0)
+    optimizer = make_optimizer(model, 1e-3)
+    for _ in range(iteration):
+        model(torch.rand(1, 3, 4, 4)).sum().backward()
+        optimizer.step()
+    options = argparse.Namespace(**dict.fromkeys(RECIPE, 0) | {"recipe": "released"})
+    run = loop.Run(model, model, optimizer, options, *[None] * 3, iteration=iteration)
+    return run.state() | changed
 
 
 @pytest.fixture
@@ -146,14 +158,14 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before(start, go_on, whole, 
 def test_last_checkpoints_are_kept_as_many_as_asked_for(tmp_path):
     model, folder = DRCR(channels=8, n_blocks=0), RunFolder(tmp_path, keep=3)
     for i in range(5):
-        folder.save_last(model, **NO_STATE | {"iter": i})
+        folder.save_last(model, **a_state(model, i))
     found = {path.name: read_checkpoint(path)["iter"] for path in tmp_path.iterdir()}
     assert found == {"last.pth": 4, "last-1.pth": 3, "last-2.pth": 2}
     assert folder.find_last()[1]["iter"] == 4
     # killed between two renames
     os.rename(tmp_path / "last.pth", tmp_path / "last-new.pth")
     assert folder.find_last()[0].name == "last-new.pth"
-    RunFolder(tmp_path, keep=1).save_last(model, **NO_STATE | {"iter": 5})
+    RunFolder(tmp_path, keep=1).save_last(model, **a_state(model, 5))
     assert folder.find_last()[1]["iter"] == 5
 
 
@@ -161,10 +173,10 @@ def test_the_newest_is_found_among_our_own_names_alone(tmp_path):
     """Of two after the same iteration, the one whose epoch is validated; of two equal ones, the later file."""
     model, folder = DRCR(channels=8, n_blocks=0), RunFolder(tmp_path)
     for name in ("last-backup.pth", "last_1.pth", "lastly.pth", "last-1.pth.pth"):
-        save_checkpoint(tmp_path / name, model, **NO_STATE | {"iter": 9})
+        save_checkpoint(tmp_path / name, model, **a_state(model, 9))
     assert folder.find_last() is None
     for name, epoch, modified in (("last-1.pth", 0, 3), ("last.pth", 1, 1), ("last-2.pth", 1, 2)):
-        save_checkpoint(tmp_path / name, model, **NO_STATE | {"iter": 4, "epoch": epoch})
+        save_checkpoint(tmp_path / name, model, **a_state(model, 4, epoch=epoch))
         os.utime(tmp_path / name, (modified, modified))
     assert folder.find_last()[0].name == "last-2.pth"
 

@@ -21,6 +21,11 @@ run ended, the same command with --resume auto continues from the newest checkpo
 exactly the same weights as a run that never stopped.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import importlib.util
 import os
@@ -28,6 +33,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +49,10 @@ from drcr.training.batches import Epochs, Validation, read_into_memory
 from drcr.training.distributed import World, restarted
 from drcr.training.loop import train
 from drcr.training.recipe import PARTS, parts_of, read_recipe
-from drcr.training.run_folder import Every, RunFolder, check_state
+from drcr.training.run_folder import Every, RunFolder
+from drcr.training.state import check_state, freeze_all_but_tail
 from drcr.utils import cli
-from drcr.utils.files import DataError
+from drcr.utils.files import DataError, lock_folder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = choose_device(args.precision)
     check_options(args, world)
     folder = RunFolder(args.outf, args.keep, draw_curves, args.tensorboard, writes=world.first)
-    with cli.Stop() as stop:
+    # of several processes, one writes
+    with cli.Stop() as stop, lock_folder(args.outf) if world.first else nullcontext():
         train_set, valid_set = open_data(args)
         data = {"train": train_set.provenance, "valid": valid_set.provenance}
         checkpoint = find_checkpoint(args, folder)
@@ -69,8 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(f"{args.resume}: already finished, epoch {checkpoint['epoch']}, iteration {checkpoint['iter']}")
                 return
         if args.freeze:
-            model.requires_grad_(False)
-            model.tail.requires_grad_(True)
+            freeze_all_but_tail(model)
         if args.cache == "ram":
             read_into_memory(train_set, stop)
         world.any(0)  # no process writes before all have looked at what is there
@@ -222,6 +229,11 @@ def open_data(args: argparse.Namespace) -> tuple[TrainPatches, ValidImages]:
             f"{args.valid_data_path}: prepared with --non_positive {words[1]}, but {args.train_data_path} with "
             f"{words[0]}; prepare both with the same option"
         )
+    if train_set.input_encoding != valid_set.input_encoding:
+        raise DataError(
+            f"{args.valid_data_path}: its images are {valid_set.input_encoding}, those of {args.train_data_path} are "
+            f"{train_set.input_encoding}; prepare both with the same --encoding"
+        )
     return train_set, valid_set
 
 
@@ -257,6 +269,11 @@ def new_model(args: argparse.Namespace, train_set: TrainPatches) -> DRCR:
         model = DRCR(out_channels=n_bands, channels=args.channels, n_blocks=args.n_blocks, npm=args.npm)
     else:
         trained = build_model(read_checkpoint(args.init), args.init)
+        if trained.input_encoding != train_set.input_encoding:
+            raise DataError(
+                f"{args.init}: was trained on {trained.input_encoding} images, but those of {args.train_data_path} "
+                f"are {train_set.input_encoding}; prepare them with another --encoding"
+            )
         architecture: dict[str, Any] = {**trained.architecture, "out_channels": n_bands}
         model = DRCR(**architecture)
         weights = trained.state_dict()
@@ -264,7 +281,7 @@ def new_model(args: argparse.Namespace, train_set: TrainPatches) -> DRCR:
             del weights["tail.2.weight"]
             print(f"{args.init}: other bands than the training data; the last convolution starts at random")
         model.load_state_dict(weights, strict=False)
-    model.wavelengths = train_set.wavelengths
+    model.wavelengths, model.input_encoding = train_set.wavelengths, train_set.input_encoding
     return model
 
 
@@ -278,6 +295,8 @@ def resumed_model(
     different = [f"--{option} {value}" for option, value in trained_with.items() if value != getattr(args, option)]
     if different:
         raise DataError(f"{args.resume}: was trained with {' '.join(different)}; use the same options to continue")
+    if checkpoint["data"] is None:
+        raise DataError(f"{args.resume}: was not written by main.py: it does not state its data")
     for part, provenance in checkpoint["data"].items():
         if changed := [name for name, value in provenance.items() if value != data[part][name]]:
             raise DataError(

@@ -11,9 +11,15 @@ twice: one file per scene, as large as its cube and image. A run that was interr
 changing --patch_size or --stride later costs nothing.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from collections.abc import Sequence
 from pathlib import Path
 
+from drcr.images import add_encoding_option
 from drcr.preparation.prepare import prepare, report
 from drcr.utils import cli
 
@@ -27,11 +33,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--patch_size", type=cli.at_least(4), default=128, help="side of a patch in pixels")
     parser.add_argument("--stride", type=cli.at_least(1), default=64, help="pixels from one patch to the next")
     parser.add_argument("--train_data_path", type=Path, default="./dataset/Train", help="folder to write")
+    cli.add_rgb_suffix(parser)
+    add_encoding_option(parser)
     cli.add_non_positive(parser)
     cli.add_num_workers(
         parser, "processes that prepare scenes in parallel; 0: one scene after the other, in this process"
     )
     args = parser.parse_args(argv)
+    cli.hold(args.train_data_path)
 
     result = prepare(
         args.data_path / "Train_spectral",
@@ -41,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.stride,
         floor=args.floor,
         n_workers=args.num_workers,
+        rgb_suffix=args.rgb_suffix,
+        encoding=args.encoding,
     )
     report(result, args.train_data_path)
     print(f"{result.n_patches} patches of {args.patch_size} x {args.patch_size} pixels, stride {args.stride}")

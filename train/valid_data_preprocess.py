@@ -5,9 +5,15 @@ A scene whose cube has any value <= 0 is skipped and named, as in the released c
 keeps it, as for the training data. A run that was interrupted continues where it stopped.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from collections.abc import Sequence
 from pathlib import Path
 
+from drcr.images import add_encoding_option
 from drcr.preparation.prepare import prepare, report
 from drcr.utils import cli
 
@@ -19,11 +25,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--data_path", type=Path, default="../Dataset", help="folder with Valid_spectral and Valid_RGB"
     )
     parser.add_argument("--valid_data_path", type=Path, default="./dataset/Valid", help="folder to write")
+    cli.add_rgb_suffix(parser)
+    add_encoding_option(parser)
     cli.add_non_positive(parser)
     cli.add_num_workers(
         parser, "processes that prepare scenes in parallel; 0: one scene after the other, in this process"
     )
     args = parser.parse_args(argv)
+    cli.hold(args.valid_data_path)
 
     result = prepare(
         args.data_path / "Valid_spectral",
@@ -31,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.valid_data_path,
         floor=args.floor,
         n_workers=args.num_workers,
+        rgb_suffix=args.rgb_suffix,
+        encoding=args.encoding,
     )
     report(result, args.valid_data_path)
 

@@ -11,6 +11,7 @@ products of a small matrix and one as wide as a row is long, which libraries com
 
 import math
 import threading
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -59,10 +60,9 @@ def split(x: Tensor, parts: Tensor) -> None:
 
     Row i of each part is made of rows 4 i to 4 i + 5.
     """
-    x, parts = x.flatten(1), parts.flatten(2)
-    matrix = _INPUT.to(x)
-    for i in range(parts.shape[1]):
-        torch.mm(matrix, x[4 * i : 4 * i + 6], out=parts[:, i])
+    matrix = _matrix(_INPUT, x.dtype, x.device)
+    for rows, part in zip(x.flatten(1).unfold(0, 6, 4).mT, parts.flatten(2).unbind(1), strict=True):
+        torch.mm(matrix, rows, out=part)
 
 
 def join(parts: Tensor, out: Tensor, slope: float | None = None) -> None:
@@ -70,24 +70,27 @@ def join(parts: Tensor, out: Tensor, slope: float | None = None) -> None:
 
     With `slope`, apply LeakyReLU to them.
     """
-    parts, out = parts.flatten(2), out.flatten(1)
-    matrix = _OUTPUT.to(out)
-    for i in range(parts.shape[1]):
-        rows = out[4 * i : 4 * i + 4]
-        torch.mm(matrix, parts[:, i], out=rows)
+    matrix = _matrix(_OUTPUT, out.dtype, out.device)
+    for part, rows in zip(parts.flatten(2).unbind(1), out.flatten(1).split(4), strict=True):
+        torch.mm(matrix, part, out=rows)
         if slope is not None:
             F.leaky_relu_(rows, slope)
 
 
+@cache
+def _matrix(matrix: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return matrix.to(device, dtype)
+
+
 def as_image(rows: Tensor) -> Tensor:
-    """Return a map (rows, W, C) as (1, C, rows, W), channels last: the same memory."""
-    return rows[None].permute(0, 3, 1, 2)
+    """Return a map (rows, W, C) as (1, C, rows, W), or several (n, rows, W, C) as (n, 1, C, rows, W): same memory."""
+    return rows.unsqueeze(-4).movedim(-1, -3)
 
 
 def convolve_parts(totals: Tensor, parts: Tensor, kernels: list[Tensor], padding: list[int]) -> None:
     """Convolve the 6 parts (6, n, W, C) with the 6 kernels and add the results to `totals`."""
     fused = totals.device.type == "cpu" and totals.dtype != torch.float64 and torch.backends.mkldnn.is_available()
-    for total, part, kernel in zip(map(as_image, totals), map(as_image, parts), kernels, strict=True):
+    for total, part, kernel in zip(as_image(totals), as_image(parts), kernels, strict=True):
         if fused:
             add = torch.ops.mkldnn._convolution_pointwise_.binary
             add(total, part, kernel, None, padding, [1, 1], [1, 1], 1, "add", 1.0, None, [], None)

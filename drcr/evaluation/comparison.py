@@ -4,23 +4,30 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
-from drcr.cube import check_same_size
+from drcr.cube import Cube, check_cube, check_same_size, same_bands
 from drcr.evaluation.colour import ILLUMINANTS, true_colour, white_level
 from drcr.evaluation.scoring import pair_cubes, read_reconstruction, read_truth
 from drcr.images import IMAGE_SUFFIXES, read_rgb
+from drcr.matfile import load_cube
 from drcr.utils import cli
 from drcr.utils.files import DataError, list_files
 
 KINDS = ("colour", "bands", "errors", "spectra", "mrae")
 """The figures of a scene."""
+UNSCORED_KINDS = ("colour", "bands", "spectra")
+"""Those of a scene without ground truth."""
+UNSCORED = "Without ground truth: no scores and no errors."
 HIGHER_IS_BETTER = ("psnr", "ssim")
 """Those of SCORES that rise with quality; the others are errors."""
 MAX_METHODS = 6
 """As many as sheet.METHODS has line styles for."""
+MAX_STEM = 160
+"""Bytes; names of files have up to 255, and a temporary one is longer."""
 BANDS = {"column": (450.0, 550.0, 650.0), "page": (450.0, 500.0, 550.0, 600.0, 650.0)}
 
 
@@ -57,6 +64,11 @@ def point(text: str) -> tuple[int, int]:
     return row, column
 
 
+def ground_truth(text: str) -> Path | None:
+    """Read an option that is a folder, or `none`."""
+    return None if text == "none" else Path(text)
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for what is compared, and how a scene is drawn."""
     add = parser.add_argument
@@ -67,8 +79,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="folder of reconstructed cubes, and the method's name in the figures (default: the folder's); repeat it "
         f"for each method, up to {MAX_METHODS} (default: ./test_results)",
     )
-    add("--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of ground truth cubes")
-    add("--RGB_dir", type=Path, help="folder of the RGB images (default: the ground truth in true colour instead)")
+    add(
+        "--path_gt",
+        type=ground_truth,
+        default="../Dataset/Valid_spectral",
+        metavar="FOLDER",
+        help="folder of ground truth cubes; none: without ground truth, as for photographs: no errors, no scores",
+    )
+    add("--RGB_dir", type=Path, help="folder of the RGB images (default: true colours instead)")
     add("--scenes", nargs="+", metavar="NAME ...", help="only these scenes, named without suffix")
     add(
         "--bands",
@@ -108,10 +126,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """A scene's files, `recs` by method, and how to read and show them."""
+    """A scene's files, `recs` by method, and how to read and show them; `truth` is None without ground truth."""
 
     name: str
-    truth: Path
+    truth: Path | None
     recs: dict[str, Path]
     rgb: Path | None
     floor: float | None
@@ -119,29 +137,55 @@ class Job:
     illuminant: str
 
 
+def file_stem(name: str) -> str:
+    """Return a scene's name as the names of its files begin: cut, with a digest, where it is too long for a file."""
+    data = name.encode(errors="surrogateescape")
+    if len(data) <= MAX_STEM:
+        return name
+    return f"{data[: MAX_STEM - 9].decode(errors='ignore')}-{sha256(data).hexdigest()[:8]}"
+
+
 def find_jobs(args: argparse.Namespace) -> list[Job]:
     """Return the scenes that the options select. Raises DataError if a file is missing."""
     methods: dict[str, Path] = args.path_rec or {"test_results": Path("./test_results")}
-    pairs = {method: pair_cubes(folder, args.path_gt, args.scenes or ()) for method, folder in methods.items()}
+    recs, truths = _find_cubes(methods, args.path_gt, args.scenes or ())
     images = list_files(args.RGB_dir, IMAGE_SUFFIXES, "RGB images") if args.RGB_dir else None
     jobs = []
-    for name, (_, truth) in next(iter(pairs.values())).items():
+    for name, cubes in recs.items():
         if images is not None and name not in images:
+            cube = truths.get(name) or next(iter(cubes.values()))
             raise DataError(
-                f"{args.RGB_dir}: contains no image {name} for the cube {truth}; add it, or omit --RGB_dir"
+                f"{args.RGB_dir}: contains no image {name} for the cube {cube}; add it, or omit --RGB_dir"
             )
-        recs = {method: scenes[name][0] for method, scenes in pairs.items()}
         rgb = images[name] if images else None
-        jobs.append(Job(name, truth, recs, rgb, args.floor, args.points, args.illuminant))
+        jobs.append(Job(name, truths.get(name), cubes, rgb, args.floor, args.points, args.illuminant))
     return jobs
+
+
+def _find_cubes(
+    methods: dict[str, Path], path_gt: Path | None, scenes: Sequence[str]
+) -> tuple[dict[str, dict[str, Path]], dict[str, Path]]:
+    """Return the reconstructions by scene and method, and the ground truths by scene, if there are any."""
+    if path_gt is not None:
+        pairs = {method: pair_cubes(folder, path_gt, scenes) for method, folder in methods.items()}
+        first = next(iter(pairs.values()))
+        recs = {name: {method: found[name][0] for method, found in pairs.items()} for name in first}
+        return recs, {name: truth for name, (_, truth) in first.items()}
+    found = {method: list_files(folder, (".mat",), "reconstructed cubes") for method, folder in methods.items()}
+    names = scenes or list(dict.fromkeys(name for files in found.values() for name in files))
+    for method, files in found.items():
+        for name in names:
+            if name not in files:
+                raise DataError(f"{methods[method]}: contains no {name}.mat; add it, or choose others by --scenes")
+    return {name: {method: files[name] for method, files in found.items()} for name in names}, {}
 
 
 @dataclass(frozen=True)
 class ComparedScene:
-    """A scene's cubes (H, W, bands) at `wavelengths` (nm): `truth` > 0, `recs` by method, clipped to [0, 1]."""
+    """A scene's cubes (H, W, bands) at `wavelengths` (nm): `truth` > 0 or None, `recs` by method, in [0, 1]."""
 
     job: Job
-    truth: np.ndarray
+    truth: np.ndarray | None
     recs: dict[str, np.ndarray]
     wavelengths: np.ndarray
     raised: int
@@ -149,17 +193,21 @@ class ComparedScene:
     origins: dict[str, str]
     """What the files of the reconstructions say of where they come from, by method."""
 
+    @property
+    def cubes(self) -> dict[str, np.ndarray]:
+        """The ground truth, if there is one, and the reconstructions; the first sets the scale of pictures."""
+        return ({} if self.truth is None else {"ground truth": self.truth}) | self.recs
+
     @cached_property
     def colours(self) -> dict[str, np.ndarray]:
-        """The input image, and ground truth and reconstructions in true colour on its scale: (H, W, 3) in [0, 1]."""
-        light = self.job.illuminant
-        white = white_level(self.truth, self.wavelengths, light)
-        cubes = {"ground truth": self.truth, **self.recs}
-        images = {name: true_colour(cube, self.wavelengths, light, white) for name, cube in cubes.items()}
+        """The input image, and `cubes` in true colour on the scale of the first: (H, W, 3) in [0, 1]."""
+        light, first = self.job.illuminant, next(iter(self.cubes.values()))
+        white = white_level(first, self.wavelengths, light)
+        images = {name: true_colour(cube, self.wavelengths, light, white) for name, cube in self.cubes.items()}
         if self.job.rgb is None:
             return images
         rgb = read_rgb(self.job.rgb)
-        check_same_size(rgb.shape, self.job.rgb, self.truth.shape, self.job.truth)
+        check_same_size(rgb.shape, self.job.rgb, first.shape, self.job.truth or next(iter(self.job.recs.values())))
         return {"RGB input": np.float32(rgb) / np.iinfo(rgb.dtype).max, **images}
 
 
@@ -168,18 +216,15 @@ def read_scene(job: Job) -> ComparedScene | None:
 
     Raises DataError if files cannot be read or do not belong together, or if a point lies outside the image.
     """
+    if job.truth is None:
+        return read_unscored(job)
     true = read_truth(job.truth, job.floor)
     if true is None:
         return None
     truth, raised = true
     wavelengths = truth.require_wavelengths()
     cubes = {method: read_reconstruction(path, truth) for method, path in job.recs.items()}
-    height, width = truth.values.shape[:2]
-    for row, column in job.points or ():
-        if row >= height or column >= width:
-            raise DataError(
-                f"{job.truth}: no pixel {row},{column} in {height} rows and {width} columns; choose other --points"
-            )
+    _check_points(job, truth)
     return ComparedScene(
         job,
         truth.values,
@@ -191,9 +236,44 @@ def read_scene(job: Job) -> ComparedScene | None:
     )
 
 
+def read_unscored(job: Job) -> ComparedScene:
+    """Read the reconstructions of a scene without ground truth, as `read_scene` does.
+
+    Raises DataError if they cannot be read or do not belong together.
+    """
+    first, *others = ((method, load_cube(path)) for method, path in job.recs.items())
+    for method, cube in (first, *others):
+        check_cube(cube.values, job.recs[method])
+        check_same_size(cube.values.shape, job.recs[method], first[1].values.shape, job.recs[first[0]])
+        if not same_bands(cube.require_wavelengths(), first[1].require_wavelengths()):
+            raise DataError(f"{job.recs[method]}: has other wavelengths than {job.recs[first[0]]}")
+    _check_points(job, first[1])
+    return ComparedScene(
+        job,
+        None,
+        {method: cube.values.clip(0, 1) for method, cube in (first, *others)},
+        first[1].require_wavelengths(),
+        0,
+        list(job.points or pick_points(first[1].values)),
+        {method: cube.origin or "" for method, cube in (first, *others)},
+    )
+
+
+def _check_points(job: Job, cube: Cube) -> None:
+    height, width = cube.values.shape[:2]
+    for row, column in job.points or ():
+        if row >= height or column >= width:
+            raise DataError(
+                f"{cube.path}: no pixel {row},{column} in {height} rows and {width} columns; choose other --points"
+            )
+
+
 @dataclass(frozen=True)
 class Result:
-    """What is kept of a scene: by method SCORES, the MRAE of each band at `wavelengths` (nm), and origins."""
+    """What is kept of a scene: by method SCORES, the MRAE of each band at `wavelengths` (nm), and origins.
+
+    Without ground truth, scores and MRAE are empty.
+    """
 
     scores: dict[str, list[float]]
     curves: dict[str, np.ndarray]

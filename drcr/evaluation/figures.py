@@ -1,8 +1,8 @@
 """Figures: reconstructions beside their ground truth, scores, and the curves of a training run.
 
-Cubes are arrays (H, W, bands): a ground truth has values above 0, reconstructions are clipped to [0, 1] and come in a
-dict by method, up to six. Each plot_* function draws one figure, `width` inches wide, and returns it as a `Sheet`
-that saves it in any format; `draw_scene` and `draw_all` draw all figures of figures.py and report.py.
+Cubes are arrays (H, W, bands): a ground truth has values above 0, or is None; reconstructions are clipped to [0, 1]
+and come in a dict by method, up to six. Each plot_* function draws one figure, `width` inches wide, and returns it as
+a `Sheet` that saves it in any format; `draw_scene` and `draw_all` draw all figures of figures.py and report.py.
 """
 
 import csv
@@ -25,10 +25,10 @@ from drcr.cube import WAVELENGTHS
 from drcr.evaluation.comparison import (
     BANDS,
     HIGHER_IS_BETTER,
-    KINDS,
     Job,
     Result,
     correlation,
+    file_stem,
     mrae_of_bands,
     nearest_bands,
     patch_mean,
@@ -70,10 +70,11 @@ def _band_titles(wavelengths: np.ndarray, bands: list[int]) -> list[str]:
     return [f"{wavelengths[band]:.0f} nm" for band in bands]
 
 
-def _bands(truth: np.ndarray, recs: Cubes, bands: list[int]) -> ImageBlock:
-    rows = {name: [cube[..., band] for band in bands] for name, cube in {"ground truth": truth, **recs}.items()}
+def _bands(truth: np.ndarray | None, recs: Cubes, bands: list[int]) -> ImageBlock:
+    cubes = ({} if truth is None else {"ground truth": truth}) | recs
+    rows = {name: [cube[..., band] for band in bands] for name, cube in cubes.items()}
     # scaled to the brightest pixel, one highlight would leave the rest dark
-    return ImageBlock(rows, [float(np.percentile(image, 99.5)) for image in rows["ground truth"]])
+    return ImageBlock(rows, [max(float(np.percentile(image, 99.5)), 1e-6) for image in next(iter(rows.values()))])
 
 
 def _errors(truth: np.ndarray, recs: Cubes, bands: list[int], relative: bool, mean: bool) -> ImageBlock:
@@ -127,7 +128,13 @@ def _is_narrow(width: float) -> bool:
 
 
 def _marked_image(
-    sheet: Sheet, image: np.ndarray, title: str, names: list[str], points: Sequence[tuple[int, int]], patch: int
+    sheet: Sheet,
+    image: np.ndarray,
+    title: str,
+    names: list[str],
+    truth: bool,
+    points: Sequence[tuple[int, int]],
+    patch: int,
 ) -> float:
     """Draw an image with the points marked, the legend beside it (in a page: below it); return its width."""
     narrow = _is_narrow(sheet.width)
@@ -140,11 +147,11 @@ def _marked_image(
     _mark_points(axes, points, patch, width)
     if narrow:
         sheet.y = top
-        draw_legend(sheet, EDGE + w + 0.15, sheet.width - w - 0.2, names, truth=True, columns=1)
+        draw_legend(sheet, EDGE + w + 0.15, sheet.width - w - 0.2, names, truth, columns=1)
         sheet.y = top + h + 0.1
     else:
         sheet.y = top + h + 0.12
-        draw_legend(sheet, EDGE, w, names, truth=True, columns=1)
+        draw_legend(sheet, EDGE, w, names, truth, columns=1)
     return w
 
 
@@ -152,7 +159,7 @@ def _spectra(
     sheet: Sheet,
     image: np.ndarray,
     title: str,
-    truth: np.ndarray,
+    truth: np.ndarray | None,
     recs: Cubes,
     wavelengths: np.ndarray,
     points: Sequence[tuple[int, int]],
@@ -160,7 +167,7 @@ def _spectra(
 ) -> None:
     """Draw an image with the points marked, and the spectra there beside it (in a column: below it)."""
     narrow, top = _is_narrow(sheet.width), sheet.y
-    image_width = _marked_image(sheet, image, title, list(recs), points, patch)
+    image_width = _marked_image(sheet, image, title, list(recs), truth is not None, points, patch)
     bottom = sheet.y
     left = 0.0 if narrow else EDGE + image_width
     sheet.y = bottom if narrow else top
@@ -169,13 +176,10 @@ def _spectra(
     before, after = 0.5, 0.1
     w = (sheet.width - left) / n_columns - before - after
 
-    trues = [patch_mean(truth, point, patch) for point in points]
+    trues = [None if truth is None else patch_mean(truth, point, patch) for point in points]
     spectra = [[patch_mean(rec, point, patch) for rec in recs.values()] for point in points]
-    numbers = [
-        [f"{correlation(spectrum, true):.3f}".replace("nan", "–").replace("-", "−") for spectrum in at_point]
-        for at_point, true in zip(spectra, trues, strict=True)
-    ]
-    widest = max(text_width(number, SMALL) for at_point in numbers for number in at_point)
+    numbers = [_correlations(at_point, true) for at_point, true in zip(spectra, trues, strict=True)]
+    widest = max((text_width(number, SMALL) for at_point in numbers for number in at_point), default=0)
     per_line = max(1, min(len(recs), int((w - 0.22) / (widest + 0.21))))
     head = LINE * -(-len(recs) // per_line) + 0.05
     h = max(0.85, 0.5 * w) if narrow else max(0.95, (bottom - sheet.y - 0.22) / n_rows - head - 0.1)
@@ -195,19 +199,32 @@ def _spectra(
     sheet.y = max(sheet.y, bottom)
 
 
-def _spectrum(axes: Axes, wavelengths: np.ndarray, true: np.ndarray, spectra: list[np.ndarray], coarse: bool) -> None:
-    """Draw the true spectrum and those of the methods; `coarse`: with three ticks."""
-    axes.plot(wavelengths, true, **TRUTH)
+def _correlations(spectra: list[np.ndarray], true: np.ndarray | None) -> list[str]:
+    """Return Pearson's correlation of each spectrum with the true one as text; nothing without a true one."""
+    if true is None:
+        return []
+    return [f"{correlation(spectrum, true):.3f}".replace("nan", "–").replace("-", "−") for spectrum in spectra]
+
+
+def _spectrum(
+    axes: Axes, wavelengths: np.ndarray, true: np.ndarray | None, spectra: list[np.ndarray], coarse: bool
+) -> None:
+    """Draw the true spectrum, if there is one, and those of the methods; `coarse`: with three ticks."""
+    if true is not None:
+        axes.plot(wavelengths, true, **TRUTH)
     _curves(axes, wavelengths, spectra)
     axes.yaxis.set_major_locator(MaxNLocator(4))
     if coarse:
         axes.set_xticks(np.round(np.quantile(wavelengths, (0, 0.5, 1))))
-    axes.set(ylim=(0, 1.08 * max(curve.max() for curve in (true, *spectra))))
+    drawn = [*spectra] if true is None else [true, *spectra]
+    axes.set(ylim=(0, 1.08 * max(1e-6, *(curve.max() for curve in drawn))))
 
 
 def _panel_title(axes: Axes, letter: str, numbers: list[str], per_line: int) -> None:
-    """Write a point's letter and each method's correlation above its spectra."""
+    """Write a point's letter and each method's correlation, if any, above its spectra."""
     axes.set_title(letter, loc="left", weight="bold", x=-0.02)
+    if not numbers:
+        return
     axes.annotate("r =", (0, 1), (9, 3), xycoords="axes fraction", textcoords="offset points", size=SMALL)
     handles = [Line2D([], [], **style) for style in METHODS[: len(numbers)]]
     axes.legend(
@@ -240,15 +257,18 @@ def plot_colour(images: dict[str, np.ndarray], width: float) -> Sheet:
 
 
 @styled
-def plot_bands(truth: np.ndarray, recs: Cubes, wavelengths: np.ndarray, bands: list[int], width: float) -> Sheet:
+def plot_bands(
+    truth: np.ndarray | None, recs: Cubes, wavelengths: np.ndarray, bands: list[int], width: float
+) -> Sheet:
     """Draw the images of some bands, the ground truth above the reconstructions.
 
-    In each band white is the value that 99.5% of the ground truth's pixels stay below.
+    In each band white is the value that 99.5% of the pixels stay below, of the ground truth or else of the first
+    reconstruction.
 
     Parameters
     ----------
     truth
-        Ground truth (H, W, bands), above 0.
+        Ground truth (H, W, bands), above 0; None: without.
     recs
         Reconstructions of the same shape, in [0, 1], by method.
     wavelengths
@@ -279,7 +299,7 @@ def plot_errors(truth: np.ndarray, recs: Cubes, wavelengths: np.ndarray, bands: 
 def plot_spectra(
     image: np.ndarray,
     title: str,
-    truth: np.ndarray,
+    truth: np.ndarray | None,
     recs: Cubes,
     wavelengths: np.ndarray,
     points: Sequence[tuple[int, int]],
@@ -440,19 +460,24 @@ def draw_scene(job: Job, bands: Sequence[float], patch: int, width: float, save:
         return None
     shown = nearest_bands(scene.wavelengths, bands)
     title, image = next(iter(scene.colours.items()))
-    curves = {method: mrae_of_bands(rec, scene.truth) for method, rec in scene.recs.items()}
     cubes = (scene.truth, scene.recs, scene.wavelengths)
-    sheets = (
-        plot_colour(scene.colours, width),
-        plot_bands(*cubes, shown, width),
-        plot_errors(*cubes, shown, width),
-        plot_spectra(image, title, *cubes, scene.points, patch, width),
-        plot_mrae(curves, scene.wavelengths, width),
-    )
-    for kind, sheet in zip(KINDS, sheets, strict=True):
-        save(sheet, f"{job.name}_{kind}")
-    table = {method: scores(rec, scene.truth) for method, rec in scene.recs.items()}
-    return Result(table, curves, scene.wavelengths, scene.origins, scene.raised, scene.truth.size)
+    sheets = {
+        "colour": lambda: plot_colour(scene.colours, width),
+        "bands": lambda: plot_bands(*cubes, shown, width),
+        "spectra": lambda: plot_spectra(image, title, *cubes, scene.points, patch, width),
+    }
+    curves, table, n_values = {}, {}, 0
+    if (truth := scene.truth) is not None:
+        curves = {method: mrae_of_bands(rec, truth) for method, rec in scene.recs.items()}
+        table = {method: scores(rec, truth) for method, rec in scene.recs.items()}
+        n_values = truth.size
+        sheets |= {
+            "errors": lambda: plot_errors(truth, scene.recs, scene.wavelengths, shown, width),
+            "mrae": lambda: plot_mrae(curves, scene.wavelengths, width),
+        }
+    for kind, draw in sheets.items():
+        save(draw(), f"{file_stem(job.name)}_{kind}")
+    return Result(table, curves, scene.wavelengths, scene.origins, scene.raised, n_values)
 
 
 def draw_all(args: Namespace, jobs: list[Job], width: str, save: Save) -> tuple[dict[str, Result], list[str]]:
@@ -472,7 +497,7 @@ def draw_all(args: Namespace, jobs: list[Job], width: str, save: Save) -> tuple[
     Returns
     -------
     The results by scene, and the names of the scenes that were skipped. `mrae`, the mean over the scenes, is drawn
-    only if they have the same bands.
+    only if they have the same bands; neither is without ground truth.
 
     Raises
     ------
@@ -499,6 +524,8 @@ def draw_all(args: Namespace, jobs: list[Job], width: str, save: Save) -> tuple[
             "VALUE with the value that the data were prepared with"
         )
     first = next(iter(shown.values()))
+    if args.path_gt is None:
+        return shown, []
     tables = {method: {name: result.scores[method] for name, result in shown.items()} for method in first.scores}
     save(plot_scores(tables, inches), "scores")
     if all(np.array_equal(result.wavelengths, first.wavelengths) for result in shown.values()):

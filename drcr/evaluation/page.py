@@ -4,8 +4,10 @@ import csv
 import html
 import io
 import json
+import re
+import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +15,12 @@ import cv2
 import numpy as np
 
 from drcr import metrics
-from drcr.cube import describe_bands, same_bands
+from drcr.cube import Cube, describe_bands, raise_to_floor, same_bands
 from drcr.evaluation.colour import true_colour, white_level
+from drcr.evaluation.comparison import file_stem
+from drcr.evaluation.page_guard import check_claim
 from drcr.evaluation.scoring import read_truth
+from drcr.images import RGBImage, decode_srgb, read_image
 from drcr.metrics import HEADINGS, SCORES
 from drcr.utils.files import DataError, write_atomically
 
@@ -29,14 +34,20 @@ POINT_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7
 PLOT_SIZE = 4.2, 2.7
 """Inches, of the plot of spectra."""
 NO_POINTS = "Click in the picture to plot the spectra of pixels here."
+PHOTOGRAPH, LINEAR = "a photograph", "linear"
+"""What an image can be: encoded, as by the sRGB curve, or linear light."""
+LOWEST = 1e-7
+"""Ground truths are kept with values from here up; any floor is higher."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A ground truth with its values raised to `floor`, and what it says about a reconstruction."""
+    """A ground truth, and what it says about a reconstruction when its values are raised to `floor`."""
 
-    path: Path
-    truth: np.ndarray
+    name: str
+    """Of the ground truth's file."""
+    truth: Cube
+    """As the file has it, but for values below LOWEST."""
     floor: float
     raised: int
     scores: list[float]
@@ -67,11 +78,12 @@ class PageScene:
     def __init__(  # noqa: D107
         self, name: str, status: str, rgb: np.ndarray, cube: np.ndarray, wavelengths: np.ndarray, folder: Path
     ) -> None:
-        self.name, self.status, self.cube, self.wavelengths = name, status, cube, wavelengths
+        self.name, self.status, self.cube, self.wavelengths = file_stem(name), status, cube, wavelengths
         self._home = tempfile.TemporaryDirectory(dir=folder)
         self.folder = Path(self._home.name)
         self.points: list[tuple[int, int]] = []
         self.comparison: Comparison | None = None
+        self.source, self.encoding = Path(), PHOTOGRAPH
         white = white_level(cube, wavelengths, "E")
         colour = self._write_png("colour", true_colour(cube, wavelengths, "E", white))
         # addresses and captions of each view; all bands are files, so that sliding needs no answer from the server
@@ -90,26 +102,40 @@ class PageScene:
         """Write an image (H, W) or (H, W, 3), clipped to [0, 1], as a file; return its address in the page."""
         image = (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-        cv2.imwrite(str(self.folder / f"{name}.png"), image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        # not cv2.imwrite: on a full disk it says nothing
+        data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+        (self.folder / f"{name}.png").write_bytes(data.tobytes())
         return f"gradio_api/file={self.folder}/{name}.png"
 
+    def keep(self, path: Path, encoding: str) -> None:
+        """Keep a copy of the image's file, to read it again, and what it was read as: PHOTOGRAPH or LINEAR."""
+        self.source, self.encoding = self.folder / "image" / path.name, encoding
+        self.source.parent.mkdir()
+        shutil.copyfile(path, self.source)
+
     def compare(self, path: Path, floor: float) -> None:
-        """Read a ground truth, raise its values to `floor`, and score the reconstruction as compute_mrae.py does.
+        """Read a ground truth and score the reconstruction.
 
         Raises DataError if the file is not a cube, or has another size or other wavelengths.
         """
-        true = read_truth(path, floor)
+        check_claim(path, self.cube.shape)
+        true = read_truth(path, LOWEST)
         assert true is not None  # there is a floor
-        cube, raised = true
-        truth = cube.values
-        bands = len(self.wavelengths)
-        if truth.shape != self.cube.shape:
-            theirs, ours = ("{} x {} pixels, {} bands".format(*shape) for shape in (truth.shape, self.cube.shape))
+        truth, _ = true
+        if truth.values.shape != self.cube.shape:
+            theirs, ours = (
+                "{} x {} pixels, {} bands".format(*shape) for shape in (truth.values.shape, self.cube.shape)
+            )
             raise DataError(f"{path}: {theirs}, but the reconstruction is {ours}")
-        wavelengths = cube.known_wavelengths
+        wavelengths = truth.known_wavelengths
         if wavelengths is not None and not same_bands(wavelengths, self.wavelengths):
             theirs, ours = describe_bands(wavelengths), describe_bands(self.wavelengths)
             raise DataError(f"{path}: {theirs}, but the reconstruction has {ours}")
+        self.score(truth, floor)
+
+    def score(self, true: Cube, floor: float) -> None:
+        """Score the reconstruction as compute_mrae.py does, with the values of the ground truth raised to `floor`."""
+        truth, raised = raise_to_floor(true.values, floor)
         rec = self.cube.clip(0, 1)
         total = np.zeros(truth.shape[:2])
         maps = []
@@ -119,9 +145,14 @@ class PageScene:
             address = self._write_png(f"error{floor:g}-{band}", heat(error))
             maps.append((address, f"<b>{nm:g} nm</b> relative error {scale()}"))
         self.views[ERROR] = maps
-        mean_error = self._write_png(f"error{floor:g}", heat(total / bands))
+        mean_error = self._write_png(f"error{floor:g}", heat(total / len(self.wavelengths)))
         scores = [getattr(metrics, name)(rec, truth) for name in SCORES]
-        self.comparison = Comparison(path, truth, floor, raised, scores, mean_error)
+        self.comparison = Comparison(Path(true.path or "").name, true, floor, raised, scores, mean_error)
+
+    def _true_spectrum(self, point: tuple[int, int]) -> np.ndarray:
+        """Return the spectrum of the ground truth as it is scored."""
+        assert self.comparison is not None
+        return raise_to_floor(self.comparison.truth.values[point], self.comparison.floor)[0]
 
     def picture(self, view: str, band: int) -> str:
         """Return the HTML of a view at a band, with the points, the caption, and what app.js needs for all others."""
@@ -167,7 +198,7 @@ class PageScene:
         for point, colour in zip(self.points, POINT_COLOURS, strict=False):
             axes.plot(self.wavelengths, self.cube[point], color=colour, lw=1.5)
             if self.comparison:
-                axes.plot(self.wavelengths, self.comparison.truth[point], "--", color=colour, lw=1.1)
+                axes.plot(self.wavelengths, self._true_spectrum(point), "--", color=colour, lw=1.1)
         axes.set(xlabel="wavelength (nm)", ylabel="radiance", xlim=self.wavelengths[[0, -1]])
         axes.set_ylim(min([0, *(self.cube[point].min() for point in self.points)]))
         self._number_curves(axes)
@@ -213,19 +244,21 @@ class PageScene:
             f"<tr><td>{heading}</td><td>{score:.{digits}f}</td></tr>"
             for (heading, digits), score in zip(HEADINGS.values(), self.comparison.scores, strict=True)
         )
-        raised = f"{self.comparison.raised / self.comparison.truth.size:.1%} of its values raised to"
+        raised = f"{self.comparison.raised / self.cube.size:.1%} of its values raised to"
+        notes = "".join(f"<br>{html.escape(note)}" for note in self.comparison.truth.notes)
         return (
             f"<div class='scores'>{self._drawing(self.comparison.mean_error)}<table>{rows}</table><div class='note'>"
             f"Relative error, mean over the bands: {scale()}<br>Ground truth: "
-            f"{html.escape(self.comparison.path.name)}, {raised} {self.comparison.floor:g}</div></div>"
+            f"{html.escape(self.comparison.name)}, {raised} {self.comparison.floor:g}{notes}</div></div>"
         )
 
     def write_spectra(self) -> Path | None:
         """Write the points' spectra as CSV, one column per point; return its path, None without points."""
         if not self.points:
             return None
-        cubes = {"": self.cube} | ({"truth ": self.comparison.truth} if self.comparison else {})
-        columns = {f"{what}{r},{c}": cube[r, c] for what, cube in cubes.items() for r, c in self.points}
+        columns = {f"{row},{column}": self.cube[row, column] for row, column in self.points}
+        if self.comparison:
+            columns |= {f"truth {row},{column}": self._true_spectrum((row, column)) for row, column in self.points}
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["wavelength_nm", *columns])
@@ -233,6 +266,35 @@ class PageScene:
         path = self.folder / f"{self.name}_spectra.csv"
         write_atomically(path, lambda file: file.write(text.getvalue().encode()))
         return path
+
+
+def read_decoded(path: Path, choice: str | None) -> tuple[RGBImage, str, str]:
+    """Read an image as a photograph or as linear.
+
+    Parameters
+    ----------
+    path
+        The image.
+    choice
+        PHOTOGRAPH or LINEAR, whatever the tags of the file say; None: as they say, PHOTOGRAPH without any.
+
+    Returns
+    -------
+    The image, a line on how it was read, and the choice.
+    """
+    image = read_image(path, "srgb")
+    is_linear = image.stored.dtype.kind == "u"  # else it would have been decoded
+    chosen = choice or (LINEAR if is_linear else PHOTOGRAPH)
+    if chosen == LINEAR and not is_linear:
+        image = read_image(path, "linear")
+    elif chosen == PHOTOGRAPH and is_linear:
+        how = "decoded from sRGB although the file says that it is linear"
+        image = replace(image, stored=decode_srgb(image.values).astype(np.float32), how=how)
+    if not image.tagged and choice is None:
+        return image, "No tags say how it is encoded: taken as a photograph, decoded from sRGB", chosen
+    told = image.how.replace("their tags say", "its tags say")
+    told = re.sub(r" \(--encoding \w+\)", "", told)
+    return image, told[0].upper() + told[1:], chosen
 
 
 def heat(error: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A report as one folder: index.html, which needs no server and no network, and pictures/ beside it."""
+"""A report as one folder: index.html, which needs no server and no network, and beside it a folder of pictures."""
 
 import math
 import re
@@ -6,17 +6,18 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from drcr.evaluation.comparison import HIGHER_IS_BETTER, KINDS, Result
+from drcr.evaluation.comparison import HIGHER_IS_BETTER, Result, file_stem
 from drcr.metrics import HEADINGS, SCORES
-from drcr.utils.files import refuse_foreign, write_atomically
+from drcr.utils.files import LOCK, plural, refuse_foreign, write_atomically
 
 GENERATOR = '<meta name="generator" content="drcr.report">'
 PICTURES, STAGING = "pictures", ".pictures.tmp"
@@ -27,6 +28,11 @@ CAPTIONS = {
     "errors": "Absolute error above, relative error below",
     "spectra": "Spectra at the marked points; r is Pearson's correlation with the ground truth",
     "mrae": "MRAE by wavelength",
+}
+UNSCORED_CAPTIONS = {
+    "colour": "Input and reconstructions in true colour",
+    "bands": "Bands",
+    "spectra": "Spectra at the marked points",
 }
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -39,21 +45,50 @@ _TEMPLATES = Environment(
 
 def check_folder(out: Path) -> None:
     """Raise DataError if a report must not be written to a folder: it has files that no earlier report wrote."""
-    index = out / "index.html"
-    page = index.read_text("utf-8", errors="replace") if index.is_file() else ""
-    ours = GENERATOR in page
-    listed = set(re.findall(f'src="{PICTURES}/([^"]+)"', page)) if ours else set()
+    pictures = _listed(out)
 
     def is_free(folder: Path) -> bool:
-        return folder.is_dir() and (ours or all(path.name == STAGING for path in folder.iterdir()))
+        if not folder.is_dir():
+            return False
+        return pictures is not None or not any(
+            path.name not in (STAGING, LOCK) and not _is_left(path) for path in folder.iterdir()
+        )
 
     refuse_foreign(out, is_free, "an empty folder or an earlier report", "choose another --out")
 
     def is_listed(picture: Path) -> bool:
-        return quote(picture.name) in listed
+        return picture in (pictures or ())
 
-    for picture in sorted((out / PICTURES).iterdir()) if (out / PICTURES).is_dir() else ():
-        refuse_foreign(picture, is_listed, "a picture of the report there", "move it, or choose another --out")
+    for folder in {path.parent for path in pictures or () if path.parent.is_dir()}:
+        for picture in sorted(folder.iterdir()):
+            refuse_foreign(picture, is_listed, "a picture of the report there", "move it, or choose another --out")
+
+
+def _listed(out: Path) -> set[Path] | None:
+    """Return the pictures of the report in a folder; None if there is no report of ours."""
+    index = out / "index.html"
+    page = index.read_text("utf-8", errors="replace") if index.is_file() else ""
+    if GENERATOR not in page:
+        return None
+    sources = re.findall(rf'src="({PICTURES}[-0-9a-f]*)/([^"/]+)"', page)
+    return {out / folder / unquote(name) for folder, name in sources}
+
+
+def _digest(folder: Path) -> str:
+    """Return the digest of a folder's files, names and contents."""
+    digest = sha256()
+    for path in sorted(folder.iterdir()):
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode(errors="surrogateescape"))
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _is_left(folder: Path) -> bool:
+    """Return whether a folder is complete pictures that a killed run left: its name has the digest of its files."""
+    name = folder.name.startswith(f"{PICTURES}-") and folder.is_dir() and not folder.is_symlink()
+    return (
+        name and all(path.is_file() for path in folder.iterdir()) and folder.name == f"{PICTURES}-{_digest(folder)}"
+    )
 
 
 @contextmanager
@@ -88,12 +123,19 @@ def write_report(
     methods
         Folders of the reconstructions, by method.
     """
-    page = _page(staged, results, notes, command, methods).encode()
-    # index.html comes last: until then there is the earlier report, or none
-    (out / "index.html").unlink(missing_ok=True)
-    shutil.rmtree(out / PICTURES, ignore_errors=True)
-    staged.rename(out / PICTURES)
+    # pictures of their own name stand beside the earlier ones until index.html, in one step, shows them instead
+    pictures = out / f"{PICTURES}-{_digest(staged)}"
+    page = _page(staged, pictures.name, results, notes, command, methods).encode()
+    before = {path.parent for path in _listed(out) or ()}
+    if not _is_left(pictures):
+        shutil.rmtree(pictures, ignore_errors=True)  # incomplete
+        staged.rename(pictures)
     write_atomically(out / "index.html", lambda file: file.write(page))
+    for folder in {*before, *filter(_is_left, out.iterdir())} - {pictures}:
+        if folder.is_dir():
+            shutil.rmtree(staged, ignore_errors=True)
+            folder.rename(staged)  # a name that is removed whatever it holds, if a kill comes now
+            shutil.rmtree(staged)
 
 
 @dataclass(frozen=True)
@@ -136,54 +178,69 @@ def _cells(table: dict[str, list[float]]) -> list[list[_Score]]:
     ]
 
 
-def _picture(folder: Path, name: str, caption: str, scene: str = "") -> _Picture:
-    with Image.open(folder / f"{name}.{SUFFIX}") as image:
+def _picture(staged: Path, folder: str, name: str, caption: str, scene: str = "") -> _Picture:
+    with Image.open(staged / f"{name}.{SUFFIX}") as image:
         width, height = image.size
     about = f"{scene}. {caption}" if scene else caption
-    return _Picture(name.rpartition("_")[2], f"{PICTURES}/{quote(name)}.{SUFFIX}", about, width, height, caption)
+    return _Picture(name.rpartition("_")[2], f"{folder}/{quote(name)}.{SUFFIX}", about, width, height, caption)
 
 
 def _methods(results: dict[str, Result], methods: dict[str, Path]) -> list[dict[str, Any]]:
-    """Return each method's name, mean scores and origin."""
-    means = {name: np.mean([result.scores[name] for result in results.values()], 0).tolist() for name in methods}
+    """Return each method's name, mean scores, if there are any, and origin."""
+    scores = [result.scores for result in results.values() if result.scores]
+    means = {name: np.mean([table[name] for table in scores], 0).tolist() for name in methods if scores}
     origins = [sorted({result.origins[name] for result in results.values()}) for name in methods]
+    cells = _cells(means) if means else [[] for _ in methods]
     return [
         {
             "name": name,
-            "means": cells,
-            "origins": "; ".join(origin or "not stated in the files" for origin in of_method),
+            "means": of_method,
+            "origins": "; ".join(origin or "not stated in the files" for origin in stated),
             "folder": folder,
         }
-        for (name, folder), cells, of_method in zip(methods.items(), _cells(means), origins, strict=True)
+        for (name, folder), of_method, stated in zip(methods.items(), cells, origins, strict=True)
     ]
 
 
-def _scene(staged: Path, name: str, result: Result) -> dict[str, Any]:
+def _scene(staged: Path, folder: str, name: str, result: Result) -> dict[str, Any]:
     """Return a scene's scores and pictures."""
+    stem = file_stem(name)
     return {
         "name": name,
         "anchor": f"scene-{quote(name, safe='')}",
-        "methods": _cells(result.scores),
+        "methods": _cells(result.scores) if result.scores else [],
         "mrae": ", ".join(f"{method} {_number(row[0], 'mrae')}" for method, row in result.scores.items()),
-        "figures": [_picture(staged, f"{name}_{kind}", CAPTIONS[kind], name) for kind in KINDS],
+        "figures": [
+            _picture(staged, folder, f"{stem}_{kind}", caption, name)
+            for kind, caption in (CAPTIONS if result.scores else UNSCORED_CAPTIONS).items()
+        ],
     }
 
 
-def _page(staged: Path, results: dict[str, Result], notes: list[str], command: str, methods: dict[str, Path]) -> str:
-    """Return index.html; the pictures, whose sizes it needs, are in `staged`."""
+def _page(
+    staged: Path,
+    folder: str,
+    results: dict[str, Result],
+    notes: list[str],
+    command: str,
+    methods: dict[str, Path],
+) -> str:
+    """Return index.html; the pictures, whose sizes it needs, are in `staged`, and will be in `folder`."""
     first = next(iter(methods))
-    worst_first = sorted(results.items(), key=lambda item: -item[1].scores[first][0])
-    overall = [_picture(staged, "scores", "Scores by scene")]
+    scored = all(result.scores for result in results.values())
+    worst_first = sorted(results.items(), key=lambda item: -item[1].scores[first][0] if scored else 0)
+    overall = [_picture(staged, folder, "scores", "Scores by scene")] if scored else []
     if (staged / f"mrae.{SUFFIX}").is_file():
-        overall.append(_picture(staged, "mrae", "Mean MRAE by wavelength"))
+        overall.append(_picture(staged, folder, "mrae", "Mean MRAE by wavelength"))
     return _TEMPLATES.get_template("report.html").render(
         generator=GENERATOR,
-        count=f"{len(results)} scene{'s' * (len(results) != 1)}, {len(methods)} method{'s' * (len(methods) != 1)}",
+        count=f"{plural(len(results), 'scene')}, {plural(len(methods), 'method')}",
         notes=notes,
-        headings={score: heading.split() for score, (heading, _) in HEADINGS.items()},
+        scored=scored,
+        headings={score: heading.split() for score, (heading, _) in HEADINGS.items()} if scored else {},
         higher_is_better=HIGHER_IS_BETTER,
         methods=_methods(results, methods),
-        scenes=[_scene(staged, name, result) for name, result in worst_first],
+        scenes=[_scene(staged, folder, name, result) for name, result in worst_first],
         overall=overall,
         command=command,
     )

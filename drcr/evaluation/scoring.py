@@ -9,16 +9,18 @@ import numpy as np
 import torch
 
 from drcr import metrics
-from drcr.cube import Cube, check_cube, describe_bands, raise_to_floor, same_bands
+from drcr.cube import Cube, check_cube, check_scale, describe_bands, raise_to_floor, same_bands
 from drcr.matfile import load_cube
 from drcr.metrics import HEADINGS, SCORES
-from drcr.utils.files import DataError, list_files, plural
+from drcr.utils.files import DataError, list_files, plural, strip_suffix
 
 Scores = dict[str, dict[str, float]]
 """The scores of one method by scene; the row `average` comes last."""
 
 
-def pair_cubes(path_rec: Path, path_gt: Path, scenes: Sequence[str] = ()) -> dict[str, tuple[Path, Path]]:
+def pair_cubes(
+    path_rec: Path, path_gt: Path, scenes: Sequence[str] = (), suffix: str = ""
+) -> dict[str, tuple[Path, Path]]:
     """Pair two folders' .mat files by name.
 
     Parameters
@@ -27,6 +29,9 @@ def pair_cubes(path_rec: Path, path_gt: Path, scenes: Sequence[str] = ()) -> dic
         Folders of reconstructions and of ground truths.
     scenes : sequence of str
         Names without suffix; only these are paired. Without any, each file needs a partner.
+    suffix : str
+        What the names of reconstructions have more than those of ground truths, such as `_clean`. Other
+        reconstructions are ignored.
 
     Returns
     -------
@@ -40,7 +45,7 @@ def pair_cubes(path_rec: Path, path_gt: Path, scenes: Sequence[str] = ()) -> dic
     """
     if path_rec.exists() and path_gt.exists() and path_rec.samefile(path_gt):
         raise DataError(f"{path_rec}: is both --path_rec and --path_gt; give two different folders")
-    recs = list_files(path_rec, (".mat",), "reconstructed cubes")
+    recs = strip_suffix(list_files(path_rec, (".mat",), "reconstructed cubes"), suffix, path_rec)
     truths = list_files(path_gt, (".mat",), "ground truth cubes")
     for name in scenes:
         for folder, files in ((path_rec, recs), (path_gt, truths)):
@@ -76,10 +81,12 @@ def read_truth(path: Path, floor: float | None) -> tuple[Cube, int] | None:
     Raises
     ------
     DataError
-        The file cannot be read, or has NaN or infinite values.
+        The file cannot be read, has NaN or infinite values, or values that are not on a scale from 0 to 1.
     """
     truth = load_cube(path)
     check_cube(truth.values, path)
+    note = check_scale(truth.values, path)
+    truth = replace(truth, notes=(*truth.notes, *([note] if note else [])))
     if floor is not None:
         values, raised = raise_to_floor(truth.values, floor)
         return replace(truth, values=values), raised

@@ -14,24 +14,40 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from drcr.cube import check_cube, check_same_size, describe_bands, describe_floor, raise_to_floor, same_bands
-from drcr.data import INDEX, patch_grid, read_index
-from drcr.images import IMAGE_SUFFIXES, read_image
+from drcr.cube import (
+    check_cube,
+    check_same_size,
+    check_scale,
+    describe_bands,
+    describe_floor,
+    raise_to_floor,
+    same_bands,
+)
+from drcr.data import (
+    INDEX,
+    PreparedScene,
+    check_targets,
+    patch_grid,
+    read_index,
+    remove_scenes,
+    scene_checksum,
+)
+from drcr.images import IMAGE_SUFFIXES, Encoding, InputEncoding, describe_decoding, read_image
 from drcr.matfile import load_cube
-from drcr.utils.files import DataError, list_files, write_atomically, write_hdf5
+from drcr.utils.files import DataError, list_files, print_other_files, strip_suffix, write_atomically, write_hdf5
 from drcr.utils.parallel import in_order
 
 SCENES_PER_PROCESS = 50
 """Fewer are not worth a process: starting it takes as long as 10 to 30 scenes of 482 x 512 pixels."""
 
 
-def pair_by_name(spectral_dir: Path, rgb_dir: Path) -> list[tuple[str, Path, Path]]:
-    """Return (name, cube file, image file) of each scene, sorted by name.
+def pair_by_name(spectral_dir: Path, rgb_dir: Path, rgb_suffix: str = "") -> list[tuple[str, Path, Path]]:
+    """Return (name, cube file, image file) of each scene, sorted by name; the image of NAME.mat is NAME`rgb_suffix`.
 
     Raises DataError, with the names, if files have no partner.
     """
     cubes = list_files(spectral_dir, (".mat",), "spectral cubes")
-    images = list_files(rgb_dir, IMAGE_SUFFIXES, "RGB images")
+    images = strip_suffix(list_files(rgb_dir, IMAGE_SUFFIXES, "RGB images"), rgb_suffix, rgb_dir)
     for files, others, folder, partner in (
         (cubes, images, rgb_dir, "RGB image"),
         (images, cubes, spectral_dir, "cube"),
@@ -46,10 +62,14 @@ def pair_by_name(spectral_dir: Path, rgb_dir: Path) -> list[tuple[str, Path, Pat
     return [(name, path, images[name]) for name, path in cubes.items()]
 
 
-def _source(cube_path: Path, rgb_path: Path, floor: float | None) -> np.bytes_:
+def _source(job: "_Job") -> np.bytes_:
     """Return a fingerprint of a scene's source files and of what is done with them."""
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in (cube_path, rgb_path)]
-    return np.bytes_(json.dumps([*stats, floor]))  # of fixed length: HDF5 spends 4 kB on one of variable length
+    states = ((path.name, path.stat()) for path in (job.cube_path, job.rgb_path))
+    # ctime, which no program can set, tells a new file of equal size whose time of modification was set back
+    stats = [(name, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states]
+    return np.bytes_(
+        json.dumps([*stats, job.floor, job.encoding])
+    )  # of fixed length: HDF5 spends 4 kB on one of variable length
 
 
 @dataclass(frozen=True)
@@ -60,18 +80,22 @@ class _SceneInfo:
     width: int
     wavelengths: np.ndarray
     raised: int
+    decoding: str
+    """How the image was read."""
+    input_encoding: InputEncoding
+    notes: tuple[str, ...] = ()
 
 
 def _read_info(path: Path, source: np.bytes_) -> _SceneInfo | None:
-    """Return what the index needs of a prepared file; None if it is missing, or made from other sources."""
+    """Return what the index needs of a prepared file; None if it is missing, damaged or made from other sources."""
     try:
-        with h5py.File(path) as file:
-            if file.attrs["source"] != source:
-                return None
-            attributes = file["cube"].attrs
-            return _SceneInfo(*file["rgb"].shape[1:], attributes["wavelengths"], int(attributes["raised"]))
-    except (OSError, KeyError):
+        scene = PreparedScene(path)
+        if scene.source != source:
+            return None
+        scene.verify()
+    except DataError:
         return None
+    return _SceneInfo(*scene.size, scene.wavelengths, scene.raised, scene.decoding, scene.input_encoding)
 
 
 @dataclass(frozen=True)
@@ -84,6 +108,7 @@ class _Job:
     out: Path
     patch_size: int | None
     floor: float | None
+    encoding: Encoding
 
 
 def _load_scene(job: _Job) -> tuple[np.ndarray, np.ndarray, _SceneInfo] | str:
@@ -91,22 +116,27 @@ def _load_scene(job: _Job) -> tuple[np.ndarray, np.ndarray, _SceneInfo] | str:
     cube = load_cube(job.cube_path)
     values, raised = cube.values, 0
     check_cube(values, job.cube_path)
+    note = check_scale(values, job.cube_path)
     wavelengths = cube.require_wavelengths()
-    rgb = read_image(job.rgb_path).stored
+    image = read_image(job.rgb_path, job.encoding)
+    rgb = image.stored
     check_same_size(rgb.shape, job.rgb_path, values.shape, job.cube_path)
     if job.floor is not None:
         values, raised = raise_to_floor(values, job.floor)
     elif (lowest := values.min()) <= 0:
         return f"skipped {job.name}: {np.count_nonzero(values <= 0)} values <= 0, the lowest {lowest:g}"
-    return values, rgb, _SceneInfo(*rgb.shape[:2], wavelengths, raised)
+    notes = (*cube.notes, *([note] if note else []))
+    height, width = rgb.shape[:2]
+    return values, rgb, _SceneInfo(height, width, wavelengths, raised, image.how, image.input_encoding, notes)
 
 
-def _prepare_scene(job: _Job, like: tuple[str, np.ndarray] | None = None) -> _SceneInfo | str:
+def _prepare_scene(job: _Job, like: tuple[str, _SceneInfo] | None = None) -> _SceneInfo | str:
     """Write a scene's file, unless an earlier run did; return what the index needs, or why the scene is skipped.
 
-    `like`: name and wavelengths of a scene whose bands it must share. Raises DataError before anything is written.
+    `like`: name and facts of a scene whose bands and encoding it must share. Raises DataError before anything is
+    written.
     """
-    path, source = job.out / f"{job.name}.h5", _source(job.cube_path, job.rgb_path, job.floor)
+    path, source = job.out / f"{job.name}.h5", _source(job)
     info = _read_info(path, source)
     loaded = None
     if info is None:
@@ -114,17 +144,28 @@ def _prepare_scene(job: _Job, like: tuple[str, np.ndarray] | None = None) -> _Sc
         if isinstance(loaded, str):
             return loaded
         info = loaded[2]
-    if like is not None and not same_bands(info.wavelengths, like[1]):
-        raise DataError(
-            f"{job.cube_path}: {describe_bands(info.wavelengths)}, but {like[0]} has {describe_bands(like[1])}; all "
-            "scenes of a data set need the same wavelengths"
-        )
+    if like is not None:
+        _check_alike(job, info, *like)
     _check_size(job.rgb_path, info.height, info.width, job.patch_size)
     if loaded is not None:
         # from here to the new index the folder counts as unfinished
         (job.out / INDEX).unlink(missing_ok=True)
         _write_scene(path, *loaded[:2], source, info)
     return info
+
+
+def _check_alike(job: _Job, info: _SceneInfo, name: str, other: _SceneInfo) -> None:
+    """Raise DataError if two scenes must not be in one data set."""
+    if not same_bands(info.wavelengths, other.wavelengths):
+        raise DataError(
+            f"{job.cube_path}: {describe_bands(info.wavelengths)}, but {name} has "
+            f"{describe_bands(other.wavelengths)}; all scenes of a data set need the same wavelengths"
+        )
+    if info.input_encoding != other.input_encoding:
+        raise DataError(
+            f"{job.rgb_path}: {info.decoding}, but the image of {name} {other.decoding}; a data set must not mix "
+            "encoded and linear images; use --encoding auto"
+        )
 
 
 @dataclass(frozen=True)
@@ -143,6 +184,10 @@ class Prepared:
         Number of raised values per scene.
     n_values, n_patches : int
         Values and patches in all scenes together.
+    input_encoding : {"linear", "stored"}
+        What the images are: linear light, or encoded as their files store them.
+    decoding : str
+        One line on how the images were read.
     """
 
     scenes: list[str]
@@ -152,6 +197,8 @@ class Prepared:
     raised: list[int]
     n_values: int
     n_patches: int
+    input_encoding: InputEncoding
+    decoding: str
 
 
 def prepare(
@@ -162,6 +209,8 @@ def prepare(
     stride: int | None = None,
     floor: float | None = None,
     n_workers: int = 0,
+    rgb_suffix: str = "",
+    encoding: Encoding = "auto",
 ) -> Prepared:
     """Prepare all scenes of two folders, paired by name. Scenes that an earlier run has finished are kept.
 
@@ -178,6 +227,10 @@ def prepare(
         the released code.
     n_workers : int
         Processes, each of which holds at most two scenes; 0: this one.
+    rgb_suffix : str
+        What the names of images have more than those of cubes, such as `_clean`. Other images are ignored.
+    encoding : {"auto", "linear", "srgb"}
+        How images are read: see `drcr.images.read_image`.
 
     Returns
     -------
@@ -190,24 +243,25 @@ def prepare(
         A file cannot be used, or the scenes have different bands.
     """
     out = Path(out)
-    pairs = pair_by_name(Path(spectral_dir), Path(rgb_dir))
+    pairs = pair_by_name(Path(spectral_dir), Path(rgb_dir), rgb_suffix)
+    check_targets(out, [name for name, *_ in pairs])
     out.mkdir(parents=True, exist_ok=True)
     before = read_index(out)
     if before and (before["patch_size"] is None) != (patch_size is None):
         other = "training" if patch_size is None else "validation"
         raise DataError(f"{out}: contains data prepared for {other}; choose another folder")
 
-    jobs = [_Job(*pair, out, patch_size, floor) for pair in pairs]
+    jobs = [_Job(*pair, out, patch_size, floor, encoding) for pair in pairs]
     infos, skipped = _prepare_all(jobs, n_workers)
     if not infos:
         raise DataError(
             f"{spectral_dir}: every scene has values <= 0, so none is left; keep them with --non_positive floor VALUE"
         )
+    print_other_files((cube for _, cube, _ in pairs), (image for _, _, image in pairs))
     result = _summarise(infos, skipped, patch_size, stride, floor)
     index = {"patch_size": patch_size, "stride": stride, **asdict(result), "wavelengths": result.wavelengths.tolist()}
     write_atomically(out / INDEX, lambda file: file.write(json.dumps(index, indent=1).encode()))
-    for name in set(before["scenes"] if before else ()) - set(result.scenes):
-        (out / f"{name}.h5").unlink(missing_ok=True)
+    remove_scenes(out, set(before["scenes"] if before else ()) - set(result.scenes))
     return result
 
 
@@ -224,13 +278,15 @@ def _prepare_all(jobs: list[_Job], n_workers: int) -> tuple[dict[str, _SceneInfo
                 skipped.append(job.name)
             else:
                 infos[job.name] = info
+                for note in info.notes:
+                    progress.write(f"{job.name}: {note}")
 
         jobs = list(jobs)
         # one by one until the bands that all must share are known, the others in parallel
         while jobs and not infos:
             job = jobs.pop(0)
             done(job, _prepare_scene(job))
-        like = next(((name, info.wavelengths) for name, info in infos.items()), None)
+        like = next(iter(infos.items()), None)
         n_workers = min(n_workers, len(jobs) // SCENES_PER_PROCESS)
         results = in_order(partial(_prepare_scene, like=like), jobs, n_workers if n_workers > 1 else 0)
         for job, info in zip(jobs, results, strict=True):
@@ -257,6 +313,8 @@ def _summarise(
         raised=[info.raised for info in infos.values()],
         n_values=sum(info.height * info.width * len(info.wavelengths) for info in infos.values()),
         n_patches=n_patches,
+        input_encoding=next(iter(infos.values())).input_encoding,
+        decoding=describe_decoding(info.decoding for info in infos.values()),
     )
 
 
@@ -274,12 +332,19 @@ def _check_size(path: Path, height: int, width: int, patch_size: int | None) -> 
 def _write_scene(path: Path, cube: np.ndarray, rgb: np.ndarray, source: np.bytes_, info: _SceneInfo) -> None:
     """Write a scene's file: cube (H, W, bands) and image (H, W, 3), both channel first."""
 
+    arrays, peak = {"cube": cube.transpose(2, 0, 1), "rgb": rgb.transpose(2, 0, 1)}, float(rgb.max())
+    checksum = scene_checksum(
+        **arrays, peak=peak, wavelengths=info.wavelengths, raised=info.raised, input_encoding=info.input_encoding
+    )
+
     def fill(file: h5py.File) -> None:
         file["cube"].attrs.update(wavelengths=info.wavelengths, raised=info.raised)
-        file["rgb"].attrs["peak"] = float(rgb.max())
+        file["rgb"].attrs["peak"] = peak
+        file["rgb"].attrs.update(decoding=np.bytes_(info.decoding), input_encoding=np.bytes_(info.input_encoding))
         file.attrs["source"] = source
+        file.attrs["checksum"] = checksum
 
-    write_hdf5(path, {"cube": cube.transpose(2, 0, 1), "rgb": rgb.transpose(2, 0, 1)}, fill)
+    write_hdf5(path, arrays, fill)
 
 
 def report(result: Prepared, out: Path) -> None:
@@ -291,5 +356,6 @@ def report(result: Prepared, out: Path) -> None:
     )
     if result.skipped:
         print(f"skipped: {', '.join(result.skipped)}")
+    print(result.decoding)
     if result.floor is not None:
         print(describe_floor(result.floor, result.raised, result.n_values))

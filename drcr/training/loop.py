@@ -23,11 +23,10 @@ from drcr.training.batches import EpochBatches, Epochs, Validation
 from drcr.training.distributed import World
 from drcr.training.recipe import CLIP_NORM, learning_rate, parts_of, update_ema
 from drcr.training.run_folder import Row, RunFolder
+from drcr.training.state import RECIPE, make_optimizer
 from drcr.utils.cli import Stop
 from drcr.utils.files import DataError
 
-RECIPE = ("batchSize", "loss", "init_lr", "decay_power", "max_iter", "seed", "precision", "freeze", "recipe")
-"""The options that a resumed run must share."""
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """The loss of output and ground truth."""
 
@@ -70,8 +69,7 @@ def train(
     criterion = {"mrae": mrae, "l1": l1_loss}[options.loss]
     train_model = world.wrap(for_training(model, device, compiled=options.compile))
     eval_model = copy.deepcopy(model).requires_grad_(False) if "ema" in parts_of(options.recipe) else model
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=options.init_lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    optimizer = make_optimizer(model, options.init_lr)
     run = Run(model, eval_model, optimizer, options, folder, world, data)
     if checkpoint:
         run.resume(checkpoint, device)

@@ -16,11 +16,10 @@ from tqdm import tqdm
 
 from drcr.checkpoint import read_checkpoint, save_checkpoint
 from drcr.model import DRCR
+from drcr.training.state import check_state
 from drcr.utils.files import DataError, refuse_foreign, write_atomically
 
 KEEP_WITHIN = 1e-4  # of the best validation loss: such epochs keep their checkpoint
-STATE = {"run", "epoch", "iter", "best", "recipe", "data", "losses", "seconds", "random", "optimizer"}
-"""What a checkpoint holds beside the network, so that its run can go on."""
 Draw = Callable[[Path, Path], None]
 """Draws a picture, the first path, of a loss.csv, the second."""
 
@@ -117,6 +116,7 @@ class RunFolder:
         there = [newest] if newest else []
         if (best := self.path / "best.pth").exists():
             there.append((best, read_checkpoint(best)))
+            check_state(there[-1][1], best)
         for other_path, other in there:
             if other.get("run") != checkpoint["run"]:
                 raise DataError(f"{other_path}: not of the same run as {path}; choose another --outf")
@@ -208,12 +208,6 @@ class RunFolder:
         self.log_scalars(row.iteration, losses)
         if self._draw:
             self._draw(self.path / "curves.png", self.path / "loss.csv")
-
-
-def check_state(checkpoint: dict[str, Any], path: Path) -> None:
-    """Raise DataError if a checkpoint does not hold all that a run needs to go on."""
-    if not checkpoint.keys() >= STATE:
-        raise DataError(f"{path}: contains no training state; --resume needs a checkpoint such as OUTF/last.pth")
 
 
 def read_rows(path: Path) -> list[Row]:

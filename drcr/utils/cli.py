@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
+from typing import Any, TextIO, cast
 
-from drcr.utils.files import DataError
+from drcr.utils.files import DataError, is_out_of_memory, lock_folder, printable
 from drcr.utils.parallel import available_cores
 
 
@@ -33,7 +35,7 @@ class ManualFormatter(argparse.RawDescriptionHelpFormatter):
         if default is None or default is False or default is argparse.SUPPRESS:
             return action.help
         words = default if isinstance(default, tuple) else [default]
-        return f"{action.help} (default: {' '.join(map(str, words)).replace('%', '%%')})"
+        return f"{action.help} (default: {' '.join(words).replace('%', '%%')})"
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -76,7 +78,8 @@ class _NonPositive(argparse.Action):
         values: object,
         option_string: str | None = None,
     ) -> None:
-        match values:
+        words = [str(word) for word in (values if isinstance(values, list) else [values])]
+        match words:
             case ["skip"]:
                 setattr(namespace, self.dest, None)
             case ["floor", text]:
@@ -88,7 +91,7 @@ class _NonPositive(argparse.Action):
                     parser.error(f"argument {option_string}: floor must be a number from 1e-6 to below 1, not {text}")
                 setattr(namespace, self.dest, floor)
             case _:
-                parser.error(f"argument {option_string}: must be skip or floor VALUE, not {' '.join(values)}")
+                parser.error(f"argument {option_string}: must be skip or floor VALUE, not {' '.join(words)}")
 
 
 def add_non_positive(
@@ -104,6 +107,16 @@ def add_non_positive(
         action=_NonPositive,
         metavar="skip | floor VALUE",
         help=f"skip (the default): {skip}. floor VALUE: {floor}; VALUE from 1e-6 to below 1",
+    )
+
+
+def add_rgb_suffix(parser: argparse.ArgumentParser) -> None:
+    """Add the option --rgb_suffix, which pairs NAME.mat with the image NAME`suffix`."""
+    parser.add_argument(
+        "--rgb_suffix",
+        default="",
+        metavar="TEXT",
+        help="the image of NAME.mat is NAMETEXT.png or .jpg, such as _clean in NTIRE 2020; other images are ignored",
     )
 
 
@@ -134,6 +147,30 @@ class Stop:
             signal.signal(number, handler)
 
 
+class _Printable:
+    """A text stream that writes control characters as escapes: names and texts in files may hold any."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(printable(text, keep="\n\t"))
+
+    def isatty(self) -> bool:
+        return False  # the help has no colours: they are control characters
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+_held = ExitStack()  # what `run` releases at the end
+
+
+def hold(folder: Path) -> None:
+    """Reserve an output folder until the command ends, by `lock_folder`. Raises DataError if another run has it."""
+    _held.enter_context(lock_folder(folder))
+
+
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Run a command's main function with `argv` (None: the command line).
 
@@ -141,26 +178,37 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     """
     # a scheduler's SIGTERM unwinds like Ctrl-C, so that temporary files are removed
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as the commands set it during their imports
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        main(argv)
-    except DataError as error:
-        sys.exit(
-            f"error: {str(error).rsplit('DataError: ', 1)[-1].strip()}"
-        )  # a DataLoader's worker prepends its trace
+        with _held, redirect_stdout(cast(TextIO, _Printable(sys.stdout))):
+            main(argv)
     except BrokenPipeError:  # as with `python compute_mrae.py | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if error.filename is None and not full:
-            raise  # not about a user's file: our own bug, shown with its trace
-        name = "" if error.filename is None else f"{error.filename}: "
-        sys.exit(f"error: {name}{error.strerror}" + "; free some space and run the same command again" * full)
-    except MemoryError:
-        sys.exit("error: not enough memory; close other programs, or use smaller data or fewer --num_workers")
     except KeyboardInterrupt:
         print("\nstopped; nothing half-written is left", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        line = _describe(error)
+        if line is None:
+            raise  # not about a user's file: our own bug, shown with its trace
+        sys.exit(f"error: {printable(line)}")
+
+
+def _describe(error: Exception) -> str | None:
+    """Return the line that tells the user of an error; None if it is not one that a user can cause."""
+    if isinstance(error, DataError):
+        # a DataLoader's worker puts its trace before the message
+        return str(error).rsplit("DataError: ", 1)[-1].strip()
+    if is_out_of_memory(error):
+        return "not enough memory; close other programs, or use smaller data or fewer --num_workers"
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if error.filename is not None or full:
+            name = "" if error.filename is None else f"{error.filename}: "
+            return f"{name}{error.strerror}" + "; free some space and run the same command again" * full
+    return None
 
 
 def step(folder: Path, command: str) -> None:

@@ -34,7 +34,8 @@ def prepare_process() -> None:
 
 def _follow_parent() -> None:
     """End this process when its parent ends."""
-    multiprocessing.parent_process().join()
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -1,0 +1,733 @@
+"""What hostile files, names and other processes could do to a user's data. Each hostile file is made here."""
+
+import json
+import mmap
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+import torch
+from helpers import DATA, ROOT, begin, finish, load_script, make_scenes, run_options, wait_for_saves
+
+from drcr.checkpoint import load_model, read_checkpoint, save_checkpoint
+from drcr.data import TrainPatches, ValidImages
+from drcr.matfile import write_cube
+from drcr.model import DRCR
+from drcr.preparation.prepare import prepare
+from drcr.training.state import check_state
+from drcr.utils import cli
+from drcr.utils.files import LOCK, DataError, list_files, lock_folder, write_atomically
+
+MODEL = DATA / "model_c16_b2.pth"
+FOREIGN = b"the only copy of a thesis"
+
+
+def contents(folder):
+    """Return the contents of all files below a folder, by path."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """Return folders of cubes and images of two scenes, and where to prepare them."""
+    return *make_scenes(tmp_path, 2), tmp_path / "out"
+
+
+# ---- preparation writes and removes its own files only
+
+
+@pytest.mark.parametrize("where", ["../thesis", "{folder}/thesis", "thesis", "."])
+def test_preparation_removes_nothing_that_an_index_names(scenes, where):
+    prepare(*scenes, 8, 4)
+    out = scenes[2]
+    theses = [out.parent / "thesis.h5", out / "thesis.h5"]
+    for path in theses:
+        path.write_bytes(FOREIGN)
+    index = json.loads((out / "index.json").read_text())
+    index["scenes"] = [*index["scenes"], where.format(folder=out.parent)]
+    index["raised"] += [0]
+    (out / "index.json").write_text(json.dumps(index))
+    prepare(*scenes, 8, 4)
+    assert [path.read_bytes() for path in theses] == [FOREIGN] * 2
+
+
+def test_preparation_removes_scenes_that_it_wrote_and_that_are_gone(scenes):
+    prepare(*scenes, 8, 4)
+    for path in (scenes[0] / "scene001.mat", scenes[1] / "scene001.png"):
+        path.unlink()
+    prepare(*scenes, 8, 4)
+    assert sorted(path.name for path in scenes[2].iterdir()) == ["index.json", "scene000.h5"]
+
+
+@pytest.mark.parametrize("name", ["scene001.h5", "index.json"])
+@pytest.mark.parametrize("kind", ["text", "hdf5", "json", "link"])
+def test_preparation_overwrites_nothing_that_is_not_its_own(scenes, tmp_path, name, kind):
+    out = scenes[2]
+    out.mkdir()
+    path = out / name
+    if kind == "hdf5":
+        with h5py.File(path, "w") as file:
+            file["measurement"] = np.arange(9)
+    elif kind == "link":
+        (tmp_path / "thesis").write_bytes(FOREIGN)
+        path.symlink_to(tmp_path / "thesis")
+    else:
+        path.write_bytes(FOREIGN if kind == "text" else b'{"scenes": 3}')
+    before = contents(tmp_path)
+    with pytest.raises(DataError, match=f"{name}: exists and is not"):
+        prepare(*scenes, 8, 4)
+    assert contents(tmp_path) == before
+    assert path.is_symlink() == (kind == "link")
+
+
+# ---- temporary files and locks
+
+
+def test_a_link_in_place_of_the_temporary_file_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "thesis").write_bytes(FOREIGN)
+    monkeypatch.setattr("secrets.token_hex", lambda *_: "0" * 16)
+    for name in (".drcr-0000000000000000.tmp", ".out.tmp", "out"):
+        (tmp_path / name).symlink_to(tmp_path / "thesis")
+    with pytest.raises(OSError, match=r"out'$"):  # the name that the user knows
+        write_atomically(tmp_path / "out", lambda file: file.write(b"new"))
+    monkeypatch.undo()
+    write_atomically(tmp_path / "out", lambda file: file.write(b"new"))
+    assert (tmp_path / "thesis").read_bytes() == FOREIGN
+    assert (tmp_path / "out").read_bytes() == b"new"
+    assert not (tmp_path / "out").is_symlink()
+
+
+def test_two_writers_of_one_file_leave_that_of_one(tmp_path):
+    begun = threading.Barrier(2)
+
+    def write(letter):
+        for _ in range(20):
+            begun.wait()
+            write_atomically(tmp_path / "cube.mat", lambda file: [file.write(letter * 50_000) for _ in range(20)])
+            begun.wait()
+            assert len(set((tmp_path / "cube.mat").read_bytes())) == 1
+
+    failed = []
+    threading.excepthook, before = lambda arguments: (failed.append(arguments), begun.abort()), threading.excepthook
+    writers = [threading.Thread(target=write, args=(letter,)) for letter in (b"a", b"b")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    threading.excepthook = before
+    assert not failed
+    assert os.listdir(tmp_path) == ["cube.mat"]
+
+
+def test_temporary_files_of_killed_processes_are_removed_and_no_others(tmp_path):
+    stale, live, foreign = (tmp_path / f".drcr-{name}.tmp" for name in ("0" * 16, "1" * 16, "notes"))
+    for path in (stale, foreign):
+        path.write_bytes(b"half")
+    code = (
+        f"import drcr.utils.files as f, secrets, time; secrets.token_hex = lambda _: '{'1' * 16}'\n"
+        f"f.write_atomically({str(tmp_path / 'slow')!r}, lambda file: (print(flush=True), time.sleep(60)))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    write_atomically(tmp_path / "new", lambda file: None)
+    assert [path.exists() for path in (stale, live, foreign)] == [False, True, True]
+    process.kill()
+    process.communicate()
+
+
+def test_the_first_error_is_reported(tmp_path):
+    def write(file):
+        file.write(b"what does not fit")
+        raise ValueError("the first")
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(ValueError, match="the first"):
+            write_atomically(tmp_path / "out", write)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not os.listdir(tmp_path)
+
+
+def test_new_files_have_the_permissions_that_the_user_chose(tmp_path):
+    before = os.umask(0o027)
+    write_atomically(tmp_path / "out", lambda file: None)
+    os.umask(before)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o640
+
+
+@contextmanager
+def held(folder):
+    """Hold a folder in another process; yield the process."""
+    code = (
+        "import sys, time; from pathlib import Path; from drcr.utils.files import lock_folder\n"
+        "with lock_folder(Path(sys.argv[1])): print(flush=True), time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+WRITERS = {
+    "train/main.py": "--outf",
+    "train/train_data_preprocess.py": "--train_data_path",
+    "train/valid_data_preprocess.py": "--valid_data_path",
+    "test/test.py": "--result_dir",
+    "test/baseline.py": "--result_dir",
+    "test/report.py": "--out",
+    "test/figures.py": "--out",
+    "Dataset/simulate.py": "--out",
+    "Dataset/render_rgb.py": "--rgb_dir",
+    "Dataset/import_cave.py": "--out",
+    "Dataset/import_cubes.py": "--out",
+}
+NEEDED = {
+    "Dataset/import_cave.py": ("--source", "."),
+    "Dataset/import_cubes.py": ("--source", "."),
+    "Dataset/render_rgb.py": ("--spectral_dir", "."),
+}
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_a_folder_is_written_by_one_run_at_a_time(fails, tmp_path, command):
+    folder = tmp_path / "out"
+    with held(folder) as process:
+        before = contents(folder)
+        message = fails(command, WRITERS[command], folder, *NEEDED.get(command, ()), names=folder)
+        assert f"process {process.pid}" in message
+        assert contents(folder) == before
+    # a killed process holds nothing, and its lock file is in nobody's way
+    assert (folder / LOCK).exists()
+    with lock_folder(folder):
+        pass
+    assert not (folder / LOCK).exists()
+
+
+def test_a_lock_file_makes_no_folder_foreign(script, tmp_path):
+    """A killed run leaves its lock; a report goes into an empty folder alone."""
+    with held(tmp_path / "report"):
+        pass
+    truth = DATA / "Dataset/Valid_spectral"
+    rec = shutil.copytree(truth, tmp_path / "rec")
+    script(
+        "test/report.py", "--path_rec", f"copy={rec}", "--path_gt", truth, "--out", tmp_path / "report", process=True
+    )
+    assert sorted(os.listdir(tmp_path / "report")) == ["index.html", "pictures"]
+
+
+def test_two_runs_do_not_share_a_folder(prepared_once, tmp_path, script):
+    process = begin(prepared_once, tmp_path / "run", "--end_epoch", 1000)
+    wait_for_saves(tmp_path / "run/last.pth", 2, lambda: process.poll() is not None)
+    options = run_options(prepared_once, tmp_path / "run", "--resume", "auto")
+    assert f"in use by process {process.pid}" in script("train/main.py", *options, ok=False).stderr
+    process.kill()
+    process.communicate()
+    # the lock of a killed run is free at once, also while its worker processes still live
+    finish(begin(prepared_once, tmp_path / "run", "--resume", "auto", "--end_epoch", 1000, "--max_iter", 10), 1)
+
+
+def test_worker_processes_do_not_hold_the_lock(prepared_once, tmp_path):
+    options = ("--end_epoch", 1000, "--num_workers", 2)
+    process = begin(prepared_once, tmp_path / "run", *options)
+    wait_for_saves(tmp_path / "run/last.pth", 3, lambda: process.poll() is not None)
+    process.kill()
+    process.wait()  # its workers live a few seconds longer
+    with lock_folder(tmp_path / "run"):
+        pass
+    process.communicate()
+
+
+@pytest.mark.parametrize("kind", ["text", "link", "pipe"])
+def test_a_lock_file_that_is_none_is_left_alone(tmp_path, kind):
+    folder, thesis = tmp_path / "out", tmp_path / "thesis"
+    folder.mkdir()
+    thesis.write_bytes(FOREIGN)
+    if kind == "pipe":
+        os.mkfifo(folder / LOCK)
+    elif kind == "link":
+        (folder / LOCK).symlink_to(thesis)
+    else:
+        (folder / LOCK).write_bytes(FOREIGN)
+    with pytest.raises((DataError, OSError)), lock_folder(folder):
+        pytest.fail("locked")
+    assert thesis.read_bytes() == FOREIGN
+    assert (folder / LOCK).exists()
+
+
+def test_a_run_that_fails_leaves_no_empty_folder(fails, tmp_path):
+    fails("test/test.py", "--model_dir", tmp_path / "none", "--result_dir", tmp_path / "a/b", names="none")
+    assert not os.listdir(tmp_path)
+
+
+# ---- our own files, changed
+
+
+def changed_checkpoints():
+    """Return functions that change a checkpoint of a network of 8 channels and 2 blocks, by what they do."""
+
+    def put(name, value):
+        return lambda checkpoint: checkpoint["state_dict"].__setitem__(name, value)
+
+    def state(name, value):
+        return lambda checkpoint: checkpoint["architecture"].__setitem__(name, value)
+
+    weight = "blocks.0.conv1.weight"
+    return {
+        "ten million blocks": state("n_blocks", 10_000_000),
+        "another type of count": state("n_blocks", 2.0),
+        "other channels": state("channels", 100_000),
+        "another module": state("npm", "paper"),
+        "a list as a size": state("channels", [8]),
+        "no architecture": lambda checkpoint: checkpoint.update(architecture=None),
+        "an additional size": state("groups", 2),
+        "a gap in the blocks": put("blocks.10000000.conv1.weight", torch.zeros(8, 8, 3, 3)),
+        "a tensor of another shape": put(weight, torch.zeros(8, 8, 5, 5)),
+        "a tensor without values": put(weight, torch.zeros(1).expand(8, 8, 3, 3)),
+        "a sparse tensor": put(weight, torch.zeros(8, 8, 3, 3).to_sparse()),
+        "whole numbers": put(weight, torch.zeros(8, 8, 3, 3, dtype=torch.int64)),
+        "a tensor that is nowhere": put(weight, torch.zeros(8, 8, 3, 3, device="meta")),
+        "no tensor": put(weight, 3),
+        "a terabyte of channels": put("stem.0.weight", torch.zeros(1).expand(100_000, 3, 3, 3)),
+        "wavelengths of nothing": lambda checkpoint: checkpoint.update(wavelengths=[float("nan")] * 31),
+        "wavelengths of text": lambda checkpoint: checkpoint.update(wavelengths="x" * 31),
+    }
+
+
+@pytest.mark.parametrize("change", changed_checkpoints())
+def test_a_changed_checkpoint_is_refused_before_a_network_is_built(tmp_path, monkeypatch, change):
+    path, model = tmp_path / "a.pth", DRCR(channels=8, n_blocks=2)
+    save_checkpoint(path, model)
+    load_model(path)
+    checkpoint = torch.load(path, weights_only=True)
+    changed_checkpoints()[change](checkpoint)
+    torch.save(checkpoint, path)
+
+    def build(self, *arguments, before=DRCR.__init__, **options):
+        assert torch.empty(0).device.type == "meta", "a network is built"
+        assert options["n_blocks"] <= 2
+        before(self, *arguments, **options)
+
+    monkeypatch.setattr(DRCR, "__init__", build)
+    with pytest.raises(DataError, match=r"a\.pth: ") as error:
+        load_model(path)
+    assert "\n" not in str(error.value)
+
+
+def test_tensors_that_share_their_memory_do_not_make_a_large_network(tmp_path):
+    """A file of 400 kB that states 58 MB."""
+    with torch.device("meta"):
+        model = DRCR(channels=64, n_blocks=20)
+    values = torch.zeros(3 * 64 * 64 * 9)
+    state = {name: values[: tensor.numel()].view(tensor.shape) for name, tensor in model.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    with pytest.raises(DataError, match="more values than the file holds"):
+        load_model(tmp_path / "a.pth")
+
+
+def test_a_compressed_checkpoint_is_not_unpacked(tmp_path):
+    save_checkpoint(tmp_path / "a.pth", DRCR(channels=8, n_blocks=0), zeros=torch.zeros(10**6))
+    with zipfile.ZipFile(tmp_path / "a.pth") as whole, zipfile.ZipFile(tmp_path / "b.pth", "w", 8) as small:
+        for name in whole.namelist():
+            small.writestr(name, whole.read(name))
+    with pytest.raises(DataError, match="compressed"):
+        read_checkpoint(tmp_path / "b.pth")
+
+
+@pytest.fixture(scope="module")
+def run_of_each_kind(prepared_once, tmp_path_factory):
+    """Return the folders of two short runs: the released recipe, and one that averages and freezes."""
+    folders = [tmp_path_factory.mktemp("runs") / name for name in ("released", "ema")]
+    for folder, options in zip(folders, ((), ("--recipe", "ema", "--init", MODEL, "--freeze")), strict=True):
+        load_script("train/main.py").main(run_options(prepared_once, folder, "--end_epoch", 1, *options))
+    return folders
+
+
+def nested(*keys):
+    """Return a function that gives a checkpoint's part, which `keys` lead to, another value."""
+
+    def change(checkpoint, value):
+        for key in keys[:-1]:
+            checkpoint = checkpoint[key]
+        checkpoint[keys[-1]] = value
+
+    return change
+
+
+FIRST = ("optimizer", "state", 0)
+CHANGED_STATES = {
+    "a moment of another shape": (nested(*FIRST, "exp_avg"), torch.zeros(3)),
+    "a moment without values": (nested(*FIRST, "exp_avg_sq"), torch.zeros(1).expand(8, 3, 3, 3)),
+    "a moment in double precision": (nested(*FIRST, "exp_avg"), torch.zeros(8, 3, 3, 3, dtype=torch.float64)),
+    "a negative square": (nested(*FIRST, "exp_avg_sq"), torch.full((8, 3, 3, 3), -1.0)),
+    "another step": (nested(*FIRST, "step"), torch.tensor(7.0)),
+    "a step that is none": (nested(*FIRST, "step"), 4),
+    "a state of no parameter": (nested("optimizer", "state", 10_000), {}),
+    "no states": (nested("optimizer", "state"), {}),
+    "another beta": (nested("optimizer", "param_groups", 0, "betas"), (0.5, 0.999)),
+    "other parameters": (nested("optimizer", "param_groups", 0, "params"), [0, 0]),
+    "no groups": (nested("optimizer", "param_groups"), []),
+    "losses of another shape": (nested("losses"), torch.zeros(2, 2)),
+    "losses as a list": (nested("losses"), [0.1]),
+    "more losses than iterations": (nested("losses"), torch.zeros(10_000)),
+    "a loss that is none": (nested("losses"), torch.tensor([float("nan")])),
+    "random state too short": (nested("random", "cpu"), torch.zeros(10, dtype=torch.uint8)),
+    "random state of zeros": (nested("random", "cpu"), torch.zeros(5056, dtype=torch.uint8)),
+    "random state as text": (nested("random", "cpu"), "seed"),
+    "random states of GPUs as numbers": (nested("random", "cuda"), [3]),
+    "random state of a GPU too short": (nested("random", "cuda"), [torch.zeros(3, dtype=torch.uint8)]),
+    "epoch as text": (nested("epoch"), "1"),
+    "iteration below 0": (nested("iter"), -1),
+    "iteration as a tensor": (nested("iter"), torch.tensor(4)),
+    "best loss NaN": (nested("best"), float("nan")),
+    "seconds without end": (nested("seconds"), float("inf")),
+    "recipe as a list": (nested("recipe"), [1]),
+    "a tensor in the recipe": (nested("recipe", "seed"), torch.zeros(2)),
+    "an unknown option": (nested("recipe", "shell"), "rm"),
+    "data as a tensor": (nested("data", "train", "floor"), torch.zeros(2)),
+    "unknown data": (nested("data", "test"), {}),
+    "unknown data of a part": (nested("data", "train", "path"), "/"),
+    "run as a number": (nested("run"), 5),
+    "weights in half precision": (nested("state_dict", "stem.0.weight"), torch.zeros(8, 3, 3, 3).half()),
+    "trained weights without averages": (nested("trained"), {}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED_STATES)
+def test_a_changed_training_state_is_refused(run_of_each_kind, prepared_once, tmp_path, fails, change):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    checkpoint = torch.load(run_of_each_kind[0] / "last.pth", weights_only=True)
+    apply, value = CHANGED_STATES[change]
+    apply(checkpoint, value)
+    torch.save(checkpoint, folder / "last.pth")
+    before = contents(folder)
+    options = run_options(prepared_once, folder, "--resume", folder / "last.pth")
+    assert "training state" in fails("train/main.py", *options, names=folder / "last.pth")
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("trained", {}), ("trained", 3), ("optimizer", {"state": {}, "param_groups": [{}]})]
+)
+def test_a_changed_state_of_an_averaged_and_frozen_network_is_refused(run_of_each_kind, key, value):
+    path = run_of_each_kind[1] / "last.pth"
+    checkpoint = read_checkpoint(path)
+    check_state(checkpoint, path)
+    with pytest.raises(DataError, match="training state"):
+        check_state(checkpoint | {key: value}, path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scenes": []},
+        {"scenes": ["\udcff", "b", "c"]},
+        {"scenes": ["ARAD_1K_0001"] * 3},
+        {"scenes": "ARAD_1K_0001"},
+        {"wavelengths": "400"},
+        {"wavelengths": [None] * 31},
+        {"wavelengths": [400.0] * 31},
+        {"wavelengths": [500.0 + i for i in range(31)]},
+        {"patch_size": 0},
+        {"patch_size": "16"},
+        {"patch_size": 10**6},
+        {"stride": 0},
+        {"stride": 2.5},
+        {"stride": None},
+        {"raised": [0]},
+        {"raised": ["x", 0, 0]},
+        {"n_values": -1},
+        {"floor": "low"},
+        {"floor": float("nan")},
+    ],
+)
+def test_a_changed_index_is_refused(prepared, change):
+    path = prepared[0] / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=r"run the preparation again|run train_data_preprocess"):
+        TrainPatches(prepared[0])
+
+
+def test_an_index_without_end_is_refused(prepared):
+    (prepared[0] / "index.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="no prepared data"):
+        TrainPatches(prepared[0])
+
+
+def cube_as(**options):
+    """Return a function that stores a prepared scene's cube in another way."""
+
+    def change(file):
+        attributes, cube = dict(file["cube"].attrs), file["cube"][()]
+        del file["cube"]
+        data = options.pop("data", None)
+        file.create_dataset("cube", data=cube if data is None else data(cube), **options)
+        file["cube"].attrs.update(attributes)
+
+    return change
+
+
+def external(file):
+    attributes = dict(file["cube"].attrs)
+    cube = file["cube"][()]
+    with h5py.File(Path(file.filename).parent / "other.h5", "w") as other:
+        other["cube"] = cube
+        other["cube"].attrs.update(attributes)
+    del file["cube"]
+    file["cube"] = h5py.ExternalLink("other.h5", "cube")
+
+
+CHANGED_SCENES = {
+    "another encoding": lambda file: file["rgb"].attrs.__setitem__("input_encoding", np.bytes_("stored")),
+    "an encoding of a terabyte": lambda file: file["rgb"].attrs.__setitem__("input_encoding", 10**12),
+    "peak of 0": lambda file: file["rgb"].attrs.__setitem__("peak", 0.0),
+    "peak NaN": lambda file: file["rgb"].attrs.__setitem__("peak", np.nan),
+    "peaks": lambda file: file["rgb"].attrs.__setitem__("peak", [1.0, 2.0]),
+    "peak as text": lambda file: file["rgb"].attrs.__setitem__("peak", "255"),
+    "another peak": lambda file: file["rgb"].attrs.__setitem__("peak", 17.0),
+    "cube in double precision": cube_as(dtype=np.float64),
+    "cube big-endian": cube_as(dtype=">f4"),
+    "cube compressed": cube_as(compression="gzip"),
+    "cube with fewer bands": cube_as(data=lambda cube: cube[:5]),
+    "cube in another file": external,
+    "fewer wavelengths": lambda file: file["cube"].attrs.__setitem__("wavelengths", [400.0]),
+    "no checksum": lambda file: file.attrs.__delitem__("checksum"),
+    "image of four channels": lambda file: (
+        file.create_dataset("new", data=np.concatenate([file["rgb"][()]] * 2)[:4]),
+        file["new"].attrs.update(dict(file["rgb"].attrs)),
+        file.__delitem__("rgb"),
+        file.move("new", "rgb"),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED_SCENES)
+def test_a_changed_scene_is_refused(prepared, fails, change):
+    path = prepared[0] / "ARAD_1K_0003.h5"
+    with h5py.File(path, "r+") as file:
+        CHANGED_SCENES[change](file)
+    options = ("--train_data_path", prepared[0], "--valid_data_path", prepared[1], "--cache", "ram")
+    assert "run the preparation again" in fails("train/main.py", *options, names=path)
+
+
+@pytest.mark.parametrize("what", ["cube", "rgb"])
+def test_a_flipped_bit_is_found_and_repaired(prepared, fails, script, what):
+    path = prepared[0] / "ARAD_1K_0003.h5"
+    whole = path.read_bytes()
+    with h5py.File(path) as file:
+        offset = file[what].id.get_offset()
+    with open(path, "r+b") as file:
+        file.seek(offset + 1234)
+        byte = file.read(1)[0]
+        file.seek(offset + 1234)
+        file.write(bytes([byte ^ 16]))
+    paths = ("--train_data_path", prepared[0], "--valid_data_path", prepared[1])
+    assert "checksum" in fails("train/main.py", *paths, "--cache", "ram", names=path)
+    for scene in TrainPatches(prepared[0]).scenes[:-1]:
+        scene.verify()
+    options = ("--data_path", DATA / "Dataset", "--train_data_path", prepared[0], "--patch_size", 16, "--stride", 8)
+    script("train/train_data_preprocess.py", *options)
+    assert path.read_bytes() == whole
+
+
+def test_a_source_of_equal_size_and_time_is_prepared_again(scenes):
+    prepare(*scenes)
+    path = scenes[0] / "scene001.mat"
+    before, data = path.stat(), path.read_bytes()
+    with h5py.File(path, "r+") as file:
+        file["cube"][...] = 0.5
+    assert path.stat().st_size == len(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    prepare(*scenes)
+    assert (ValidImages(scenes[2])[1][1] == 0.5).all()
+
+
+# ---- memory
+
+
+@pytest.mark.parametrize(
+    "allocate",
+    [
+        lambda: torch.empty(2**50),
+        lambda: np.empty(2**50),
+        lambda: cv2.resize(np.zeros((2, 2), np.uint8), (2**31 - 9, 2**20)),
+        lambda: mmap.mmap(-1, 2**62),
+    ],
+    ids=["PyTorch", "NumPy", "OpenCV", "system"],
+)
+def test_out_of_memory_is_one_line(allocate, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.run(lambda _: allocate())
+    assert str(ended.value).startswith("error: not enough memory")
+
+
+def test_a_whole_checkpoint_is_not_called_damaged_where_memory_is_short(tmp_path):
+    save_checkpoint(tmp_path / "a.pth", DRCR(channels=8, n_blocks=0), large=torch.zeros(10**8))
+    code = (
+        "import resource, sys; from drcr.checkpoint import read_checkpoint\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 2 * 10**8,) * 2)\n"
+        "read_checkpoint(sys.argv[1])"
+    )
+    process = subprocess.run([sys.executable, "-c", code, tmp_path / "a.pth"], capture_output=True, text=True)
+    assert "does not fit into memory" in process.stderr.splitlines()[-1]
+
+
+# ---- names
+
+
+BAD_NAMES = {"not UTF-8": os.fsdecode(b"sc\xffne"), "a control character": "sc\x1b[2Jne", "a mark": "a\u202eb"}
+
+
+@pytest.mark.parametrize("kind", BAD_NAMES)
+def test_names_that_no_table_can_hold_are_refused_early(scenes, fails, script, tmp_path, kind):
+    name = BAD_NAMES[kind]
+    data = tmp_path / "data"
+    for part in ("Train", "Valid"):
+        shutil.copytree(scenes[0], data / f"{part}_spectral")
+        shutil.copytree(scenes[1], data / f"{part}_RGB")
+    for folder, suffix in (("Train_spectral", ".mat"), ("Train_RGB", ".png")):
+        (data / folder / f"scene000{suffix}").rename(data / folder / f"{name}{suffix}")
+    options = ("--data_path", data, "--train_data_path", tmp_path / "out", "--patch_size", 8)
+    for message in (
+        fails("train/train_data_preprocess.py", *options, names="not UTF-8", process=True),
+        script("Dataset/check.py", "--data_path", data, "--patch_size", 8, ok=False, process=True).stdout,
+    ):
+        assert "not UTF-8" in message
+        assert name not in message
+        assert "\x1b" not in message
+    assert not (tmp_path / "out").exists()
+    assert list_files(scenes[0], (".mat",), "cubes").keys() == {"scene000", "scene001"}
+
+
+def test_what_files_say_reaches_the_terminal_as_text(capsys):
+    def command(_):
+        print("a\x1b]0;title\x07b\tc\nd \udcff é")
+        raise DataError("file\x1b[2J\nerror: forged")
+
+    with pytest.raises(SystemExit) as ended:
+        cli.run(command)
+    assert capsys.readouterr().out == "a\\x1b]0;title\\x07b\tc\nd \\udcff é\n"
+    assert ended.value.code == "error: file\\x1b[2J\\nerror: forged"
+
+
+def test_no_name_is_a_formula_in_a_table(script, tmp_path):
+    rng = np.random.default_rng(0)
+    for folder in ("rec", "gt"):
+        (tmp_path / folder).mkdir()
+        for name in ("=cmd|'calc'!A0", "plain"):
+            write_cube(tmp_path / folder / f"{name}.mat", rng.random((8, 8, 31)) + 0.1)
+    script("test/compute_mrae.py", "--path_rec", "rec", "--path_gt", "gt", "--csv", "scores.csv")
+    assert (tmp_path / "scores.csv").read_text().splitlines()[1].startswith("'=cmd")
+
+
+# ---- files that are none, and signals
+
+
+def pipe(path):
+    """Make a pipe, whose reader waits for ever."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    return path
+
+
+def pipes(folder, prepared):
+    """Return commands, each with a pipe among its files, and the name that its error must have."""
+    data = shutil.copytree(DATA / "Dataset", folder / "data")
+    band = pipe(folder / "cave/a/a_ms_01.png")
+    for i in range(2, 32):
+        cv2.imwrite(str(band.with_name(f"a_ms_{i:02}.png")), np.zeros((8, 8), np.uint16))
+    split = pipe(folder / "split.txt")
+    (folder / "cave_split.txt").write_text("Train a")
+    rec = shutil.copytree(DATA / "Dataset/Valid_spectral", folder / "rec")
+    image, target = data / "Valid_RGB/ARAD_1K_0901.jpg", folder / "results/ARAD_1K_0901.mat"
+    paths = ("--train_data_path", prepared[0], "--valid_data_path", prepared[1])
+    scene = pipe(shutil.copytree(prepared[0], folder / "t") / "ARAD_1K_0001.h5")
+    return {
+        "image": ("test/test.py", ("--RGB_dir", pipe(folder / "a.png"), "--model_dir", MODEL), "a.png"),
+        "checkpoint": ("test/test.py", ("--RGB_dir", image, "--model_dir", pipe(folder / "a.pth")), "a.pth"),
+        "result": (
+            "test/test.py",
+            ("--RGB_dir", image, "--model_dir", MODEL, "--result_dir", pipe(target).parent),
+            target.name,
+        ),
+        "band": (
+            "Dataset/import_cave.py",
+            ("--source", folder / "cave", "--out", folder / "o", "--split", folder / "cave_split.txt"),
+            "a has no band 01",
+        ),
+        "split": (
+            "Dataset/import_cubes.py",
+            ("--source", rec, "--out", folder / "o", "--split", split),
+            "split.txt",
+        ),
+        "camera": ("Dataset/simulate.py", ("--camera", pipe(folder / "c.csv"), "--out", folder / "o"), "c.csv"),
+        "table": (
+            "test/compute_mrae.py",
+            ("--path_rec", rec, "--path_gt", DATA / "Dataset/Valid_spectral", "--csv", pipe(folder / "s.csv")),
+            "s.csv",
+        ),
+        "scene": ("train/main.py", ("--train_data_path", scene.parent, *paths[2:]), scene.name),
+        "index": ("train/main.py", ("--train_data_path", pipe(folder / "i/index.json").parent, *paths[2:]), "i: "),
+        "table of losses": ("train/main.py", (*paths, "--outf", pipe(folder / "r/loss.csv").parent), "loss.csv"),
+        "best checkpoint": ("train/main.py", (*paths, "--outf", pipe(folder / "b/best.pth").parent), "best.pth"),
+        "index to write": (
+            "train/train_data_preprocess.py",
+            ("--data_path", data, "--train_data_path", pipe(folder / "p/index.json").parent, "--patch_size", 16),
+            "index.json",
+        ),
+    }
+
+
+PIPES = ["image", "checkpoint", "result", "band", "split", "camera", "table", "scene", "index"]
+PIPES += ["table of losses", "best checkpoint", "index to write"]
+
+
+@pytest.mark.parametrize("kind", PIPES)
+def test_a_pipe_in_place_of_a_file_is_refused(fails, prepared_once, tmp_path, kind):
+    command, options, names = pipes(tmp_path, prepared_once)[kind]
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for the pipe"))
+    signal.alarm(60)
+    try:
+        fails(command, *options, names=names)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+COMMANDS = sorted([*WRITERS, "test/app.py", "test/compute_mrae.py", "train/export.py", "Dataset/check.py"])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ctrl_c_during_the_imports_leaves_no_trace(command):
+    process = subprocess.Popen(
+        [sys.executable, ROOT / command, "--no_such_option"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    # NumPy is the first of the large libraries
+    while "_multiarray_umath" not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    assert "Traceback" not in process.communicate()[1]
+    assert process.returncode == -signal.SIGINT
