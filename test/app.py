@@ -436,7 +436,7 @@ def serve(gr: Any, page: Any, args: argparse.Namespace) -> None:
             footer_links=[],
             css_paths=HERE / "app.css",
             max_file_size=args.max_upload * 1_000_000,
-            app_kwargs={"middleware": [Middleware(SameSite, [args.host, *args.allow_host])]},
+            app_kwargs={"middleware": [Middleware(SameSite, [args.host, *(args.allow_host or ())])]},
             head=f"<script>{(HERE / 'app.js').read_text('utf-8')}drcr.watchUploads({args.max_upload});</script>",
             theme=theme,
         )
@@ -463,7 +463,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add(
         "--allow_host",
         nargs="+",
-        default=(),
         metavar="NAME ...",
         help="further names of this computer, if --host is used",
     )

@@ -294,6 +294,15 @@ def test_photographs_and_linear_images(page, reconstructed, tmp_path, name, choi
     assert equals(srgb)
 
 
+@pytest.mark.parametrize("width", [1024, 1200, 1440])
+def test_both_choices_can_be_seen(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    frame = page.locator("#encoding").bounding_box()
+    for choice in (PHOTOGRAPH, LINEAR):
+        label = page.locator("#encoding label", has_text=choice).bounding_box()
+        assert label["x"] + label["width"] <= frame["x"] + frame["width"]
+
+
 def test_points_and_ground_truth_stay_when_the_image_is_taken_as_linear(page, reconstructed):
     images, linear, _ = reconstructed
     load(page, images / "photo.jpg")
