@@ -496,12 +496,12 @@ def environment(monkeypatch):
         monkeypatch.setenv(name, "")
 
 
-def test_port_that_is_taken(fails, environment):
+def test_port_that_is_taken(fails):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        fails("test/app.py", "--port", port, "--model_dir", MODEL, names=f"--port {port}")
+        fails("test/app.py", "--port", port, "--model_dir", MODEL, names=f"--port {port}", process=True)
 
 
 def test_without_gradio(fails, environment, monkeypatch):
