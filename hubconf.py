@@ -21,8 +21,8 @@ def drcr_net(checkpoint: str | Path | None = None, device: str = "cpu") -> "DRCR
 
     Returns
     -------
-    The network: linear RGB (N, 3, H, W) divided by its largest value -> radiance (N, bands, H, W). Its `wavelengths`
-    are those of the bands, in nm.
+    The network: RGB (N, 3, H, W) divided by its largest value -> radiance (N, bands, H, W). `wavelengths` are those
+    of the bands, in nm; `input_encoding` says how the values of its input are encoded.
     """
     from drcr.checkpoint import load_model
 

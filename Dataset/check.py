@@ -7,7 +7,8 @@ Errors: a missing folder; a file without a partner, or that cannot be read; an i
 cube's, that is smaller than a patch (training) or than 6 x 4 pixels (validation), or that shows something else than
 its cube; other bands than most scenes have; NaN; a part without a usable scene. With any error the exit status is 1.
 Notes, with which training works: values above 1; the same cube or image under two names; a pair too small or too
-smooth to compare. Dark values are counted as the preparation would treat them (--non_positive).
+smooth to compare; an image whose values contradict its encoding (--encoding). Dark values are counted as the
+preparation would treat them (--non_positive).
 
 An image is compared with its cube by the correlation of the fine detail of their luminance. Correct pairs have about
 0.9 and more, wrong pairs less than 0.4. Swapped colour channels are not detected.
@@ -28,6 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from drcr.cube import describe_bands, times
+from drcr.images import add_encoding_option, describe_decoding
 from drcr.preparation.checking import (
     DIM,
     PARTS,
@@ -61,6 +63,8 @@ def describe_part(part: str, scenes: list[CheckedScene], floor: float | None) ->
     bands = [describe_bands(np.array(scene.wavelengths)) for scene in scenes if scene.wavelengths]
     if bands:
         print(f"  bands   {counted(bands)}")
+    if how := [scene.decoding for scene in scenes if scene.decoding]:
+        print(f"  images  {describe_decoding(how)}")
     read = [scene for scene in scenes if scene.n_values]
     if read:
         low, high = min(scene.lowest for scene in read), max(scene.highest for scene in read)
@@ -124,6 +128,7 @@ def print_next_commands(args: argparse.Namespace, scenes: list[CheckedScene]) ->
     print(f"ready: {kept['Train']} training and {kept['Valid']} validation scenes. Next:")
     root, floor = Path(__file__).resolve().parent.parent, args.floor
     keep = "" if floor is None else f" --non_positive floor {floor:g}"
+    keep += f" --encoding {args.encoding}" * (args.encoding != "auto")
     keep += f" --rgb_suffix {shlex.quote(args.rgb_suffix)}" if args.rgb_suffix else ""
     data = shlex.quote(str(args.data_path.resolve()))
     print(f"  cd {shlex.quote(str(root / 'train'))}")
@@ -138,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--data_path", type=Path, default=".", help="folder with Train_spectral, Train_RGB and the same for Valid")
     add("--patch_size", type=cli.at_least(4), default=128, help="side of a training patch in pixels")
     cli.add_rgb_suffix(parser)
+    add_encoding_option(parser)
     cli.add_non_positive(parser)
     add(
         "--num_workers",
@@ -152,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     errors: list[Fault] = []
     scenes = [scene for part in PARTS for scene in find_scenes(args.data_path, part, errors, args.rgb_suffix)]
-    scenes = check_scenes(scenes, args.floor, args.num_workers)
+    scenes = check_scenes(scenes, args.floor, args.num_workers, args.encoding)
     check_together(scenes, args.floor, args.patch_size)
     for part in PARTS:
         describe_part(part, [scene for scene in scenes if scene.part == part], args.floor)

@@ -191,12 +191,13 @@ def score(out: Path, before: Path | None) -> str:
             command = f"test.py --model_dir {networks[method]}"
         else:
             command = f"baseline.py --method {method} --train_data_path {out}/prepared/Train"
-        step(ROOT / "test", f"{command} --RGB_dir {images} --result_dir {folder / method}")
-        step(
-            ROOT / "test",
-            f"compute_mrae.py --path_rec {folder / method} --path_gt {truth} --non_positive floor {FLOOR} "
-            f"--csv {folder}/{method}.csv",
-        )
+        if not (folder / f"{method}.csv").exists():
+            step(ROOT / "test", f"{command} --RGB_dir {images} --result_dir {folder / method}")
+            step(
+                ROOT / "test",
+                f"compute_mrae.py --path_rec {folder / method} --path_gt {truth} --non_positive floor {FLOOR} "
+                f"--csv {folder}/{method}.csv",
+            )
         tables[method] = read_scores(folder / f"{method}.csv")
         scaled[method] = {
             path.stem: best_scale_mrae(

@@ -1,7 +1,7 @@
-"""The released way of doing the four stages, plain: what benchmarks/bench.py measures against.
+"""The released way of doing the four stages, with which benchmarks/bench.py compares.
 
-Our own code after the facts that are known of the authors': eager, float32, contiguous memory, two passes an image,
-one compressed .mat file a patch.
+Our own code, from the facts that are known of the authors': eager, float32, contiguous memory, two passes per image,
+one compressed .mat file per patch.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def read(file: h5py.File, name: str) -> np.ndarray:
 
 
 def prepare(pairs: list[tuple[Path, Path]], out: Path, patch_size: int = 128, stride: int = 64) -> int:
-    """Cut the scenes, pairs of cube and image files, into one .mat file a patch; return how many there are."""
+    """Cut the scenes, pairs of cube and image files, into one .mat file per patch; return how many there are."""
     n_patches = 0
     for cube_path, rgb_path in pairs:
         with h5py.File(cube_path) as file:

@@ -171,7 +171,7 @@ def settle(
     Parameters
     ----------
     stored : StoredCube
-        The cube as a reader found it.
+        What a reader found.
     axis : int, optional
         The axis of the bands, if the user gives it.
     wavelengths : (bands,), optional
@@ -184,8 +184,7 @@ def settle(
     Returns
     -------
     Cube
-        Its values are float32, or a view of what was stored where nothing needs to be applied. `notes` say what was
-        done.
+        Its values are float32, or a view of what was stored where nothing needs to be applied.
 
     Raises
     ------
@@ -193,32 +192,30 @@ def settle(
         The values are not a cube; the axis of the bands is uncertain; the wavelengths make no sense; or values
         are missing. The message names the file.
     """
-    path, values = stored.path, stored.values
+    path, values, notes = stored.path, stored.values, list(stored.notes)
     if values.ndim != 3 or values.dtype.kind not in "fiu" or not values.size:
         raise DataError(
             f"{path}: must contain numbers with three dimensions, not {values.dtype} {times(values.shape)}"
         )
     listed = wavelengths
     if listed is None and step is None:
-        listed = _listed_wavelengths(stored, values.shape if axis is None else (values.shape[axis],))
-        listed = otherwise if listed is None else listed
+        found = _listed_wavelengths(stored, values.shape if axis is None else (values.shape[axis],))
+        listed = otherwise if found is None else found
     axis = _band_axis(stored, axis, None if listed is None else len(listed), step is not None)
     values = np.moveaxis(values, axis, 2)
     if step is not None:
         listed = step[0] + step[1] * np.arange(values.shape[2])
-    notes = list(stored.notes)
-
     good = np.ones(values.shape[2], bool) if stored.good is None else stored.good
     order = np.flatnonzero(good)
-    if len(order) < len(good):
+    if not good.all():
         notes.append(f"bands marked as bad in the file were removed: {len(good) - len(order)} of {len(good)}")
     if listed is not None:
         order = order[np.argsort(listed[order], kind="stable")]
         listed = listed[order]
-        if (np.abs(np.diff(order)) != 1).any() and len(order) == len(good):
+        if (np.abs(np.diff(order)) != 1).any() and good.all():
             notes.append("bands were sorted by their wavelengths")
     values = _apply(stored, values, order)
-    if listed is not None and (np.diff(listed) == 0).any():
+    if listed is not None and len(np.unique(listed)) < len(listed):
         values, listed = _average_equal(values, listed)
         notes.append(f"bands with equal wavelengths were averaged; {len(listed)} are left")
     return Cube(values, listed, path, stored.origin, tuple(notes))

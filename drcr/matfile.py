@@ -8,7 +8,6 @@ from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
-import scipy.io
 
 from drcr.cube import WAVELENGTHS, Cube, StoredCube, check_cube, describe_bands, same_bands, settle
 from drcr.utils.files import (
@@ -95,11 +94,16 @@ def read_stored(path: Path, names: tuple[str, ...], only_one: bool = False, is_m
         if h5py.is_hdf5(path):
             with open_hdf5(path) as file:
                 return _read_hdf5(file, path, names, only_one, is_matlab)
-        with open(path, "rb") as file:
-            return _read_v5(file, path, names, only_one)
+        import scipy.io  # takes a tenth of a second, and only old files need it
+
+        try:
+            with open(path, "rb") as file:
+                return _read_v5(file, path, names, only_one)
+        except scipy.io.matlab.MatReadError as error:
+            raise ValueError(str(error)) from error
     except DataError:
         raise
-    except (*BROKEN, scipy.io.matlab.MatReadError) as error:
+    except BROKEN as error:
         raise unreadable(path, error, "a .mat or HDF5 file") from error
 
 
@@ -186,6 +190,8 @@ def _labelled_axis(dataset: h5py.Dataset) -> int | None:
 
 
 def _read_v5(file: BinaryIO, path: Path, names: tuple[str, ...], only_one: bool) -> StoredCube:
+    import scipy.io
+
     contents = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(file)}
     wanted = [name for name in names if name in contents or name.split(".")[0] in contents]
     if not wanted and only_one:

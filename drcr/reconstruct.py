@@ -125,7 +125,7 @@ class Reconstructor:
 
     def _rows(self, height: int, width: int) -> int:
         """Return the number of rows of a strip."""
-        if self.tile != "auto":
+        if isinstance(self.tile, int):
             return self.tile
         row = width * self.architecture["channels"] * self.dtype.itemsize
         room = 0.5 * free_memory(self.device)

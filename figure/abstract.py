@@ -78,7 +78,7 @@ def lettered(scene: ComparedScene) -> list[tuple[str, tuple[int, int]]]:
 
 def mark(ax: Axes, scene: ComparedScene, corner: np.ndarray, across: np.ndarray, up: np.ndarray) -> None:
     """Mark the points of the spectra by letters on an image."""
-    height, width = scene.truth.shape[:2]
+    height, width = scene.recs[METHOD].shape[:2]
     outline = [withStroke(linewidth=2.2, foreground="black")]
     for letter, (row, column) in lettered(scene):
         at = corner + (column + 0.5) / width * across + (1 - (row + 0.5) / height) * up
@@ -97,7 +97,7 @@ def draw_spectra(sheet: Sheet, ax: Axes, scene: ComparedScene, x: float, width: 
     for k, (letter, at) in enumerate(lettered(scene)):
         low = top - height - k * (height + gap)
         axes = sheet.axes(x, HEIGHT - low - height, width, height)
-        axes.plot(scene.wavelengths, scene.truth[at], **TRUTH)
+        axes.plot(scene.wavelengths, scene.cubes["ground truth"][at], **TRUTH)
         axes.plot(scene.wavelengths, scene.recs[METHOD][at], **METHODS[0], markevery=(3, 5))
         ticks = scene.wavelengths[[0, len(scene.wavelengths) // 2, -1]].round()
         axes.set(ylim=(0, 1.1 * max(np.max(curve.get_ydata()) for curve in axes.lines)), xticks=ticks)
@@ -120,7 +120,7 @@ def draw(scene: ComparedScene, citation: str) -> Sheet:
     ax = sheet.axes(0, 0, WIDTH, HEIGHT)
     ax.axis("off")
     sheet.y = HEIGHT
-    rec, truth = scene.recs[METHOD], scene.truth
+    rec, truth = scene.recs[METHOD], scene.cubes["ground truth"]
     height, width, bands = truth.shape
     across, up = np.array([SIZE * width / max(height, width), 0]), np.array([0, SIZE * height / max(height, width)])
     middle = BASE + SIZE / 2

@@ -1,5 +1,9 @@
-"""Draw the network and the CRM beside this script, as PNG for the README and PDF for papers: `python draw.py`."""
+"""Draw the network and the channel re-calibration module: network.png and CRM.png, and each as PDF for papers.
 
+The files are written beside this script and replace earlier ones; they are the same bytes each time.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +20,10 @@ from matplotlib.path import Path as Line
 from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
+from drcr.utils import cli
+
 OUT = Path(__file__).parent
-matplotlib.rcParams["pdf.fonttype"] = 42  # publishers refuse matplotlib's own, Type 3
+matplotlib.rcParams["pdf.fonttype"] = 42  # TrueType: publishers refuse the default, Type 3
 INK, SOFT = "#222222", "#8a8a8a"
 Point = tuple[float, float] | np.ndarray
 Colour = str | tuple[float, ...]
@@ -28,7 +34,7 @@ def tint(colour: str, strength: float) -> tuple[float, ...]:
     return tuple(1 - strength * (1 - c) for c in to_rgb(colour))
 
 
-# Okabe-Ito hues; the operations of the legend differ in lightness too, for a print in grey.
+# Okabe-Ito hues; the operations of the legend also differ in lightness, for prints in grey
 CONV, ACT = tint("#56B4E9", 0.40), tint("#0072B2", 0.85)
 POOL, UP = tint("#E69F00", 0.66), tint("#009E73", 0.20)
 CAT, NPM = tint("#000000", 0.24), tint("#F0E442", 0.50)
@@ -46,11 +52,11 @@ def canvas(width: float, height: float) -> Axes:
 
 
 def save(ax: Axes, name: str) -> None:
-    """Write the figure as PNG and PDF; the limits are set last because imshow changes them."""
+    """Write the figure as PNG and PDF."""
     figure = ax.get_figure(root=True)
     assert figure is not None
     width, height = figure.get_size_inches()
-    ax.set(xlim=(0, width), ylim=(0, height), aspect="equal")
+    ax.set(xlim=(0, width), ylim=(0, height), aspect="equal")  # here, because imshow changes them
     # without version and date: the same bytes each time
     for form, metadata in (
         ("png", {"Software": None}),
@@ -61,12 +67,12 @@ def save(ax: Axes, name: str) -> None:
 
 
 def text(ax: Axes, x: float, y: float, label: str, size: float | None = None, **style: Any) -> None:
-    """Write a label, centred and in the usual size unless told otherwise."""
+    """Write a label; by default centred, in the usual size."""
     ax.text(x, y, label, **{"size": size, "color": INK, "ha": "center", "va": "center", "zorder": 6} | style)
 
 
 def caption(ax: Axes, x: float, y: float, *lines: str) -> None:
-    """Write lines below something; on baselines of their own, so that captions side by side line up."""
+    """Write lines of text from y downwards; captions side by side share their baselines."""
     for k, line in enumerate(lines):
         text(ax, x, y - 0.22 - 0.19 * k, line, va="baseline")
 
@@ -80,8 +86,8 @@ def frame(ax: Axes, x0: float, y0: float, x1: float, y1: float, r: float = 0.07,
 
 
 def box(ax: Axes, x: float, y: float, w: float, h: float, label: str, fc: Colour, act: str = "") -> float:
-    """Draw a box from its left end x, centred on y, with a dark stripe for an activation; return its right end."""
-    # a blank name makes the narrower stripe of the legend
+    """Draw a box whose left end is x, centred on y, with a dark stripe for an activation; return its right end."""
+    # an activation of blanks: the narrow stripe of the legend
     body = w - (0.21 if act.strip() else 0.12 if act else 0)
     outline = frame(ax, x, y - h / 2, x + w, y + h / 2, fc=ACT)
     fill = ax.add_patch(Rectangle((x, y - h / 2), body, h, fc=fc, lw=0, zorder=3))
@@ -93,14 +99,14 @@ def box(ax: Axes, x: float, y: float, w: float, h: float, label: str, fc: Colour
 
 
 def cat(ax: Axes, x: float, y: float, h: float) -> float:
-    """Draw a concatenation, a narrow bar from its left end x; return its right end."""
+    """Draw a concatenation, a narrow bar whose left end is x; return its right end."""
     frame(ax, x, y - h / 2, x + 0.22, y + h / 2, fc=CAT)
     text(ax, x + 0.11, y, "concat", 9, rotation=90)
     return x + 0.22
 
 
 def node(ax: Axes, x: float, y: float, times: bool = False, r: float = 0.12) -> float:
-    """Draw an addition or a multiplication around its centre; return its right end."""
+    """Draw an addition, or a multiplication, centred on (x, y); return its right end."""
     ax.add_patch(Circle((x, y), r, fc="white", ec=INK, lw=1.1, zorder=4))
     a = 0.5 * r
     for dx, dy in ((a, a), (a, -a)) if times else ((1.2 * a, 0), (0, 1.2 * a)):
@@ -109,12 +115,12 @@ def node(ax: Axes, x: float, y: float, times: bool = False, r: float = 0.12) -> 
 
 
 def dot(ax: Axes, x: float, y: float, r: float = 0.032) -> None:
-    """Draw a dot, at its usual size the mark of a fork."""
+    """Draw a dot; at the default size it marks a fork."""
     ax.add_patch(Circle((x, y), r, color=INK, lw=0, zorder=5))
 
 
 def arrow(ax: Axes, *points: Point, fork: bool = False) -> None:
-    """Draw an arrow through the points, with a dot where it forks off another."""
+    """Draw an arrow through the points; `fork`: with a dot where it leaves another arrow."""
     head = "-|>,head_length=0.42,head_width=0.19"
     line = FancyArrowPatch(
         path=Line(np.array(points)), arrowstyle=head, mutation_scale=11, joinstyle="miter", color=INK
@@ -125,19 +131,19 @@ def arrow(ax: Axes, *points: Point, fork: bool = False) -> None:
 
 
 def panel(ax: Axes, y0: float, y1: float, letter: str, title: str) -> None:
-    """Draw a panel over the figure's width with its title in the top left corner."""
+    """Draw a panel as wide as the figure, its title in the top left corner."""
     frame(ax, 0.08, y0, 9.92, y1, 0.1, ec="#c4c4c4", zorder=0)
     text(ax, 0.22, y1 - 0.23, letter, 11, ha="left", va="baseline", weight="bold")
     text(ax, 0.55 if letter else 0.22, y1 - 0.23, title, 11, ha="left", va="baseline")
 
 
 def group(ax: Axes, x0: float, x1: float, y0: float, y1: float) -> None:
-    """Draw a dashed group."""
+    """Draw a dashed frame around a group."""
     frame(ax, x0, y0, x1, y1, 0.1, fc="#f6f6f6", ec=SOFT, ls=(0, (4, 2.5)), zorder=1)
 
 
 def scene(n: int = 160, fine: int = 4) -> np.ndarray:
-    """Return a small synthetic landscape, n x n x 3 in 0 to 1, from a finer one for smooth edges."""
+    """Return a synthetic landscape (n, n, 3) in [0, 1], drawn `fine` times larger for smooth edges."""
     v, u = np.mgrid[0 : n * fine, 0 : n * fine] / (n * fine - 1)
     sky = np.stack([0.45 + 0.5 * v, 0.68 + 0.22 * v, 0.95 - 0.1 * v], axis=-1)
     layers = [
@@ -154,7 +160,7 @@ def scene(n: int = 160, fine: int = 4) -> np.ndarray:
 
 
 def face(ax: Axes, image: np.ndarray, corner: Point, across: Point, up: Point, **style: Any) -> AxesImage:
-    """Draw an image as a parallelogram, from its left bottom corner along two edges."""
+    """Draw an image as a parallelogram with a lower left corner and two edges."""
     corner, across, up = map(np.asarray, (corner, across, up))
     place = Affine2D(np.vstack([np.stack([across, up, corner], 1), [0, 0, 1]])) + ax.transData
     drawn = ax.imshow(image, extent=(0, 1, 0, 1), transform=place, interpolation="antialiased", zorder=3, **style)
@@ -164,7 +170,7 @@ def face(ax: Axes, image: np.ndarray, corner: Point, across: Point, up: Point, *
 
 
 def legend(ax: Axes, y: float, entries: list[tuple[str, Colour, str]]) -> None:
-    """Draw a row of keys (kind, colour, meaning) centred in the figure."""
+    """Draw a row of keys (kind, colour, meaning), centred in the figure."""
     keys = [{"cat": 0.13, "add": 0.2, "times": 0.2}.get(kind, 0.36) + 0.09 for kind, _, _ in entries]
     words = [TextPath((0, 0), meaning, size=10).get_extents().width / 72 for _, _, meaning in entries]
     gap = 0.4
@@ -181,7 +187,7 @@ def legend(ax: Axes, y: float, entries: list[tuple[str, Colour, str]]) -> None:
 
 
 def convs(ax: Axes, x: float, y: float, source: float, first: str, second: str) -> float:
-    """Draw the stem or the tail, conv, PReLU, conv, in a group from its left end x; return the last right end."""
+    """Draw the stem or the tail (conv, PReLU, conv) in a group whose left end is x; return its right end."""
     group(ax, x, x + 1.68, y - 0.58, y + 0.58)
     arrow(ax, (source, y), (x + 0.09, y))
     end = box(ax, x + 0.09, y, 0.78, 0.92, f"3×3\nconv\n{first}", CONV, "PReLU")
@@ -190,7 +196,7 @@ def convs(ax: Axes, x: float, y: float, source: float, first: str, second: str) 
 
 
 def draw_overview(ax: Axes, y: float) -> None:
-    """Draw the whole network along height y."""
+    """Draw the whole network at height y."""
     image, low = scene(), y - 0.58
     face(ax, image, (0.22, y - 0.39), (0.78, 0), (0, 0.78))
     caption(ax, 0.61, low, "RGB image", SHAPE + "3")
@@ -216,7 +222,7 @@ def draw_overview(ax: Axes, y: float) -> None:
     caption(ax, 7.72, low, "tail", "(reflection padding)")
     x0, size, depth = 8.81, 0.72, (0.26, 0.17)
     arrow(ax, (end, y), (x0, y))
-    # near a primary colour a band looks like it
+    # a band near the wavelength of a primary colour looks like that channel of the image
     nm = np.linspace(0, 1, 31)
     block = (image @ np.clip(1.2 - 0.6 * abs(np.arange(3)[:, None] - 2 + 2 * nm), 0, 1)).clip(0, 1)[..., None]
     hues = np.stack(
@@ -229,7 +235,7 @@ def draw_overview(ax: Axes, y: float) -> None:
 
 
 def draw_npm(ax: Axes, rows: tuple[float, float, float]) -> None:
-    """Draw the non-local purification module over the heights of its three scales."""
+    """Draw the non-local purification module, its three scales at the heights `rows`."""
     top, mid, low = rows
     group(ax, 2.32, 3.50, low - 0.45, mid + 0.45)
     text(ax, 0.3, top, "$x$")
@@ -266,7 +272,7 @@ def draw_npm(ax: Axes, rows: tuple[float, float, float]) -> None:
 
 
 def draw_block(ax: Axes, y: float) -> None:
-    """Draw a DRCR block with its encoder and decoder along height y."""
+    """Draw a DRCR block, encoder and decoder at height y."""
     h, w, low, under = 0.78, 0.74, y - 0.94, y - 0.57
     group(ax, 0.54, 3.52, y - 0.68, y + 0.48)
     group(ax, 4.5, 8.76, y - 0.68, y + 0.48)
@@ -304,7 +310,7 @@ def draw_block(ax: Axes, y: float) -> None:
 
 
 def draw_network() -> None:
-    """Draw network.png."""
+    """Draw network.png and network.pdf."""
     ax = canvas(10, 9.74)
     panel(ax, 7.54, 9.66, "(a)", "DRCR Net")
     draw_overview(ax, 8.67)
@@ -338,7 +344,7 @@ def maps(ax: Axes, x: float, y: float, values: np.ndarray) -> float:
 
 
 def vector(ax: Axes, x: float, y: float, values: np.ndarray) -> float:
-    """Draw one number per channel as a column of shaded cells, centred on y; return its right end."""
+    """Draw a vector, one shaded cell per channel in a column centred on y; return its right end."""
     for k, value in enumerate(values):
         low = y + (len(values) / 2 - k - 1) * 0.115
         frame(ax, x, low, x + 0.18, low + 0.115, 0.001, fc=tint(CHANNEL, value), lw=0.8)
@@ -346,7 +352,7 @@ def vector(ax: Axes, x: float, y: float, values: np.ndarray) -> float:
 
 
 def draw_crm() -> None:
-    """Draw CRM.png."""
+    """Draw CRM.png and CRM.pdf."""
     ax, y, top = canvas(10, 3.2), 1.61, 2.49
     panel(ax, 0.45, 3.12, "", "CRM, channel re-calibration module")
     low = y - 0.62
@@ -386,6 +392,12 @@ def draw_crm() -> None:
     save(ax, "CRM")
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw both."""
+    cli.parser(__doc__).parse_args(argv)
     draw_network()
     draw_crm()
+
+
+if __name__ == "__main__":
+    cli.run(main)

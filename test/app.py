@@ -55,7 +55,7 @@ from drcr.evaluation.page import (
     read_decoded,
 )
 from drcr.evaluation.page_guard import SameSite, check_pixels, is_full, temporary_home
-from drcr.images import ENCODINGS, normalise_rgb
+from drcr.images import ENCODINGS, encoding_for, normalise_rgb
 from drcr.matfile import write_cube
 from drcr.reconstruct import Reconstructor, origin_of, reconstruct_image
 from drcr.utils import cli
@@ -163,7 +163,9 @@ class Handlers:
     def __init__(self, gr: Any, parts: Parts, model: Any, args: argparse.Namespace, folder: Path) -> None:  # noqa: D107
         self.gr, self.parts, self.folder = gr, parts, folder
         self.reconstructor, self.model_path = Reconstructor(model), args.model_dir
-        self.wavelengths, self.max_side, self.encoding = np.array(model.wavelengths), args.max_side, args.encoding
+        self.wavelengths, self.max_side = np.array(model.wavelengths), args.max_side
+        self.encoding = encoding_for(model.input_encoding, args.encoding, args.model_dir)
+        self.as_stored = model.input_encoding == "stored"
 
     def show(self, scene: PageScene, view: str, nm: float) -> dict:
         """Return all that depends on the view, the band and the points."""
@@ -184,6 +186,7 @@ class Handlers:
         path, start = Path(file), time.perf_counter()
         choice = choice or (LINEAR if self.encoding == "linear" else None)
         rgb, how, words, choice = read_scaled(path, choice, self.max_side)
+        words += ". The network was trained on images as they are stored" * self.as_stored
         done = 0.0
 
         def advance(pixels: float) -> None:
@@ -201,7 +204,7 @@ class Handlers:
             **self.show(scene, COLOUR, nm),
             self.parts.state: scene,
             self.parts.image: None,
-            self.parts.encoding: self.gr.Radio(value=choice, interactive=True),
+            self.parts.encoding: self.gr.Radio(value=choice, interactive=not self.as_stored),
             self.parts.view: self.gr.Radio(choices=[COLOUR, BAND, RGB], value=COLOUR),
             self.parts.cube_file: self.gr.DownloadButton(value=cube_path, interactive=True),
         }
@@ -433,7 +436,7 @@ def serve(gr: Any, page: Any, args: argparse.Namespace) -> None:
             footer_links=[],
             css_paths=HERE / "app.css",
             max_file_size=args.max_upload * 1_000_000,
-            app_kwargs={"middleware": [Middleware(SameSite, [args.host, *args.allow_host])]},
+            app_kwargs={"middleware": [Middleware(SameSite, [args.host, *(args.allow_host or ())])]},
             head=f"<script>{(HERE / 'app.js').read_text('utf-8')}drcr.watchUploads({args.max_upload});</script>",
             theme=theme,
         )
@@ -460,7 +463,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add(
         "--allow_host",
         nargs="+",
-        default=(),
         metavar="NAME ...",
         help="further names of this computer, if --host is used",
     )

@@ -8,6 +8,10 @@ PSNR is for a peak of 1, SAM is in degrees, SSIM is the mean over bands (nan bel
 
 Near-black pixels have far larger relative errors than all others. --min_radiance VALUE also prints the MRAE without
 the pixels whose ground truth (after --non_positive), averaged over the bands, is below VALUE.
+
+Published scores differ by the part of an image that they count. The released DRCR code scores whole images, which is
+the default here. The NTIRE 2022 challenge scores the central 226 x 256 pixels of 482 x 512. The MST++ toolbox cuts
+128 pixels at each side, which leaves the same part. Compare only scores of the same part.
 """
 
 import signal
@@ -31,10 +35,14 @@ from drcr.cube import describe_floor
 from drcr.evaluation.scoring import describe_skipped, pair_cubes, read_reconstruction, read_truth, scores
 from drcr.metrics import SCORES
 from drcr.utils import cli
-from drcr.utils.files import DataError, csv_text, refuse_foreign, write_atomically
+from drcr.utils.files import DataError, csv_text, print_other_files, refuse_foreign, write_atomically
 
 BRIGHT_MRAE = "bright_mrae"
 """The column of --csv after SCORES, with --min_radiance."""
+
+
+CROPS = {"none": 0, "ntire2022": 128, "mst": 128}
+"""Pixels that --crop cuts at each side."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,8 @@ class Scored:
     n_values: int
     dark_part: float
     """Fraction of the pixels that `bright_mrae` does not count."""
+    part: tuple[int, int, int, int]
+    """Height and width of the part that is scored, and of the image."""
     notes: tuple[str, ...]
     """What the user should know about the files."""
 
@@ -75,6 +85,14 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="VALUE",
         help="also print the MRAE without the pixels whose mean radiance is below VALUE",
     )
+    add(
+        "--crop",
+        choices=tuple(CROPS),
+        default="none",
+        help="part of each image that is scored. none: all of it. ntire2022, mst: without 128 pixels at each side, "
+        "which leaves 226 x 256 of 482 x 512; images of other sizes lose the same border. Whether a scene is skipped "
+        "depends on the whole image",
+    )
     args = parser.parse_args(argv)
     if args.min_radiance and args.min_radiance >= 1:
         parser.error("--min_radiance must be below 1: radiance is from 0 to 1")
@@ -88,13 +106,19 @@ def is_score_table(path: Path) -> bool:
         return file.readline() in [f"name,{header}\n".encode() for header in headers]
 
 
-def score_image(rec_path: Path, gt_path: Path, floor: float | None, min_radiance: float | None) -> Scored | None:
+def score_image(
+    rec_path: Path, gt_path: Path, floor: float | None, min_radiance: float | None, crop: str = "none"
+) -> Scored | None:
     """Return the scores of an image, None if its ground truth has values <= 0 and there is no floor."""
     true = read_truth(gt_path, floor)
     if true is None:
         return None
     (truth_cube, raised), rec_cube = true, read_reconstruction(rec_path, true[0])
-    truth, rec = truth_cube.values, rec_cube.values
+    height, width, _ = truth_cube.values.shape
+    rows, columns = (slice(CROPS[crop], max(n - CROPS[crop], 0)) for n in (height, width))
+    truth, rec = truth_cube.values[rows, columns], rec_cube.values[rows, columns]
+    if not truth.size:
+        raise DataError(f"{gt_path}: of {height} x {width} pixels, --crop {crop} leaves none; use --crop none")
     image: list[Any] = scores(rec, truth)
     dark_part = 0.0
     if min_radiance is not None:
@@ -102,7 +126,8 @@ def score_image(rec_path: Path, gt_path: Path, floor: float | None, min_radiance
         image.append(metrics.mrae(rec[bright], truth[bright]) if bright.any() else float("nan"))
         dark_part = 1 - bright.mean()
     notes = [f"{path}: {note}" for path, cube in ((rec_path, rec_cube), (gt_path, truth_cube)) for note in cube.notes]
-    return Scored(image, raised, truth.size, dark_part, tuple(notes))
+    part = (*truth.shape[:2], height, width)
+    return Scored(image, raised, truth_cube.values.size, dark_part, part, tuple(notes))
 
 
 def score_all(args: argparse.Namespace, pairs: dict[str, tuple[Path, Path]]) -> tuple[dict[str, Scored], list[str]]:
@@ -111,7 +136,7 @@ def score_all(args: argparse.Namespace, pairs: dict[str, tuple[Path, Path]]) -> 
     skipped = []
     progress = tqdm(pairs, desc="scoring", unit="image", dynamic_ncols=True, leave=False)
     for name in progress:
-        image = score_image(*pairs[name], args.floor, args.min_radiance)
+        image = score_image(*pairs[name], args.floor, args.min_radiance, args.crop)
         if image is None:
             skipped.append(name)
             continue
@@ -153,6 +178,12 @@ def summarise(args: argparse.Namespace, images: dict[str, Scored], skipped: list
         print(f"The average {without_dark(args)} is: {average[-1]} ({dark_part:.2%} of the pixels skipped)")
         if not bright.all():
             print(f"not in that average, entirely dark: {', '.join(np.array(list(images))[~bright])}")
+    if args.crop != "none":
+        sizes = sorted({image.part for image in images.values()})
+        words = ", ".join(
+            f"{rows} x {columns} pixels of {height} x {width}" for rows, columns, height, width in sizes
+        )
+        print(f"--crop {args.crop}: scored {words}")
     if args.floor is not None:
         raised = [image.raised for image in images.values()]
         print(describe_floor(args.floor, raised, sum(image.n_values for image in images.values())))
@@ -186,6 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         average = summarise(args, images, skipped)
         if args.csv:
             write_table(args.csv, images, average)
+    print_other_files(*zip(*pairs.values(), strict=True))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -25,11 +26,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from drcr import metrics
+from drcr.checkpoint import load_model
 from drcr.cube import raise_to_floor
 from drcr.evaluation.page import ERROR, LINEAR, PHOTOGRAPH, PageScene
 from drcr.evaluation.page_guard import LOCK, PREFIX, temporary_home
+from drcr.images import normalise_rgb, read_rgb
 from drcr.matfile import WAVELENGTHS, load_cube, read_cube, read_origin, write_cube
 from drcr.metrics import HEADINGS, SCORES
+from drcr.reconstruct import Reconstructor
+from drcr.utils.files import DataError
 
 if importlib.util.find_spec("gradio") is None:
     pytest.skip("needs Gradio: pip install gradio", allow_module_level=True)
@@ -289,6 +294,15 @@ def test_photographs_and_linear_images(page, reconstructed, tmp_path, name, choi
     assert equals(srgb)
 
 
+@pytest.mark.parametrize("width", [1024, 1200, 1440])
+def test_both_choices_can_be_seen(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    frame = page.locator("#encoding").bounding_box()
+    for choice in (PHOTOGRAPH, LINEAR):
+        label = page.locator("#encoding label", has_text=choice).bounding_box()
+        assert label["x"] + label["width"] <= frame["x"] + frame["width"]
+
+
 def test_points_and_ground_truth_stay_when_the_image_is_taken_as_linear(page, reconstructed):
     images, linear, _ = reconstructed
     load(page, images / "photo.jpg")
@@ -316,6 +330,16 @@ def test_a_full_disk_is_said_not_shown_as_an_empty_picture(page, address):
     finally:
         resource.prlimit(address.pid, resource.RLIMIT_FSIZE, before)
     load(page)
+    drop(page, "truth", TRUTH, "")
+    page.wait_for_selector(".scores td")
+    resource.prlimit(address.pid, resource.RLIMIT_FSIZE, (300, before[1]))
+    try:  # maps of errors only
+        floor = page.get_by_label("Raise dark values")
+        floor.fill("0.1")
+        floor.press("Enter")
+        page.locator(".status", has_text="Free some space").last.wait_for()
+    finally:
+        resource.prlimit(address.pid, resource.RLIMIT_FSIZE, before)
 
 
 def test_files_that_claim_to_be_huge_are_refused_by_their_headers(page, address, tmp_path):
@@ -443,7 +467,7 @@ def test_bad_files_get_a_word(page, tmp_path):
         ("truth", "size.mat", "20 x 20 pixels, 31 bands, but the reconstruction is"),
         ("truth", "bands.mat", "9 bands, but the reconstruction is"),
         ("truth", "wavelengths.mat", "700-1000 nm, but the reconstruction has 31 bands, 400-700 nm"),
-        ("truth", "text.mat", ".mat file"),
+        ("truth", "text.mat", "text.mat: "),
     ):
         message = drop(page, zone, tmp_path / name, words)
         assert message.startswith(f"{name}: ")
@@ -472,18 +496,36 @@ def environment(monkeypatch):
         monkeypatch.setenv(name, "")
 
 
-def test_port_that_is_taken(fails, environment):
+def test_port_that_is_taken(fails):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        fails("test/app.py", "--port", port, "--model_dir", MODEL, names=f"--port {port}")
+        fails("test/app.py", "--port", port, "--model_dir", MODEL, names=f"--port {port}", process=True)
 
 
 def test_without_gradio(fails, environment, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     message = fails("test/app.py", "--model_dir", MODEL, names="app.py: ")
     assert 'pip install "gradio>=6.20"' in message
+
+
+def test_a_network_trained_on_encoded_images_gets_them_as_they_are_stored(reconstructed, environment, tmp_path):
+    app, path = load_script("test/app.py"), reconstructed[0] / "tagged.png"
+    gr = app.import_gradio()
+    model = load_model(MODEL)
+    model.input_encoding = "stored"
+    with gr.Blocks():
+        parts = app.lay_out(gr, WAVELENGTHS)
+    options = Namespace(model_dir=MODEL, encoding="auto", max_side=MAX_SIDE)
+    updates = app.Handlers(gr, parts, model, options, tmp_path).load(str(path), 550, lambda *_, **__: None)
+    scene = updates[parts.state]
+    assert (scene.cube == Reconstructor(model)(normalise_rgb(read_rgb(path)))).all()
+    assert scene.encoding == updates[parts.encoding].value == LINEAR
+    assert not updates[parts.encoding].interactive
+    options.encoding = "srgb"
+    with pytest.raises(DataError, match="omit --encoding srgb"):
+        app.Handlers(gr, parts, model, options, tmp_path)
 
 
 def test_port_that_cannot_be(script):

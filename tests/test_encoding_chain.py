@@ -103,3 +103,22 @@ def test_a_network_for_stored_values_refuses_to_have_them_decoded(script, fails,
     script("train/main.py", *NETWORK, "--train_data_path", "T", "--valid_data_path", "V", "--outf", "run")
     options = ("--RGB_dir", "data/Valid_RGB", "--model_dir", "run/best.pth", "--result_dir", "cubes")
     fails("test/test.py", *options, "--encoding", "srgb", names="run/best.pth")
+
+
+def test_check_tells_images_whose_values_contradict_their_encoding(script, data, tmp_path):
+    folder = data(False)
+    rng = np.random.default_rng(1)
+    radiance = (cv2.GaussianBlur(rng.random((48, 64)), (0, 0), 2) - 0.3).clip(0.02) ** 2
+    cube = np.repeat((radiance / radiance.max())[..., None], 31, 2).astype(np.float32)
+    for part in ("Train", "Valid"):
+        write_cube(folder / f"{part}_spectral/0.mat", cube)
+        encoded = encode_srgb(cube[..., :3]) if part == "Valid" else cube[..., :3]
+        Image.fromarray(np.uint8(encoded * 255 + 0.5)).save(folder / f"{part}_RGB/0.png")
+    options = ("--data_path", folder, "--patch_size", 16, "--num_workers", 1)
+    printed = script("Dataset/check.py", *options).stdout
+    (note,) = (line for line in printed.splitlines() if line.startswith("note") and "--encoding" in line)
+    assert "Valid_RGB" in note
+    assert "--encoding srgb" in note
+    printed = script("Dataset/check.py", *options, "--encoding", "srgb").stdout
+    (note,) = (line for line in printed.splitlines() if line.startswith("note") and "--encoding" in line)
+    assert "Train_RGB" in note

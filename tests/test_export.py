@@ -25,6 +25,7 @@ def exported(tmp_path_factory):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
+    model.input_encoding = "stored"
     model.wavelengths = list(np.arange(400.0, 701.0, 10.0))
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     export_onnx(model, path)
@@ -64,11 +65,21 @@ def test_the_metadata_say_what_goes_in_and_comes_out(exported):
     onnx.checker.check_model(proto)
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     assert [float(nm) for nm in metadata["wavelengths"].split(",")] == model.wavelengths
-    assert metadata["input_encoding"] == "linear"
+    assert metadata["input_encoding"] == "stored"
     shapes = [
         [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in proto.graph.input
     ]
     assert shapes == [[1, 3, "height", "width"]]
+
+
+def test_the_command_writes_the_network_of_a_checkpoint(exported, script, fails, tmp_path):
+    runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
+    path = tmp_path / "out/model.onnx"
+    options = ("--checkpoint", DATA / "model_c16_b2.pth", "--format", "onnx", "--out", path)
+    script("train/export.py", *options)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    compare(load_model(DATA / "model_c16_b2.pth"), lambda rgb: session.run(["cube"], {"rgb": rgb})[0])
+    fails("train/export.py", *options, names="model.onnx: exists")
 
 
 def test_export_without_onnx_says_what_to_install(tmp_path, monkeypatch):

@@ -64,7 +64,7 @@ def options(folders):
 
 
 def test_all_figures_in_the_size_of_a_page_and_the_same_each_time(script, options, folders, tmp_path):
-    run = ("test/figures.py", *options, "--RGB_dir", folders / "rgb", "--out", "one", "--scenes", "b")
+    run = ("test/figures.py", *options, "--RGB_dir", folders / "rgb", "--out", "one", "--scenes", "b", "--dpi", 100)
     assert "1 scene " in script(*run).stdout
     names = [f"b_{kind}" for kind in KINDS] + ["scores", "mrae"]
     files = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
@@ -77,7 +77,7 @@ def test_all_figures_in_the_size_of_a_page_and_the_same_each_time(script, option
             assert b"/CreationDate" not in content
             assert b"/Type3" not in content  # no font that publishers refuse
         else:
-            assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape[1] == 6.9 * 200
+            assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape[1] == 6.9 * 100
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "one").iterdir()}
     script(*run)
     for path, written in before.items():
@@ -94,6 +94,26 @@ def test_a_column_bands_points_and_formats_as_asked(script, options, tmp_path):
     assert f'width="{3.35 * 72:g}pt"' in bands
     assert re.findall(r"<!-- (\d+ nm) -->", bands) == ["440 nm", "700 nm"]
     assert len(set(re.findall(r"<!-- ([a-z]) -->", (tmp_path / "out/a_spectra.svg").read_text()))) == 2
+
+
+def test_without_ground_truth_all_but_errors_and_scores_is_drawn(script, fails, folders, tmp_path):
+    recs = ("--path_rec", f"DRCR Net={folders / 'net'}", "--path_rec", folders / "linear map", "--path_gt", "none")
+    run = ("test/figures.py", *recs, "--num_workers", 0, "--format", "svg", "--out", "out")
+    printed = script(*run, "--RGB_dir", folders / "rgb", "--points", "3,4").stdout
+    assert "Without ground truth" in printed
+    names = {f"{name}_{kind}.svg" for name in "ab" for kind in ("colour", "bands", "spectra")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    words = {kind: (tmp_path / f"out/a_{kind}.svg").read_text() for kind in ("colour", "bands", "spectra")}
+    for text in words.values():
+        assert "<!-- DRCR Net -->" in text
+        assert "ground truth" not in text
+    assert "<!-- RGB input -->" in words["colour"]
+    assert "<!-- r = -->" not in words["spectra"]
+    fails(*run, "--scenes", "a", "nobody", names="net: contains no nobody.mat")
+    fails(*run, "--points", "40,0", names="a.mat: no pixel 40,0")
+    (tmp_path / "other").mkdir()
+    write_cube(tmp_path / "other/a.mat", scene(40, 47)[0], WAVELENGTHS)
+    fails(*run, "--scenes", "a", "--path_rec", tmp_path / "other", names="other/a.mat: 40 x 47")
 
 
 def sheets(width, names):
@@ -232,7 +252,7 @@ def test_what_is_wrong_is_said_before_hours_are_spent(fails, options, folders, t
     run = ("test/figures.py", *options)
     fails(*run, "--scenes", "a", "nobody", names="nobody.mat")
     fails(*run, "--points", "39,47", "40,0", names="a.mat: no pixel 40,0")
-    assert not list((tmp_path / "figures").iterdir())
+    assert not (tmp_path / "figures").exists()
 
 
 def test_images_that_do_not_belong_to_the_cubes(options, tmp_path):

@@ -511,6 +511,15 @@ def test_which_numbers_are_wavelengths(names, nm):
     assert found is None if nm is None else np.array_equal(found, nm)
 
 
+def test_a_missing_band_file_does_not_shift_the_others(source, cube, fails, tmp_path):
+    write_bands(source / "scene", cube, [f"band{i:02}" for i in range(1, 32)])
+    (source / "scene/band07.tif").unlink()
+    options = ("--source", source, "--out", tmp_path / "d", "--wavelengths", 400, 10)
+    fails(CUBES, *options, names="7 is missing")
+    (source / "scene/band07.tif").symlink_to("nowhere.tif")
+    fails(CUBES, *options, names="band07.tif: is a link to a missing file")
+
+
 def test_natural_order():
     names = ["b10", "b9", "b1", "B2"]
     assert [path.stem for path in sort_band_files([Path(f"{name}.png") for name in names])] == [

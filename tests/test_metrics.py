@@ -171,3 +171,34 @@ def test_a_file_that_is_no_table_of_scores_is_not_overwritten(script, fails, tmp
         assert (tmp_path / name).read_text() == f"{line}\n"
     for more in ((), ("--min_radiance", 0.1), ()):  # its own it replaces
         script("test/compute_mrae.py", *options, "scores.csv", *more)
+
+
+def test_the_part_that_the_challenge_and_the_toolbox_score(script, fails, tmp_path):
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0.2, 1, (260, 270, 3)).astype(np.float32)
+    rec = truth.copy()
+    rec[128:132, 128:142] *= np.float32(0.9)
+    rec[:128] *= np.float32(0.5)
+    for folder, cube in (("gt", truth), ("rec", rec)):
+        (tmp_path / folder).mkdir()
+        write_cube(tmp_path / folder / "a.mat", cube)
+    run = ("test/compute_mrae.py", "--path_rec", "rec", "--path_gt", "gt", "--crop")
+    for crop in ("ntire2022", "mst"):
+        printed = script(*run, crop).stdout
+        assert float(re.search(r"average mrae is: (.+)", printed)[1]) == pytest.approx(0.1, rel=1e-4)
+        assert f"--crop {crop}: scored 4 x 14 pixels of 260 x 270" in printed
+    assert script(*run, "none").stdout == script(*run[:-1]).stdout
+    for folder in ("gt", "rec"):
+        write_cube(tmp_path / folder / "a.mat", truth[:256])
+    fails(*run, "mst", names="gt/a.mat: of 256 x 270 pixels, --crop mst leaves none")
+
+
+def test_names_that_a_spreadsheet_would_run_are_text_in_the_table(script, tmp_path):
+    for folder in ("gt", "rec"):
+        (tmp_path / folder).mkdir()
+        for name in ("=cmd|' C calc'!A0", "@x", "plain-1"):
+            write_cube(tmp_path / folder / f"{name}.mat", np.full((12, 12, 31), 0.5))
+    script("test/compute_mrae.py", "--path_rec", "rec", "--path_gt", "gt", "--csv", "s.csv")
+    with open(tmp_path / "s.csv", newline="") as file:
+        names = [row[0] for row in csv.reader(file)][1:]
+    assert names == ["'=cmd|' C calc'!A0", "'@x", "plain-1", "average"]

@@ -239,32 +239,36 @@ def test_an_earlier_report_is_replaced_other_things_are_not(script, fails, tmp_p
     assert (pictures / "mine.png").read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("moment", ["write_atomically", "shutil.rmtree"], ids=["before the page", "after the page"])
-def test_a_kill_while_a_report_is_replaced_leaves_one_of_both(script, tmp_path, moment):
+def test_a_kill_while_a_report_is_replaced_leaves_one_of_both(script, tmp_path):
     run = ("test/report.py", *write_small(tmp_path, "a", "b"), "--out", tmp_path / "out", "--scenes")
     script(*run, "a")
     before = contents(tmp_path / "out")
-    # shutil.rmtree is called first for what an earlier run may have left, last for the earlier report's pictures
-    code = f"""
-import os, signal, sys
+    for moment in ("write_atomically", "shutil.rmtree"):
+        # what an earlier run may have left is removed with ignore_errors, the earlier report's pictures without
+        code = f"""
+import os, shutil, signal, sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from helpers import load_script
 from drcr.evaluation import report
-def kill(*_, **options):
-    if not options.get("ignore_errors"):
+def kill(*arguments, rmtree=shutil.rmtree, **options):
+    if not options:
         os.kill(os.getpid(), signal.SIGKILL)
+    rmtree(*arguments, **options)
 report.{moment} = kill
 load_script("test/report.py").main(sys.argv[1:])
 """
-    process = subprocess.run([sys.executable, "-c", code, *map(str, run[1:]), "b"], capture_output=True, text=True)
-    assert process.returncode == -signal.SIGKILL, process.stderr
-    now = contents(tmp_path / "out")
-    if moment == "write_atomically":
-        assert before.items() <= now.items()
-    assert {(tmp_path / "out" / path).is_file() for path in shown_by(tmp_path / "out")} == {True}
+        command = [sys.executable, "-c", code, *map(str, run[1:]), "b"]
+        process = subprocess.run(command, capture_output=True, text=True)
+        assert process.returncode == -signal.SIGKILL, process.stderr
+        now = contents(tmp_path / "out")
+        assert (before.items() <= now.items()) == (moment == "write_atomically")
+        assert {path.name[0] for path in map(Path, shown_by(tmp_path / "out"))} == set(
+            "asm" if moment == "write_atomically" else "bsm"
+        )
+        assert {(tmp_path / "out" / path).is_file() for path in shown_by(tmp_path / "out")} == {True}
     script(*run, "b")
     assert set(contents(tmp_path / "out")) == {Path("index.html"), *map(Path, shown_by(tmp_path / "out"))}
-    assert {path.name[0] for path in (tmp_path / "out").rglob("*.webp")} == {"b", "s", "m"}
+    assert {path.name[0] for path in (tmp_path / "out").rglob("*.webp")} == set("bsm")
 
 
 def test_names_as_long_as_a_file_can_have(script, browser, tmp_path):

@@ -11,16 +11,14 @@ import torch
 from drcr.model import DRCR
 from drcr.utils.files import DataError, write_atomically
 
-INPUT_ENCODING = "linear"
-"""How the values of the network's input relate to light; in the metadata of the file."""
-
 
 def export_onnx(model: DRCR, path: str | Path) -> None:
     """Write a network as an ONNX file with input `rgb` and output `cube`.
 
-    `rgb` is (1, 3, H, W), float32, linear RGB divided by its largest value, for any H and W of at least 4; `cube` is
+    `rgb` is (1, 3, H, W), float32, RGB divided by its largest value, for any H and W of at least 4; `cube` is
     (1, bands, H, W), float32, not clipped. The metadata has `wavelengths` (nm, a comma-separated list, one per band;
-    missing if they are not known), `input_encoding` ("linear") and `input_scaling`.
+    missing if they are not known), `input_encoding` ("linear", or "stored": values as image files store them) and
+    `input_scaling`.
 
     Raises
     ------
@@ -30,7 +28,7 @@ def export_onnx(model: DRCR, path: str | Path) -> None:
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise DataError(f"{path}: ONNX needs {' and '.join(missing)}; pip install onnx onnxscript")
-    metadata = {"input_encoding": INPUT_ENCODING, "input_scaling": "divided by the largest value of the image"}
+    metadata = {"input_encoding": model.input_encoding, "input_scaling": "divided by the largest value of the image"}
     if model.wavelengths is not None:
         metadata["wavelengths"] = ",".join(f"{nm:g}" for nm in model.wavelengths)
 

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, Self
+from typing import Literal, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from drcr.compute.winograd import BIAS_PART, as_image, convolve_parts, join, kernels, scratch, split
 from drcr.model import DRCR, SLOPE, DRCRBlock, TwoKernels
 
+Item = TypeVar("Item")
 Edge = Literal["zero", "reflect", "replicate"]
 ROWS = 4
 """Strips are stored in whole multiples of this: for NPM's pooling and F(4,3)."""
@@ -45,14 +46,15 @@ class Strip:
     rows: int
 
     @classmethod
-    def empty(cls, rows: int, width: int, channels: int, like: Tensor) -> Self:
+    def empty(cls, rows: int, width: int, channels: int, like: Tensor) -> "Strip":
         """Return a strip of the given size, undefined, of the type and on the device of `like`."""
         return cls(like.new_empty(rows + -rows % ROWS + 2, width, channels), rows)
 
     @classmethod
-    def of(cls, values: Tensor) -> Self:
+    def of(cls, values: Tensor) -> "Strip":
         """Return a strip with these values (rows, W, C), copied."""
-        strip = cls.empty(*values.shape, values)
+        rows, width, channels = values.shape
+        strip = cls.empty(rows, width, channels, values)
         strip.inner.copy_(values)
         return strip
 
@@ -73,14 +75,14 @@ class Split:
     rows: int
 
 
-def tee(items: Iterator) -> list[Iterator]:
+def tee(items: Iterator[Item]) -> list[Iterator[Item]]:
     """Return two iterators over one; items are kept until both have taken them.
 
     itertools.tee does the same, but frees its items only 57 at a time, which is too much memory here.
     """
-    queues = deque(), deque()
+    queues: tuple[deque[Item], deque[Item]] = (deque(), deque())
 
-    def branch(queue: deque) -> Iterator:
+    def branch(queue: deque[Item]) -> Iterator[Item]:
         while True:
             if not queue:
                 for item in islice(items, 1):
@@ -198,20 +200,21 @@ class Convolution:
     def _convolve_winograd(self, *splits: Split) -> Strip:
         """Convolve by Winograd F(4,3)."""
         _, n, width, _ = splits[0].data.shape
-        size = n, width - 2 * self.reflect, self.out_channels
-        totals = scratch("totals", (6, *size), splits[0].data).zero_()
+        width_out = width - 2 * self.reflect
+        totals = scratch("totals", (6, n, width_out, self.out_channels), splits[0].data).zero_()
         if self.bias is not None:
             totals[BIAS_PART] = self.bias
         for given, weights in zip(splits, self.weights, strict=True):
             convolve_parts(totals, given.data, weights.for_size(n, width, self.padding), self.padding)
-        strip = Strip.empty(splits[0].rows, *size[1:], totals)
+        strip = Strip.empty(splits[0].rows, width_out, self.out_channels, totals)
         join(totals, strip.data[1:-1], self.slope)
         return strip
 
     def _convolve(self, *splits: Split) -> Strip:
         """Convolve directly."""
         images = [as_image(given.data) for given in splits]
-        kernel, *others = (weights.for_size(*images[0].shape[2:], self.padding)[0] for weights in self.weights)
+        height, width = images[0].shape[2:]
+        kernel, *others = (weights.for_size(height, width, self.padding)[0] for weights in self.weights)
         geometry = self.padding, [1, 1], [1, 1], 1
         slope = self.slope
         if kernel.is_mkldnn:
@@ -243,7 +246,7 @@ def add(strips: Strips, others: Strips, gate: Tensor | None = None) -> Strips:
     return map(one, strips, others)
 
 
-def cast(strips: Strips, dtype: torch.dtype) -> Strips:
+def to_dtype(strips: Strips, dtype: torch.dtype) -> Strips:
     """Change the type of the values."""
     return map(lambda strip: Strip(strip.data.to(dtype), strip.rows), strips)
 
@@ -268,9 +271,9 @@ def halve(strips: Strips) -> Strips:
 def interpolate(x: Tensor, scale: int, dim: int) -> list[Tensor]:
     """Return every scale-th of the values between those of `x`, linear, half-pixel centres; `x` has a halo of 1."""
     n = x.shape[dim] - 2
-    x = [x.narrow(dim, i, n) for i in range(3)]
+    before, here, after = (x.narrow(dim, i, n) for i in range(3))
     offsets = [(i + 0.5) / scale - 0.5 for i in range(scale)]
-    return [torch.lerp(x[1], x[0] if offset < 0 else x[2], abs(offset)) for offset in offsets]
+    return [torch.lerp(here, before if offset < 0 else after, abs(offset)) for offset in offsets]
 
 
 def enlarge(strips: Strips, scale: int, heights: list[int], width: int) -> Strips:
@@ -304,12 +307,12 @@ class FeatureMap:
 
     def write(self, strips: Strips) -> Tensor:
         """Take the map from strips; return each channel's mean, (C,) float32."""
-        top, total = 0, 0
+        top, totals = 0, []
         for strip in strips:
             self.values[top : top + strip.rows] = strip.inner
-            total = total + strip.inner.sum((0, 1), dtype=torch.float32).double()
+            totals.append(strip.inner.sum((0, 1), dtype=torch.float32).double())
             top += strip.rows
-        return (total / self.values[..., 0].numel()).float()
+        return (sum(totals[1:], totals[0]) / self.values[..., 0].numel()).float()
 
 
 def pad_channels(model: DRCR, multiple: int) -> DRCR:
@@ -344,10 +347,10 @@ class Streamed:
         """Prepare the weights for the device they are on; `winograd`: 3x3 convolutions by F(4,3)."""
         self.model, self.dtype = model, dtype
         self._size: tuple[int, int, int] | None = None  # rows of a strip and size of the last image
-        self.convs: dict[nn.Conv2d, Convolution] = {}
-        slopes = dict.fromkeys((model.npm.fuse, *model.npm.merge), SLOPE)
+        self.convs: dict[nn.Module, Convolution] = {}
+        slopes: dict[nn.Module, float] = dict.fromkeys((model.npm.fuse, *model.npm.merge), SLOPE)
         slopes |= {conv: SLOPE for conv in model.blocks.modules() if isinstance(conv, nn.Conv2d)}
-        slopes |= {ends[0]: ends[1].weight.item() for ends in (model.stem, model.tail)}
+        slopes |= {ends[0]: cast(nn.PReLU, ends[1]).weight.item() for ends in (model.stem, model.tail)}
         for conv in model.modules():
             if isinstance(conv, nn.Conv2d):
                 n_inputs = conv.in_channels // model.architecture["channels"] or 1
@@ -355,39 +358,39 @@ class Streamed:
                 own = torch.float32 if ends else dtype
                 self.convs[conv] = Convolution(conv, winograd, own, n_inputs, slopes.get(conv))
 
-    def _conv(self, conv: nn.Conv2d, strips: Strips) -> Strips:
+    def _conv(self, conv: nn.Module, strips: Strips) -> Strips:
         """Convolve strips that no other layer reads."""
         return self.convs[conv](self.convs[conv].split(strips))
 
     def stem(self, rgb: Strips) -> Strips:
         """RGB (H, W, 3), float32, -> features (H, W, C)."""
         first, _, second = self.model.stem
-        return self._conv(second, cast(self._conv(first, rgb), self.dtype))
+        return self._conv(second, to_dtype(self._conv(first, rgb), self.dtype))
 
     def tail(self, features: Strips) -> Strips:
         """Features (H, W, C) -> cube (H, W, bands), float32."""
         first, _, second = self.model.tail
-        return self._conv(second, cast(self._conv(first, features), torch.float32))
+        return self._conv(second, to_dtype(self._conv(first, features), torch.float32))
 
     def npm(self, x: Strips, heights: list[int], width: int) -> Strips:
         """Features (H, W, C) -> features; `heights` of the strips: multiples of 4, except the last."""
         npm = self.model.npm
-        fuse = self.convs[npm.fuse]
+        kernels, fuse = cast(list[TwoKernels], list(npm.kernels)), self.convs[npm.fuse]
         x, skip = tee(x)
         x, half = tee(x)
         half, quarter = tee(halve(pad_to_fours(half)))
         scales = [
-            self._scale(x, npm.kernels[0], npm.merge[0]),
-            enlarge(self._scale(half, npm.kernels[1], npm.merge[1]), 2, heights, width),
-            enlarge(self._scale(halve(quarter), npm.kernels[-1], npm.merge[2]), 4, heights, width),
+            self._scale(x, kernels[0], npm.merge[0]),
+            enlarge(self._scale(half, kernels[1], npm.merge[1]), 2, heights, width),
+            enlarge(self._scale(halve(quarter), kernels[-1], npm.merge[2]), 4, heights, width),
         ]
         return add(fuse(*map(fuse.split, scales)), skip)
 
-    def _scale(self, x: Strips, kernels: TwoKernels, merge: nn.Conv2d) -> Strips:
+    def _scale(self, x: Strips, kernels: TwoKernels, merge: nn.Module) -> Strips:
         x, x1 = tee(x)
-        merge = self.convs[merge]
+        conv = self.convs[merge]
         pair = self._conv(kernels.conv3x3, x), self._conv(kernels.conv1x1, x1)
-        return merge(*map(merge.split, pair))
+        return conv(*map(conv.split, pair))
 
     def block(self, x: Strips, block: DRCRBlock, mean: Tensor) -> Strips:
         """Run a block on strips; `mean` (C,) is each channel's average over the whole image.
@@ -400,8 +403,8 @@ class Streamed:
         conv4 = conv4.gated(gate1)
 
         x, skip = tee(x)
-        x, r = tee(conv1.split(x))
-        e1, e1_skip = tee(conv2.split(conv1(x)))
+        first, r = tee(conv1.split(x))
+        e1, e1_skip = tee(conv2.split(conv1(first)))
         e2, e2_skip = tee(conv3.split(conv2(e1)))
         e3 = conv4.split(conv3(e2))
         d4 = conv5.split(conv4(e3, r))
@@ -421,7 +424,7 @@ class Streamed:
         # the last strip has at least 4 rows, so that the rows reflected below it are its own
         ends = [*range(rows, height - 3, rows), height]
         heights = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-        kept = FeatureMap(kept)
+        feature_map = FeatureMap(kept)
         if self._size != (rows, height, width):
             self._size = rows, height, width
             for conv in self.convs.values():
@@ -435,7 +438,7 @@ class Streamed:
 
         x = self.npm(self.stem(FeatureMap(rgb).read(heights, rgb)), heights, width)
         for block in self.model.blocks:
-            mean = kept.write(sweep(x))
-            x = self.block(kept.read(heights, rgb), block, mean)
+            mean = feature_map.write(sweep(x))
+            x = self.block(feature_map.read(heights, rgb), cast(DRCRBlock, block), mean)
         for strip in sweep(self.tail(x)):
             yield strip.inner

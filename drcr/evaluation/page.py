@@ -104,7 +104,7 @@ class PageScene:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
         # not cv2.imwrite: on a full disk it says nothing
         data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
-        (self.folder / f"{name}.png").write_bytes(data)
+        (self.folder / f"{name}.png").write_bytes(data.tobytes())
         return f"gradio_api/file={self.folder}/{name}.png"
 
     def keep(self, path: Path, encoding: str) -> None:
@@ -147,7 +147,7 @@ class PageScene:
         self.views[ERROR] = maps
         mean_error = self._write_png(f"error{floor:g}", heat(total / len(self.wavelengths)))
         scores = [getattr(metrics, name)(rec, truth) for name in SCORES]
-        self.comparison = Comparison(true.path.name, true, floor, raised, scores, mean_error)
+        self.comparison = Comparison(Path(true.path or "").name, true, floor, raised, scores, mean_error)
 
     def _true_spectrum(self, point: tuple[int, int]) -> np.ndarray:
         """Return the spectrum of the ground truth as it is scored."""
@@ -245,10 +245,11 @@ class PageScene:
             for (heading, digits), score in zip(HEADINGS.values(), self.comparison.scores, strict=True)
         )
         raised = f"{self.comparison.raised / self.cube.size:.1%} of its values raised to"
+        notes = "".join(f"<br>{html.escape(note)}" for note in self.comparison.truth.notes)
         return (
             f"<div class='scores'>{self._drawing(self.comparison.mean_error)}<table>{rows}</table><div class='note'>"
             f"Relative error, mean over the bands: {scale()}<br>Ground truth: "
-            f"{html.escape(self.comparison.name)}, {raised} {self.comparison.floor:g}</div></div>"
+            f"{html.escape(self.comparison.name)}, {raised} {self.comparison.floor:g}{notes}</div></div>"
         )
 
     def write_spectra(self) -> Path | None:

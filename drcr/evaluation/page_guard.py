@@ -23,7 +23,7 @@ import tifffile
 from PIL import Image
 
 from drcr.images import RAW_SUFFIXES
-from drcr.utils.files import DataError, plural
+from drcr.utils.files import DataError, open_hdf5, plural, walk_hdf5
 
 MAX_PIXELS = 64_000_000
 """Of an uploaded image: above what cameras of today make, and 1 GB in memory while it is decoded."""
@@ -180,16 +180,11 @@ def check_claim(path: Path, shape: tuple[int, ...]) -> None:
 
 def _hdf5_claims(path: Path) -> dict[str, tuple[tuple[int, ...], int]]:
     """Return the shape and the size in bytes of each data set of an HDF5 file."""
-    claims = {}
-
-    def add(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset):
-            shape = item.shape or ()
-            claims[name] = shape, int(np.prod(shape, dtype=float)) * item.dtype.itemsize
-
-    with h5py.File(path, "r") as file:
-        file.visititems(add)
-    return claims
+    with open_hdf5(path) as file:
+        return {
+            name: (item.shape or (), int(np.prod(item.shape or (), dtype=float)) * item.dtype.itemsize)
+            for name, item in walk_hdf5(file, path)
+        }
 
 
 def _mat5_claims(path: Path) -> dict[str, tuple[tuple[int, ...], int]]:

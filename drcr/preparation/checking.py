@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from drcr.cube import check_cube, check_same_size, check_scale, describe_bands, same_bands, times
-from drcr.images import IMAGE_SUFFIXES, read_rgb
+from drcr.images import IMAGE_SUFFIXES, Encoding, RGBImage, doubt_encoding, read_image
 from drcr.matfile import load_cube
 from drcr.utils.files import BrokenFile, DataError, check_name
 from drcr.utils.parallel import prepare_process
@@ -65,6 +65,8 @@ class CheckedScene:
     n_dim: int = 0
     cube_digest: bytes | None = None
     rgb_digest: bytes | None = None
+    decoding: str = ""
+    input_encoding: str = ""
 
     @property
     def name(self) -> str:
@@ -187,6 +189,12 @@ def compare(scene: CheckedScene, cube_luminance: np.ndarray, rgb_luminance: np.n
         scene.errors.append(Fault("wrong image", text))
 
 
+def check_encoding(scene: CheckedScene, image: RGBImage, cube_luminance: np.ndarray) -> None:
+    """Add a note if an image's values contradict the encoding in which it was read."""
+    if (doubt := doubt_encoding(image, cube_luminance[..., None])) is not None:
+        scene.notes.append(Fault("encoding", f"{scene.rgb_path}: {doubt}"))
+
+
 def check_one_cube(scene: CheckedScene, path: Path, floor: float | None) -> np.ndarray:
     """Read a scene's cube, fill in what the report needs, return its luminance (H, W). Raises DataError."""
     stored = load_cube(path)
@@ -206,9 +214,9 @@ def check_one_cube(scene: CheckedScene, path: Path, floor: float | None) -> np.n
     return cube.mean(2)
 
 
-def check_scene(scene: CheckedScene, floor: float | None) -> CheckedScene:
+def check_scene(scene: CheckedScene, floor: float | None, encoding: Encoding = "auto") -> CheckedScene:
     """Read a scene's files and return it with what was found. Runs in a separate process."""
-    cube_luminance = rgb = None
+    cube_luminance = rgb = image = None
     cube_path, rgb_path = scene.cube_path, scene.rgb_path
     if cube_path is not None:
         try:
@@ -217,11 +225,12 @@ def check_scene(scene: CheckedScene, floor: float | None) -> CheckedScene:
             add_failure(scene, cube_path, error)
     if rgb_path is not None:
         try:
-            rgb = read_rgb(rgb_path)
+            image = read_image(rgb_path, encoding)
+            rgb, scene.decoding, scene.input_encoding = image.stored, image.how, image.input_encoding
             scene.rgb_digest = digest(rgb)
         except (DataError, OSError, MemoryError) as error:
             add_failure(scene, rgb_path, error)
-    if rgb is not None and rgb_path is not None and scene.size is not None:
+    if image is not None and rgb is not None and rgb_path is not None and scene.size is not None:
         try:
             check_same_size(rgb.shape, rgb_path, scene.size, cube_path)
         except DataError as error:
@@ -229,6 +238,7 @@ def check_scene(scene: CheckedScene, floor: float | None) -> CheckedScene:
         else:
             if cube_luminance is not None:
                 compare(scene, cube_luminance, np.float32(rgb).mean(2))
+                check_encoding(scene, image, cube_luminance)
     return scene
 
 
@@ -244,7 +254,9 @@ def add_failure(scene: CheckedScene, path: Path, error: Exception) -> None:
         scene.errors.append(Fault("reading", f"{path}: {reason}"))
 
 
-def check_scenes(scenes: list[CheckedScene], floor: float | None, n_workers: int) -> list[CheckedScene]:
+def check_scenes(
+    scenes: list[CheckedScene], floor: float | None, n_workers: int, encoding: Encoding = "auto"
+) -> list[CheckedScene]:
     """Return the scenes with what was found in them, in the same order."""
     if not scenes:
         return []
@@ -259,7 +271,7 @@ def check_scenes(scenes: list[CheckedScene], floor: float | None, n_workers: int
         n_processes = min(n_workers, len(todo))
         with ProcessPoolExecutor(n_processes, mp_context=context, initializer=prepare_process) as pool:
             try:
-                for future in as_completed([pool.submit(check_scene, scene, floor) for scene in todo]):
+                for future in as_completed([pool.submit(check_scene, scene, floor, encoding) for scene in todo]):
                     scene = future.result()
                     done[scene.name] = scene
                     progress.update()
@@ -293,7 +305,11 @@ def check_together(scenes: list[CheckedScene], floor: float | None, patch_size: 
     bands = Counter(wavelengths for _, wavelengths, _ in kept)
     votes = {one: sum(count for other, count in bands.items() if same_bands(one, other)) for one in bands}
     usual = max(votes, key=lambda one: votes[one], default=())
+    encodings = Counter(scene.input_encoding for scene, _, _ in kept if scene.input_encoding)
     for scene, own, size in kept:
+        if scene.input_encoding and scene.input_encoding != encodings.most_common(1)[0][0]:
+            text = f"{scene.rgb_path}: {scene.decoding}, unlike most images"
+            scene.errors.append(Fault("mixed encodings", f"{text}; use --encoding auto"))
         if not same_bands(own, usual):
             has, most = (describe_bands(np.array(wavelengths)) for wavelengths in (own, usual))
             text = f"{scene.cube_path}: {has}, but {votes[usual]} of {len(kept)} scenes have {most}"

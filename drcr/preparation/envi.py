@@ -1,4 +1,8 @@
-"""ENVI files: a text header beside a file of plain numbers. What the header states is applied, or refused by name."""
+"""ENVI files: a text header beside a file of plain numbers. What the header states is applied, or refused by name.
+
+Own code, not the `spectral` package: that ignores units, fill values, gains and bad bands, and takes other text
+encodings for broken files.
+"""
 
 import math
 import re

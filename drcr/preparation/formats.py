@@ -3,8 +3,10 @@
 Each reader returns a `StoredCube`: the values as they lie in the file, and all that the file says about them.
 """
 
+import logging
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -15,6 +17,8 @@ from drcr.cube import Cube, StoredCube, settle
 from drcr.matfile import CUBE_NAMES, WAVELENGTH_NAMES, read_stored
 from drcr.preparation.envi import DATA_SUFFIXES, read_envi
 from drcr.utils.files import BROKEN, BrokenFile, DataError, unreadable
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it logs ends in one line of ours, or does no harm
 
 HDF5_SUFFIXES = (".mat", ".h5", ".hdf5")
 CUBE_SUFFIXES = (*HDF5_SUFFIXES, ".npy", ".npz", ".hdr", ".tif", ".tiff")
@@ -163,6 +167,10 @@ def read_band_files(paths: tuple[Path, ...]) -> StoredCube:
         bands.append(band)
     folder = paths[0].parent
     wavelengths = wavelengths_in_names([path.stem for path in paths])
+    if wavelengths is None and (missing := missing_counter([path.stem for path in paths])) is not None:
+        raise DataError(
+            f"{folder}: {missing:g} is missing in the numbers of the band files; add the band, or rename them"
+        )
     lists, notes = (), (f"bands in the order of the file names, {paths[0].name} to {paths[-1].name}",)
     if wavelengths is not None:
         lists = (("file names", wavelengths, "nm"),)
@@ -220,18 +228,32 @@ def wavelengths_in_names(stems: list[str]) -> np.ndarray | None:
     if all(len(found) == 1 for found in marked):
         numbers = np.array([float(found[0]) for found in marked])
     else:
-        rows = [[float(number) for number in re.findall(r"\d+(?:\.\d+)?", stem)] for stem in stems]
-        if len({len(row) for row in rows}) != 1:
+        numbers = _changing_numbers(stems)
+        if numbers is None:
             return None
-        table = np.array(rows).reshape(len(rows), -1)
-        changing = [column for column in table.T if len(set(column)) > 1]
-        if len(changing) != 1:
-            return None
-        numbers = np.array(changing[0], float)
         steps = np.sort(numbers)[1:] - np.sort(numbers)[:-1]
         if numbers.min() < 300 or numbers.max() > 2600 or steps.min() <= 1:
             return None
     return numbers if len(set(numbers)) == len(numbers) else None
+
+
+def missing_counter(stems: list[str]) -> float | None:
+    """Return the first number that is missing where the names of band files count in equal steps, None if none is."""
+    numbers = _changing_numbers(stems)
+    if numbers is None or len(numbers) < 3:
+        return None
+    numbers = np.sort(numbers)
+    step = float(np.median(numbers[1:] - numbers[:-1]))
+    return next((float(low + step) for low, high in pairwise(numbers) if high - low > 1.5 * step), None)
+
+
+def _changing_numbers(stems: list[str]) -> np.ndarray | None:
+    """Return the numbers in names that differ between them, None if there are none or more than one in a name."""
+    rows = [[float(number) for number in re.findall(r"\d+(?:\.\d+)?", stem)] for stem in stems]
+    if len({len(row) for row in rows}) != 1:
+        return None
+    changing = [column for column in np.array(rows).reshape(len(rows), -1).T if len(set(column)) > 1]
+    return np.array(changing[0], float) if len(changing) == 1 else None
 
 
 CubeSource = Path | tuple[Path, ...]
@@ -290,7 +312,10 @@ def _scene_in(folder: Path) -> CubeSource | str:
         return reflectance[0]
     if (folder / "capture").is_dir():
         return "no results/REFLECTANCE_*.hdr, and capture/ contains counts that are not calibrated"
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in sorted(folder.iterdir()) if not path.is_dir() and not path.name.startswith(".")]
+    for path in files:
+        if not path.exists():
+            raise DataError(f"{path}: is a link to a missing file; repair or remove it")
     cubes = [path for path in files if path.suffix.lower() in CUBE_SUFFIXES]
     if len(cubes) == 1:
         return cubes[0]

@@ -34,7 +34,7 @@ from drcr.data import (
 )
 from drcr.images import IMAGE_SUFFIXES, Encoding, InputEncoding, describe_decoding, read_image
 from drcr.matfile import load_cube
-from drcr.utils.files import DataError, describe_other_files, list_files, strip_suffix, write_atomically, write_hdf5
+from drcr.utils.files import DataError, list_files, print_other_files, strip_suffix, write_atomically, write_hdf5
 from drcr.utils.parallel import in_order
 
 SCENES_PER_PROCESS = 50
@@ -257,10 +257,7 @@ def prepare(
         raise DataError(
             f"{spectral_dir}: every scene has values <= 0, so none is left; keep them with --non_positive floor VALUE"
         )
-    _, cubes, images = zip(*pairs, strict=True)
-    for folder, used in ((spectral_dir, cubes), (rgb_dir, images)):
-        if (others := describe_other_files(Path(folder), used)) is not None:
-            print(others)
+    print_other_files((cube for _, cube, _ in pairs), (image for _, _, image in pairs))
     result = _summarise(infos, skipped, patch_size, stride, floor)
     index = {"patch_size": patch_size, "stride": stride, **asdict(result), "wavelengths": result.wavelengths.tolist()}
     write_atomically(out / INDEX, lambda file: file.write(json.dumps(index, indent=1).encode()))

@@ -84,7 +84,7 @@ def degrade(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return an image as another camera might have stored it.
 
     Three changes, each with a probability of 0.5: exposure by up to half a stop more or less, with clipping; photon
-    noise of 200 to 5,000 electrons at value 1; JPEG of quality 50 to 95.
+    noise of 200 to 5,000 electrons at full scale; JPEG of quality 50 to 95.
 
     Parameters
     ----------

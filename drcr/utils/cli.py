@@ -35,7 +35,7 @@ class ManualFormatter(argparse.RawDescriptionHelpFormatter):
         if default is None or default is False or default is argparse.SUPPRESS:
             return action.help
         words = default if isinstance(default, tuple) else [default]
-        return f"{action.help} (default: {' '.join(words).replace('%', '%%')})"
+        return f"{action.help} (default: {' '.join(map(str, words)).replace('%', '%%')})"
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

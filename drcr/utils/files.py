@@ -128,7 +128,7 @@ def read_dataset(dataset: h5py.Dataset) -> np.ndarray:
         written, whole = dataset.id.get_storage_size(), dataset.nbytes
     if written < whole:
         raise ValueError("part of the values was never written")
-    return dataset[()]
+    return np.asarray(dataset)
 
 
 def read_text(path: Path, what: str, limit: int = 10_000_000) -> str:
@@ -153,6 +153,13 @@ def strip_suffix(files: dict[str, Path], suffix: str, folder: Path) -> dict[str,
             f"{folder}: contains no file whose name ends in {suffix}; it has {', '.join(list(files)[:3])}"
         )
     return found
+
+
+def print_other_files(*used: Iterable[Path]) -> None:
+    """Print what `describe_other_files` says about the folder of each group of files."""
+    for group in map(list, used):
+        if group and (line := describe_other_files(group[0].parent, group)) is not None:
+            print(line)
 
 
 def describe_other_files(folder: Path, taken: Iterable[Path]) -> str | None:
