@@ -229,7 +229,8 @@ def test_a_lock_file_makes_no_folder_foreign(script, tmp_path):
     script(
         "test/report.py", "--path_rec", f"copy={rec}", "--path_gt", truth, "--out", tmp_path / "report", process=True
     )
-    assert sorted(os.listdir(tmp_path / "report")) == ["index.html", "pictures"]
+    assert (tmp_path / "report/index.html").exists()
+    assert not (tmp_path / "report" / LOCK).exists()
 
 
 def test_two_runs_do_not_share_a_folder(prepared_once, tmp_path, script):
