@@ -18,11 +18,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import cv2
-import imagecodecs  # Little CMS, the colour management library, in float32
 import numpy as np
-import tifffile
 
-from drcr.utils.files import BROKEN, DataError, list_files
+from drcr.utils.files import BROKEN, DataError, is_out_of_memory, list_files
 from drcr.utils.tags import PRIMARIES, WHITE_D65, Tags, read_tags
 
 Encoding = Literal["auto", "linear", "srgb"]
@@ -260,6 +258,8 @@ def _decode_opencv(path: Path, data: bytes) -> np.ndarray:
 
 
 def _decode_tiff(path: Path, data: bytes) -> np.ndarray:
+    import tifffile
+
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             pages = [page for page in file.pages if not page.is_reduced]
@@ -351,6 +351,8 @@ def encode_srgb(values: np.ndarray) -> np.ndarray:
 @lru_cache
 def _linear_profile(primaries: str) -> bytes:
     """Return an ICC profile of linear RGB."""
+    import imagecodecs
+
     x_y = PRIMARIES[primaries]
     chromaticities = (*x_y[0:2], 1.0, *x_y[2:4], 1.0, *x_y[4:6], 1.0)
     return imagecodecs.cms_profile("rgb", whitepoint=(*WHITE_D65, 1.0), primaries=chromaticities, gamma=1.0)
@@ -375,11 +377,15 @@ def _to_linear(rgb: np.ndarray, tags: Tags, path: Path) -> np.ndarray:
             return np.clip(_convert(grey, tags.icc, "gray"), 0, 1)
         return np.clip(_convert(np.float32(rgb) / np.float32(top), tags.icc), 0, 1)
     except Exception as error:  # of Little CMS
+        if is_out_of_memory(error):
+            raise
         raise DataError(f"{path}: its ICC profile is damaged; remove it, or --encoding linear ignores it") from error
 
 
 def _convert(values: np.ndarray, profile: bytes, space: str = "rgb") -> np.ndarray:
     """Return float32 values in [0, 1] of a profile's space as linear RGB with the primaries of sRGB, not clipped."""
+    import imagecodecs  # Little CMS, the colour management library, in float32
+
     return imagecodecs.cms_transform(
         values,
         profile,

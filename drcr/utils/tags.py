@@ -6,9 +6,6 @@ import struct
 import warnings
 from dataclasses import dataclass
 
-import tifffile
-from PIL import Image
-
 from drcr.utils.files import BROKEN
 
 EXIF_IFD, INTEROP_IFD = 0x8769, 0xA005
@@ -79,6 +76,8 @@ def _pillow_tags(data: bytes) -> tuple[bytes | None, int, object, object]:
 
     A format unknown to it, and data that are damaged, tell nothing: the decoder reports them.
     """
+    from PIL import Image  # training reads no image, and does without
+
     icc, orientation, space, interop = None, 1, None, None
     with contextlib.suppress(*BROKEN), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of photographs larger than Pillow's limit: only their header is read here
@@ -93,6 +92,8 @@ def _pillow_tags(data: bytes) -> tuple[bytes | None, int, object, object]:
 
 
 def _tiff_tags(data: bytes) -> Tags:
+    import tifffile
+
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             tags = file.pages.first.tags
