@@ -275,6 +275,21 @@ def load_rgb_model(path: str | Path, device: str | torch.device = "cpu") -> DRCR
     return model
 
 
+def fitting_network(model_path: Path | None, is_photograph: bool) -> Path:
+    """Return the checkpoint for an image: `model_path` (--model_dir), or without it the one in test/model that fits.
+
+    One network there is trained for photographs, the other for linear images; each is better at its own kind
+    (test/model/README.md). The paths are relative to the folder test/, where the commands run.
+    """
+    return model_path or Path("model", "model.pth" if is_photograph else "linear.pth")
+
+
+MODEL_HELP = (
+    "checkpoint, ours or the authors' (default: in ./model the one that fits an image: model.pth for photographs, "
+    "linear.pth for images that are linear)"
+)
+
+
 def save_checkpoint(path: str | Path, model: DRCR, **fields: Any) -> None:
     """Write a network as a checkpoint, completely or not at all.
 

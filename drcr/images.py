@@ -101,12 +101,14 @@ class RGBImage:
     tagged : whether the file says how it is encoded
     encoded : whether `stored` is not linear light after all, because "linear" was asked for although the tags say
         otherwise
+    photograph : whether `stored` was decoded or developed, as photographs are; else it is linear as stored
     """
 
     stored: np.ndarray
     how: str
     tagged: bool
     encoded: bool = False
+    photograph: bool = False
 
     @property
     def values(self) -> np.ndarray:
@@ -142,7 +144,7 @@ def read_image(path: str | Path, encoding: Encoding = "auto") -> RGBImage:
     rgb, tags, is_raw = _decode(path)
     tagged = is_raw or tags.name is not None
     if is_raw:
-        return RGBImage(rgb, "developed from camera RAW, linear", tagged)
+        return RGBImage(rgb, "developed from camera RAW, linear", tagged, photograph=True)
     is_linear = tags.icc is None and tags.transfer == 1.0 and tags.primaries == "sRGB"
     if encoding == "linear" and tagged and not is_linear:
         return RGBImage(rgb, f"taken as linear although their tags say {tags.name} (--encoding linear)", True, True)
@@ -153,10 +155,12 @@ def read_image(path: str | Path, encoding: Encoding = "auto") -> RGBImage:
     if tags.problem:
         raise DataError(f"{path}: its tags say {tags.problem}, which is not supported; convert it to sRGB")
     if not tagged:
-        return RGBImage(_to_linear(rgb, Tags("sRGB"), path), "decoded from sRGB (--encoding srgb)", tagged)
+        linear = _to_linear(rgb, Tags("sRGB"), path)
+        return RGBImage(linear, "decoded from sRGB (--encoding srgb)", tagged, photograph=True)
     if is_linear:
         return RGBImage(rgb, "linear (their tags say so)", tagged)
-    return RGBImage(_to_linear(rgb, tags, path), f"decoded from {tags.name} (their tags say so)", tagged)
+    how = f"decoded from {tags.name} (their tags say so)"
+    return RGBImage(_to_linear(rgb, tags, path), how, tagged, photograph=True)
 
 
 UNTAGGED = "without tags taken as linear"

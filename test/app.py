@@ -38,7 +38,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from drcr.checkpoint import load_rgb_model
+from drcr.checkpoint import MODEL_HELP, fitting_network, load_rgb_model
 from drcr.compute.device import choose_device
 from drcr.cube import WAVELENGTHS, describe_bands
 from drcr.evaluation.page import (
@@ -57,10 +57,13 @@ from drcr.evaluation.page import (
 from drcr.evaluation.page_guard import SameSite, check_pixels, is_full, temporary_home
 from drcr.images import ENCODINGS, encoding_for, normalise_rgb
 from drcr.matfile import write_cube
+from drcr.model import DRCR
 from drcr.reconstruct import Reconstructor, origin_of, reconstruct_image
 from drcr.utils import cli
 from drcr.utils.files import DataError
 
+Networks = dict[str, tuple[Path, DRCR]]
+"""Checkpoint and network for PHOTOGRAPH and for LINEAR."""
 HERE = Path(__file__).resolve().parent
 NEEDED_GRADIO = (6, 20)
 """Earlier versions load a script from another server."""
@@ -152,19 +155,20 @@ class Handlers:
         The module gradio.
     parts
         The components.
-    model
-        The network.
+    networks
+        For photographs and for linear images: the checkpoint's path and the network.
     args
         The options: `model_dir`, `encoding` and `max_side`.
     folder
         Folder for the scenes' files.
     """
 
-    def __init__(self, gr: Any, parts: Parts, model: Any, args: argparse.Namespace, folder: Path) -> None:  # noqa: D107
+    def __init__(self, gr: Any, parts: Parts, networks: Networks, args: argparse.Namespace, folder: Path) -> None:  # noqa: D107
         self.gr, self.parts, self.folder = gr, parts, folder
-        self.reconstructor, self.model_path = Reconstructor(model), args.model_dir
+        self.networks = {kind: (path, Reconstructor(model)) for kind, (path, model) in networks.items()}
+        path, model = networks[PHOTOGRAPH]
         self.wavelengths, self.max_side = np.array(model.wavelengths), args.max_side
-        self.encoding = encoding_for(model.input_encoding, args.encoding, args.model_dir)
+        self.encoding = encoding_for(model.input_encoding, args.encoding, path)
         self.as_stored = model.input_encoding == "stored"
 
     def show(self, scene: PageScene, view: str, nm: float) -> dict:
@@ -194,12 +198,13 @@ class Handlers:
             done += pixels
             progress(done / rgb[..., 0].size, desc="Reconstructing")
 
-        cube = reconstruct_image(self.reconstructor, rgb, path, self.model_path, advance=advance)
+        network, reconstructor = self.networks[choice]
+        cube = reconstruct_image(reconstructor, rgb, path, network, advance=advance)
         words = f"{words}. Reconstructed in {time.perf_counter() - start:.1f} s."
         scene = PageScene(path.stem, words, rgb, cube, self.wavelengths, self.folder)
         scene.keep(path, choice)
         cube_path = scene.folder / f"{scene.name}.mat"
-        write_cube(cube_path, cube, self.wavelengths, f"{origin_of(self.model_path)}, image {how}")
+        write_cube(cube_path, cube, self.wavelengths, f"{origin_of(network)}, image {how}")
         return {
             **self.show(scene, COLOUR, nm),
             self.parts.state: scene,
@@ -392,17 +397,28 @@ def connect(gr: Any, parts: Parts, handlers: Handlers) -> None:
     parts.clear.click(safe(handlers.wipe), now, seen, **quick)
 
 
+def load_networks(model_path: Path | None) -> Networks:
+    """Return the networks for photographs and for linear images; with --model_dir both are that one."""
+    networks = {}
+    for kind in (PHOTOGRAPH, LINEAR):
+        path = fitting_network(model_path, kind == PHOTOGRAPH)
+        networks[kind] = (path, load_rgb_model(path, choose_device()))
+        bands = networks[kind][1].wavelengths
+        if bands is None or len(bands) < 2:
+            raise DataError(
+                f"{path}: the page needs a network of two bands or more that states their wavelengths; choose "
+                "another --model_dir"
+            )
+    return networks
+
+
 def build(gr: Any, args: argparse.Namespace, folder: Path) -> Any:
     """Return the page, a gr.Blocks; the files to download are written to `folder`."""
-    model = load_rgb_model(args.model_dir, choose_device())
-    if model.wavelengths is None or len(model.wavelengths) < 2:
-        raise DataError(
-            f"{args.model_dir}: the page needs a network of two bands or more that states their wavelengths; choose "
-            "another --model_dir"
-        )
+    networks = load_networks(args.model_dir)
+    wavelengths = np.array(networks[PHOTOGRAPH][1].wavelengths)
     with gr.Blocks(title="Spectra of a photograph", fill_width=True, delete_cache=(3600, 3600)) as page:
-        parts = lay_out(gr, np.array(model.wavelengths))
-        connect(gr, parts, Handlers(gr, parts, model, args, folder))
+        parts = lay_out(gr, wavelengths)
+        connect(gr, parts, Handlers(gr, parts, networks, args, folder))
     return page
 
 
@@ -458,7 +474,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and serve the page."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
-    add("--model_dir", type=Path, default="./model/model.pth", help="checkpoint, ours or the authors'")
+    add("--model_dir", type=Path, metavar="FILE", help=MODEL_HELP)
     add("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0: to the whole network")
     add(
         "--allow_host",

@@ -14,15 +14,17 @@ if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, end
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
-from drcr.checkpoint import load_rgb_model
+from drcr.checkpoint import MODEL_HELP, fitting_network, load_rgb_model
 from drcr.compute.device import choose_device
 from drcr.images import Encoding, add_encoding_option, describe_decoding, encoding_for, find_images, read_image
 from drcr.matfile import check_target, write_cube
@@ -61,9 +63,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = cli.parser(__doc__)
     parser.add_argument("--RGB_dir", type=Path, default="../Dataset/Valid_RGB", help="folder of images, or one image")
-    parser.add_argument(
-        "--model_dir", type=Path, default="./model/model.pth", help="checkpoint, ours or the authors'"
-    )
+    parser.add_argument("--model_dir", type=Path, metavar="FILE", help=MODEL_HELP)
     parser.add_argument("--result_dir", type=Path, default="./test_results", help="folder for the .mat files")
     parser.add_argument(
         "--protocol",
@@ -95,54 +95,73 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check_images(args: argparse.Namespace, encoding: Encoding) -> tuple[dict[Path, str], int]:
+@dataclass(frozen=True)
+class Job:
+    """How an image is read, in words, and the checkpoint for it."""
+
+    how: str
+    network: Path
+
+
+def check_images(args: argparse.Namespace, encoding: Encoding) -> tuple[dict[Path, Job], int]:
     """Read all images once: one that cannot be decoded shows now, not after hours.
 
-    Returns how each was read, in words, and the number of pixels of all.
+    Returns what to do with each, and the number of pixels of all.
     """
     lowest = 6 if args.protocol == "released" else 4
-    n_pixels, how = 0, {}
+    n_pixels, jobs = 0, {}
     for path in find_images(args.RGB_dir):
         image = read_image(path, encoding)
-        how[path] = image.how
+        jobs[path] = Job(image.how, fitting_network(args.model_dir, image.photograph))
         height, width = image.stored.shape[:2]
         if height < lowest or width < 4:
             raise DataError(f"{path}: {height} x {width} pixels; at least {lowest} x 4 are needed")
         check_target(args.result_dir / f"{path.stem}.mat")
         n_pixels += height * width
-    print(describe_decoding(how.values()))
-    return how, n_pixels
+    print(describe_decoding(job.how for job in jobs.values()))
+    for network, count in Counter(job.network for job in jobs.values()).items():
+        print(f"{plural(count, 'image')} with the network {network}")
+    return jobs, n_pixels
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and reconstruct."""
     args = read_options(argv)
     cli.hold(args.result_dir)
-    model = load_rgb_model(args.model_dir, choose_device(args.precision))
-    encoding = encoding_for(model.input_encoding, args.encoding, args.model_dir)
-    how, n_pixels = check_images(args, encoding)
-    wavelengths = None if model.wavelengths is None else np.array(model.wavelengths)
-    origin = origin_of(args.model_dir, args.protocol, args.precision)
+    device, encoding = choose_device(args.precision), args.encoding
+    if args.model_dir is not None:
+        encoding = encoding_for(load_rgb_model(args.model_dir, device).input_encoding, encoding, args.model_dir)
+    jobs, n_pixels = check_images(args, encoding)
     args.result_dir.mkdir(parents=True, exist_ok=True)
-    reconstructor = Reconstructor(model, args.precision, args.tile, scratch=args.result_dir)
+    networks = {path: load_rgb_model(path, device) for path in {job.network for job in jobs.values()}}
+    reconstructors = {
+        path: Reconstructor(model, args.precision, args.tile, scratch=args.result_dir)
+        for path, model in networks.items()
+    }
 
     def advance(pixels: float) -> None:
         progress.update(pixels)
 
     def reconstruct(path: Path, rgb: np.ndarray) -> np.ndarray:
         progress.set_postfix_str(path.name)
-        return reconstruct_image(reconstructor, rgb, path, args.model_dir, args.protocol, advance)
+        network = jobs[path].network
+        return reconstruct_image(reconstructors[network], rgb, path, network, args.protocol, advance)
 
     def write(path: Path, cube: np.ndarray) -> None:
-        write_cube(args.result_dir / f"{path.stem}.mat", cube, wavelengths, f"{origin}, image {how[path]}")
+        job = jobs[path]
+        wavelengths = networks[job.network].wavelengths
+        origin = f"{origin_of(job.network, args.protocol, args.precision)}, image {job.how}"
+        write_cube(
+            args.result_dir / f"{path.stem}.mat", cube, None if wavelengths is None else np.array(wavelengths), origin
+        )
 
     progress = tqdm(desc="reconstructing", total=n_pixels, unit="px", unit_scale=True, dynamic_ncols=True)
-    images = one_ahead(lambda path: (path, read_image(path, encoding).normalised()), how)
+    images = one_ahead(lambda path: (path, read_image(path, encoding).normalised()), jobs)
     cubes = ((path, reconstruct(path, rgb)) for path, rgb in images)
     with progress:
         for _ in one_ahead(lambda named: write(*named), cubes):
             pass
-    print(f"{plural(len(how), 'cube')} in {args.result_dir}")
+    print(f"{plural(len(jobs), 'cube')} in {args.result_dir}")
 
 
 if __name__ == "__main__":

@@ -517,15 +517,24 @@ def test_a_network_trained_on_encoded_images_gets_them_as_they_are_stored(recons
     model.input_encoding = "stored"
     with gr.Blocks():
         parts = app.lay_out(gr, WAVELENGTHS)
-    options = Namespace(model_dir=MODEL, encoding="auto", max_side=MAX_SIDE)
-    updates = app.Handlers(gr, parts, model, options, tmp_path).load(str(path), 550, lambda *_, **__: None)
+    networks = dict.fromkeys((app.PHOTOGRAPH, app.LINEAR), (MODEL, model))
+    options = Namespace(encoding="auto", max_side=MAX_SIDE)
+    updates = app.Handlers(gr, parts, networks, options, tmp_path).load(str(path), 550, lambda *_, **__: None)
     scene = updates[parts.state]
     assert (scene.cube == Reconstructor(model)(normalise_rgb(read_rgb(path)))).all()
     assert scene.encoding == updates[parts.encoding].value == LINEAR
     assert not updates[parts.encoding].interactive
     options.encoding = "srgb"
     with pytest.raises(DataError, match="omit --encoding srgb"):
-        app.Handlers(gr, parts, model, options, tmp_path)
+        app.Handlers(gr, parts, networks, options, tmp_path)
+
+
+def test_each_kind_of_image_has_its_network(monkeypatch):
+    app = load_script("test/app.py")
+    monkeypatch.chdir(ROOT / "test")
+    networks = app.load_networks(None)
+    assert [path.name for path, _ in networks.values()] == ["model.pth", "linear.pth"]
+    assert {path for path, _ in app.load_networks(MODEL).values()} == {MODEL}
 
 
 def test_port_that_cannot_be(script):

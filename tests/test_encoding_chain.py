@@ -4,12 +4,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT
 from PIL import Image, ImageCms
 
 from drcr.checkpoint import load_model
 from drcr.data import TrainPatches
-from drcr.images import encode_srgb
+from drcr.images import encode_srgb, read_image
 from drcr.matfile import load_cube, write_cube
+from drcr.reconstruct import reconstruct
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 SIZES = ("--patch_size", 16, "--stride", 16, "--num_workers", 0)
@@ -122,3 +124,18 @@ def test_check_tells_images_whose_values_contradict_their_encoding(script, data,
     printed = script("Dataset/check.py", *options, "--encoding", "srgb").stdout
     (note,) = (line for line in printed.splitlines() if line.startswith("note") and "--encoding" in line)
     assert "Train_RGB" in note
+
+
+def test_without_model_dir_each_image_gets_the_network_that_fits(script, tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for name, tagged in (("photograph", True), ("linear", False)):
+        write_image(tmp_path / f"images/{name}.png", scene(rng)[0], tagged)
+    # the default is relative to test/, where the command runs
+    (tmp_path / "model").symlink_to(ROOT / "test/model")
+    script("test/test.py", "--RGB_dir", "images", "--result_dir", "cubes")
+    for name, network in (("photograph", "model.pth"), ("linear", "linear.pth")):
+        cube = load_cube(tmp_path / f"cubes/{name}.mat")
+        assert f"{network}," in cube.origin
+        rgb = read_image(tmp_path / f"images/{name}.png").normalised()
+        assert (cube.values == reconstruct(load_model(ROOT / "test/model" / network), rgb)).all()
