@@ -35,6 +35,7 @@ from drcr.preparation.checking import (
     PARTS,
     CheckedScene,
     Fault,
+    check_prepared,
     check_scenes,
     check_together,
     find_copies,
@@ -151,12 +152,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=available_cores(),
         help="parallel processes, each with one scene in memory",
     )
+    add(
+        "--prepared",
+        type=Path,
+        nargs="+",
+        metavar="FOLDER ...",
+        help="check these folders of prepared data instead: each scene is read and compared with its checksum",
+    )
     add("--all", action="store_true", help="list every problem, not only the first of each kind")
     args = parser.parse_args(argv)
+    if args.prepared:
+        errors = [fault for folder in args.prepared for fault in check_prepared(folder)]
+        print_faults("error", errors, args.all)
+        print_verdict(errors, [])
+        print("ready: all scenes are as they were prepared")
+        return
     if not args.data_path.is_dir():
         raise DataError(f"{args.data_path}: no such folder")
 
-    errors: list[Fault] = []
+    errors = []
     scenes = [scene for part in PARTS for scene in find_scenes(args.data_path, part, errors, args.rgb_suffix)]
     scenes = check_scenes(scenes, args.floor, args.num_workers, args.encoding)
     check_together(scenes, args.floor, args.patch_size)

@@ -419,3 +419,16 @@ def test_ctrl_c_ends_it_without_a_trace(folder, tmp_path, case):
     _, errors = process.communicate(timeout=4)  # all would take 6 s
     assert process.returncode == 130
     assert b"Traceback" not in errors
+
+
+def test_prepared_folders_are_compared_with_their_checksums(script, prepared, tmp_path):
+    train, valid = prepared
+    assert "ready" in script("Dataset/check.py", "--prepared", train, valid).stdout
+    path = next(valid.glob("*.h5"))
+    contents = bytearray(path.read_bytes())
+    contents[-5] ^= 1  # in the values of the cube, the last in the file
+    path.write_bytes(contents)
+    printed = script("Dataset/check.py", "--prepared", train, valid, ok=False).stdout
+    assert str(path) in printed
+    assert "not ready: 1 error" in printed
+    assert "not ready: 1 error" in script("Dataset/check.py", "--prepared", tmp_path, ok=False).stdout

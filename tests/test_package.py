@@ -8,7 +8,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
-from helpers import DATA, ROOT
+from helpers import DATA, ROOT, load_script
 
 import drcr
 from drcr.checkpoint import load_model
@@ -189,3 +189,17 @@ def test_the_readmes_python_imports_what_exists():
     lines = ast.parse(code).body
     assert len(lines) > 3
     exec("\n".join(ast.unparse(line) for line in lines if isinstance(line, ast.ImportFrom)), {})
+
+
+SCRIPTS = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "demo.py", *(path for folder in COMMANDS for path in (ROOT / folder).glob("*.py")))
+    if "def main(" in path.read_text()
+)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_command_runs_as_a_program_and_has_a_manual(script, name):
+    manual = script(name, "--help", process=True).stdout
+    assert manual.startswith("usage: ")
+    assert (load_script(name).__doc__ or "").splitlines()[0] in manual

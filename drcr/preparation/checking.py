@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from drcr.cube import check_cube, check_same_size, check_scale, describe_bands, same_bands, times
+from drcr.data import PreparedFolder
 from drcr.images import IMAGE_SUFFIXES, Encoding, RGBImage, doubt_encoding, read_image
 from drcr.matfile import load_cube
 from drcr.utils.files import BrokenFile, DataError, check_name
@@ -319,6 +320,21 @@ def check_together(scenes: list[CheckedScene], floor: float | None, patch_size: 
             text = f"{path}: {times(size)} pixels; {PARTS[scene.part]} needs at least {times(needed)}"
             what = "choose a smaller --patch_size" if scene.part == "Train" else "remove it"
             scene.errors.append(Fault(f"too small for {PARTS[scene.part]}", f"{text}; {what}"))
+
+
+def check_prepared(folder: Path) -> list[Fault]:
+    """Read a prepared folder, and compare each scene with its checksum; return an error for each that differs."""
+    try:
+        scenes = PreparedFolder(folder).scenes
+    except DataError as error:
+        return [Fault("prepared data", str(error))]
+    errors = []
+    for scene in tqdm(scenes, desc=f"checking {folder.name}", unit="scene", dynamic_ncols=True):
+        try:
+            scene.verify()
+        except DataError as error:
+            errors.append(Fault("prepared data", str(error)))
+    return errors
 
 
 def find_copies(scenes: list[CheckedScene]) -> list[Fault]:
