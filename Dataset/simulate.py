@@ -14,6 +14,7 @@ import signal
 if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,8 +27,8 @@ from drcr.preparation.simulation import SceneModel, illuminant, read_library
 from drcr.utils import cli
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Read the options and write the scenes."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     scene = SceneModel()
     parser = cli.parser(__doc__)
     add = parser.add_argument
@@ -85,14 +86,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Training and validation scenes draw from different blocks of them",
     )
     add_image_options(parser)
-    args = parser.parse_args(argv)
-    cli.hold(args.out)
+    return parser
+
+
+def read_scene_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> SceneModel:
+    """Return what the options of the scenes say. Raises DataError if an illuminant is not known."""
     if not args.radii[0] < args.radii[1] or args.exponent <= 1 or max(args.texture, args.shading) > 10:
         parser.error("MIN below MAX, an exponent above 1, texture and shading of 10 at most are needed")
     if args.n_train > 900:
         parser.error("--n_train of 900 at most: validation scenes are numbered from 901 on")
-
-    scene = SceneModel(
+    for name in args.illuminants:
+        illuminant(name)  # an unknown one shows before the work
+    return SceneModel(
         size=tuple(args.size),
         radii=tuple(args.radii),
         exponent=args.exponent,
@@ -103,10 +108,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         flare=args.flare,
         library=read_library(args.reflectances) if args.reflectances else None,
     )
-    camera, imaging = image_options(parser, args)
-    for name in scene.illuminants:
-        illuminant(name)  # an unknown one shows before the work
 
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the options and write the scenes."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    cli.hold(args.out)
+    scene = read_scene_options(parser, args)
+    camera, imaging = image_options(parser, args)
     parts = {f"ARAD_1K_{1 + i:04}": "Train" for i in range(args.n_train)}
     parts |= {f"ARAD_1K_{901 + i:04}": "Valid" for i in range(args.n_valid)}
     folder = DataFolder(args.out, camera, imaging)
