@@ -32,7 +32,7 @@ def onnx_runtime(file: Path, image: np.ndarray) -> Run:
 
 def openvino(file: Path, image: np.ndarray) -> Run:
     """Return OpenVINO on the network of an ONNX file, compiled for the size of the image."""
-    from openvino import Core
+    from openvino import Core  # pyright: ignore[reportMissingImports], an optional install
 
     rgb = as_input(image)
     core = Core()
