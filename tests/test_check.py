@@ -102,7 +102,10 @@ def prepares(folder):
 
 def test_a_sound_folder(check, folder, script):
     printed = check()
-    assert "Train: 3 scenes\n  pixels  40 x 48\n  bands   31 bands, 400-700 nm\n  values  0.0" in printed
+    assert (
+        "Train: 3 scenes\n  pixels  40 x 48\n  bands   31 bands, 400-700 nm\n  images  3 images without tags"
+        in printed
+    )
     assert printed.count("no values <= 0") == 2
     assert not faults(printed) + faults(printed, "note")
     assert prepares(folder)
@@ -231,8 +234,8 @@ def test_a_broken_file_is_an_error(check, folder):
 
 def test_a_file_that_kills_its_process_does_not_stop_the_rest(check, folder, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
-        "import os\nimport drcr.images as images\nread = images.read_rgb\n"
-        "images.read_rgb = lambda path: os._exit(9) if path.stem == 't2' else read(path)\n"
+        "import os\nimport drcr.images as images\nread = images.read_image\n"
+        "images.read_image = lambda path, *rest: os._exit(9) if path.stem == 't2' else read(path, *rest)\n"
     )
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     (folder / "Valid_RGB/v2.png").write_bytes(b"")
@@ -392,13 +395,13 @@ def test_memory_does_not_grow_with_the_scenes(tmp_path):
 def test_ctrl_c_ends_it_without_a_trace(folder, tmp_path, case):
     slow, seconds = ("t2", 2) if case == "a process has nothing to do" else ("", 0.2)
     (tmp_path / "sitecustomize.py").write_text(
-        "import pathlib, time\nimport drcr.images as images\nread = images.read_rgb\n"
-        "def read_rgb(path):\n"
+        "import pathlib, time\nimport drcr.images as images\nread = images.read_image\n"
+        "def read_image(path, *rest):\n"
         f"    if path.stem.startswith({slow!r}):\n"
         f"        pathlib.Path({str(tmp_path / 'begun')!r}).touch()\n"
         f"        time.sleep({seconds})\n"
-        "    return read(path)\n"
-        "images.read_rgb = read_rgb\n"
+        "    return read(path, *rest)\n"
+        "images.read_image = read_image\n"
     )
     for i in range(0 if slow else 60):
         for kind in ("spectral/{}.mat", "RGB/{}.png"):

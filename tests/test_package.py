@@ -191,14 +191,14 @@ def test_the_readmes_python_imports_what_exists():
     exec("\n".join(ast.unparse(line) for line in lines if isinstance(line, ast.ImportFrom)), {})
 
 
-SCRIPTS = sorted(
+PROGRAMS = sorted(
     str(path.relative_to(ROOT))
     for path in (ROOT / "demo.py", *(path for folder in COMMANDS for path in (ROOT / folder).glob("*.py")))
     if "def main(" in path.read_text()
 )
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_every_command_runs_as_a_program_and_has_a_manual(script, name):
     manual = script(name, "--help", process=True).stdout
     assert manual.startswith("usage: ")

@@ -161,12 +161,12 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
 
-def compare(scene: CheckedScene, cube_luminance: np.ndarray, rgb_luminance: np.ndarray) -> None:
-    """Add an error if an image cannot belong to its cube, and a note if that cannot be decided."""
+def compare(scene: CheckedScene, cube_luminance: np.ndarray, rgb_luminance: np.ndarray) -> bool:
+    """Return whether an image belongs to its cube; add an error if it cannot, a note if that cannot be decided."""
     if min(cube_luminance.shape) < MIN_SIDE:
         text = f"{scene.rgb_path}: smaller than {MIN_SIDE} pixels, too small to tell whether it belongs to its cube"
         scene.notes.append(Fault("too small to tell", text))
-        return
+        return False
     cube_detail, rgb_detail = detail(cube_luminance), detail(rgb_luminance)
     for path, there in ((scene.cube_path, cube_detail), (scene.rgb_path, rgb_detail)):
         if there.std() < MIN_DETAIL:
@@ -174,10 +174,10 @@ def compare(scene: CheckedScene, cube_luminance: np.ndarray, rgb_luminance: np.n
                 f"{path}: almost no detail, too smooth to tell whether image and cube belong together; look at both"
             )
             scene.notes.append(Fault("too smooth to tell", text))
-            return
+            return False
     as_it_is = correlation(cube_detail, rgb_detail)
     if as_it_is >= TURNED:
-        return
+        return True
     turned = {name: correlation(cube_detail, image) for name, image in orientations(rgb_detail).items()}
     way = max(turned, key=lambda way: turned[way])
     if turned[way] > max(TURNED, as_it_is + TURNED_GAIN):
@@ -185,9 +185,12 @@ def compare(scene: CheckedScene, cube_luminance: np.ndarray, rgb_luminance: np.n
             f"{scene.rgb_path}: matches its cube only {way}: correlation {turned[way]:.2f}, as it is {as_it_is:.2f}"
         )
         scene.errors.append(Fault("image rotated", f"{text}; rotate or mirror it"))
-    elif as_it_is < BELONGS:
+        return False
+    if as_it_is < BELONGS:
         text = f"{scene.rgb_path}: does not belong to its cube, correlation {as_it_is:.2f}; find the correct image"
         scene.errors.append(Fault("wrong image", text))
+        return False
+    return True
 
 
 def check_encoding(scene: CheckedScene, image: RGBImage, cube_luminance: np.ndarray) -> None:
@@ -237,8 +240,7 @@ def check_scene(scene: CheckedScene, floor: float | None, encoding: Encoding = "
         except DataError as error:
             scene.errors.append(Fault("size of image and cube", str(error)))
         else:
-            if cube_luminance is not None:
-                compare(scene, cube_luminance, np.float32(rgb).mean(2))
+            if cube_luminance is not None and compare(scene, cube_luminance, np.float32(rgb).mean(2)):
                 check_encoding(scene, image, cube_luminance)
     return scene
 
