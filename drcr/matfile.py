@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from drcr.cube import WAVELENGTHS, Cube, StoredCube, check_cube, describe_bands, same_bands, settle
+from drcr.cube import WAVELENGTHS, Cube, StoredCube, settle
 from drcr.utils.files import (
     BROKEN,
     DataError,
@@ -23,13 +23,10 @@ from drcr.utils.files import (
 
 __all__ = [
     "WAVELENGTHS",
-    "check_cube",
     "check_target",
-    "describe_bands",
     "load_cube",
     "read_cube",
     "read_origin",
-    "same_bands",
     "write_cube",
 ]
 

@@ -82,7 +82,7 @@ def test_cave_with_a_split_of_ones_own_and_averaged(script, cave, tmp_path):
     options = ("--split", tmp_path / "split.txt", "--size", 8, "--preset", "clean")
     printed = script(CAVE, "--source", folder, "--out", tmp_path / "d", *options).stdout
     assert "in the split, but not found: clay" in printed
-    assert "left out, not in the split: watercolors" in printed
+    assert "skipped, not in the split: watercolors" in printed
     cube = read_cube(tmp_path / "d/Valid_spectral/balloons.mat")
     blocks = np.float64(scenes["balloons"]).reshape(6, 2, 8, 2, 31).mean((1, 3)) / 65535
     assert np.allclose(cube, blocks, atol=1e-6)
@@ -284,7 +284,7 @@ def test_split_keep_and_no_rgb(script, tmp_path):
     (tmp_path / "split.txt").write_text("Train a\nValid c\n")
     options = ("--source", tmp_path / "s", "--out", tmp_path / "d")
     printed = script(CUBES, *options, "--split", tmp_path / "split.txt", "--no_rgb").stdout
-    assert "left out, not in the split: b" in printed
+    assert "skipped, not in the split: b" in printed
     assert sorted(str(p.relative_to(tmp_path / "d")) for p in (tmp_path / "d").rglob("*.*")) == [
         "Train_spectral/a.mat",
         "Valid_spectral/c.mat",

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from drcr.matfile import WAVELENGTHS, check_cube, read_cube, read_origin, write_cube
+from drcr.cube import check_cube
+from drcr.matfile import WAVELENGTHS, read_cube, read_origin, write_cube
 from drcr.utils.files import DataError
 
 RNG = np.random.default_rng(0)

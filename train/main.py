@@ -42,8 +42,8 @@ import torch
 from drcr.checkpoint import build_model, read_checkpoint
 from drcr.compute.device import choose_device, native_bf16
 from drcr.compute.memory import activation_bytes, free_memory, memory_for
+from drcr.cube import describe_bands, same_bands
 from drcr.data import TrainPatches, ValidImages
-from drcr.matfile import describe_bands, same_bands
 from drcr.model import DRCR
 from drcr.training.batches import Epochs, Validation, read_into_memory
 from drcr.training.distributed import World, restarted

@@ -187,7 +187,7 @@ class DataFolder:
         """Return the part of each scene to be written, by name: those found that `parts`, read from `split`, names.
 
         With `keep` those that are there already are left as they are, whatever they were made with. Prints what is
-        left out. Raises DataError if the split names none of them, and without `keep` if a file of one is there
+        skipped. Raises DataError if the split names none of them, and without `keep` if a file of one is there
         already.
         """
         scenes = {name: parts[name] for name in found if name in parts}
@@ -195,7 +195,7 @@ class DataFolder:
             raise DataError(f"{split}: names none of the scenes found: {', '.join(found)}")
         for what, names in (
             ("in the split, but not found", parts.keys() - found),
-            ("left out, not in the split", set(found) - parts.keys()),
+            ("skipped, not in the split", set(found) - parts.keys()),
         ):
             if names:
                 print(f"{what}: {', '.join(sorted(names))}")
