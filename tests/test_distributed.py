@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,28 @@ def test_sigterm_to_all_processes_saves_once(torchrun, prepared_once, tmp_path):
     # the number of processes may change
     train_here(prepared_once, tmp_path / "stopped", "--resume", "auto", "--end_epoch", checkpoint["epoch"] + 2)
     assert len(rows(tmp_path / "stopped")) == checkpoint["epoch"] + 2
+
+
+def test_no_thread_of_the_group_is_left_when_a_process_leaves(tmp_path):
+    """One that is left may abort the process while Python ends."""
+    script = tmp_path / "leave.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "import torch\n"
+        "from drcr.model import DRCR\n"
+        "from drcr.training.distributed import World\n"
+        "from drcr.training.loop import training_step\n"
+        "def gloo():\n"
+        "    return sum('gloo' in path.read_text() for path in Path('/proc/self/task').glob('*/comm'))\n"
+        "world = World.join()\n"
+        "model = DRCR(channels=8, n_blocks=0)\n"
+        "optimizer = torch.optim.SGD(model.parameters(), 0.1)\n"
+        "batch = torch.ones(1, 3, 8, 8), torch.ones(1, 31, 8, 8)\n"
+        "training_step(world.wrap(model), optimizer, torch.nn.functional.l1_loss, *batch, 'fp32')\n"
+        "before = gloo()\n"
+        "world.leave()\n"
+        "print(f'{before > 0}, {gloo()} left')\n"
+    )
+    command = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script)
+    ran = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=True)
+    assert ran.stdout.count("True, 0 left") == 2, ran.stdout

@@ -75,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             model = resumed_model(args, checkpoint, train_set, data)
             if is_finished(args, checkpoint):
                 print(f"{args.resume}: already finished, epoch {checkpoint['epoch']}, iteration {checkpoint['iter']}")
+                world.leave()
                 return
         if args.freeze:
             freeze_all_but_tail(model)

@@ -1,5 +1,6 @@
 """Training in several processes, on one machine or more, which torchrun starts."""
 
+import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ class World:
         """Join the processes that torchrun started, if it did: by NCCL on GPUs, by gloo on CPUs."""
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return cls()
+        # first: at its import its functions take the group that there is as a default, and so keep it. The group's
+        # threads would outlive `leave`, and now and then such a thread aborts a finished process while Python ends
+        importlib.import_module("torch.distributed.nn.functional")
         backend = "gloo"
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
