@@ -125,11 +125,11 @@ def best_scale_mrae(rec: np.ndarray, truth: np.ndarray) -> float:
     |k r - t| / t is lowest where k is the median of t / r, weighted with r / t. Values of `rec` below 1e-6 count as
     1e-6.
     """
-    ratio = np.sort((np.maximum(rec, 1e-6) / truth).ravel().astype(np.float64))
+    ratio = np.sort((np.maximum(rec, 1e-6) / truth).ravel())
     # the medians of r / t and of t / r are at the same place
-    weights = np.cumsum(ratio)
+    weights = np.cumsum(ratio, dtype=np.float64)
     scale = 1 / ratio[np.searchsorted(weights, weights[-1] / 2)]
-    return float(np.abs(scale * ratio - 1).mean())
+    return float(np.abs(scale * ratio - 1).mean(dtype=np.float64))
 
 
 def ssim(rec: np.ndarray, truth: np.ndarray) -> float:

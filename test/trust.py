@@ -223,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         methods,
         views,
         read_plan(args),
-        *args.range,
+        *(float(np.float32(value)) for value in args.range),  # as the cubes have them
         centres=group_spectra([*cubes.values(), *lit_cubes.values()]),
         spectra=sample_spectra(data),
     )

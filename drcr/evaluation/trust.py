@@ -403,15 +403,14 @@ def summarise(rows: Sequence[Row], draws: int = 2000, seed: int = 0) -> dict[Key
     is that of the means, to the reference; for the light that is the light E, for metamers the cube itself on the
     same pixels. Only errors have one.
     """
-    by_key: dict[Key, dict[str, list[float]]] = {}
+    by_key: dict[Key, dict[tuple[str, int], float]] = {}
     for row in rows:
-        key = row.condition, row.level, row.method, row.metric
-        by_key.setdefault(key, {}).setdefault(row.scene, []).append(row.value)
-    means = {key: {name: float(np.mean(v)) for name, v in scenes.items()} for key, scenes in by_key.items()}
-    return {key: _summary(values, _reference(key, means), draws, seed) for key, values in means.items()}
+        by_key.setdefault((row.condition, row.level, row.method, row.metric), {})[row.scene, row.seed] = row.value
+    return {key: _summary(values, _reference(key, by_key), draws, seed) for key, values in by_key.items()}
 
 
-def _reference(key: Key, means: dict[Key, dict[str, float]]) -> dict[str, float]:
+def _reference(key: Key, by_key: dict[Key, dict[tuple[str, int], float]]) -> dict[tuple[str, int], float]:
+    """Return the values, by scene and seed, that a level's values are divided by."""
     condition, level, method, metric = key
     if metric in ("psnr", "gfc", "change", "feasible", "mrae_of_both"):
         return {}
@@ -420,18 +419,20 @@ def _reference(key: Key, means: dict[Key, dict[str, float]]) -> dict[str, float]
         metric = f"{metric}_at_alpha_1"
     elif condition == "metamers":
         place = "metamers", "alpha 1"
-    return means.get((*place, method, metric), {})
+    return by_key.get((*place, method, metric), {})
 
 
-def _summary(values: dict[str, float], reference: dict[str, float], draws: int, seed: int) -> Summary:
-    own = np.array(list(values.values()))
-    base = np.array([reference.get(name, np.nan) for name in values])
+def _summary(
+    values: dict[tuple[str, int], float], reference: dict[tuple[str, int], float], draws: int, seed: int
+) -> Summary:
+    names = dict.fromkeys(scene for scene, _ in values)
+
+    def per_scene(table: dict[tuple[str, int], float]) -> np.ndarray:
+        found = {name: [table.get(key, np.nan) for key in values if key[0] == name] for name in names}
+        return np.array([np.mean(of_scene) for of_scene in found.values()])
+
+    own, base = per_scene(values), per_scene(reference)
     chosen = np.random.default_rng(seed).integers(len(own), size=(draws, len(own)))
     drawn = own[chosen].mean(1)
-    ratios = drawn / base[chosen].mean(1)
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    ratio_low, ratio_high = np.percentile(ratios, (2.5, 97.5))
-    return Summary(
-        len(own), float(own.mean()), float(low), float(high), float(own.mean() / base.mean()), float(ratio_low),
-        float(ratio_high),
-    )  # fmt: skip
+    bounds = [np.percentile(draw, (2.5, 97.5)) for draw in (drawn, drawn / base[chosen].mean(1))]
+    return Summary(len(own), *map(float, (own.mean(), *bounds[0], own.mean() / base.mean(), *bounds[1])))

@@ -1,0 +1,243 @@
+"""Figures of an evaluation of trust: what each condition costs, and what metamers look like."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from drcr.evaluation.comparison import pick_points
+from drcr.evaluation.sheet import EDGE, LINE, METHODS, TRUTH, WIDTHS, Sheet, draw_image, draw_legend, styled, text_width
+from drcr.evaluation.trust import ANY, METRICS, Key, Summary
+
+Table = dict[Key, Summary]
+REFERENCE = {
+    "photo-electrons": "6460",
+    "JPEG quality": "65",
+    "exposure": "0.18",
+    "camera": "training",
+    "encoding": "linear",
+    "optics": "as it is",
+    "light": "E",
+    "metamers": "alpha 1",
+}
+"""The level of each condition that is the reference itself."""
+ROWS = (("photo-electrons", "JPEG quality", "exposure"), ("optics", "light"), ("camera", "encoding"))
+"""The conditions of `plot_conditions`, in rows."""
+SHOWN = ("mrae", "mrae_best_scale", "sam")
+
+
+def levels_of(table: Table, condition: str) -> list[str]:
+    """Return the levels of a condition in the order of the table."""
+    return list(dict.fromkeys(level for name, level, _, _ in table if name == condition))
+
+
+def methods_of(table: Table) -> list[str]:
+    """Return the methods in the order of the table."""
+    return list(dict.fromkeys(method for _, _, method, _ in table if method != ANY))
+
+
+@styled
+def plot_conditions(table: Table, metric: str) -> Sheet:
+    """Draw a metric by level for each condition and method, with 95% intervals over scenes."""
+    sheet, methods = Sheet(WIDTHS["page"]), methods_of(table)
+    draw_legend(sheet, EDGE, sheet.width - 2 * EDGE, methods, truth=False)
+    left, between, height = 0.42, 0.38, 1.35
+    room = sheet.width - left - EDGE
+    for row in ROWS:
+        shown = [condition for condition in row if levels_of(table, condition)]
+        all_levels = [levels_of(table, condition) for condition in shown]
+        n_levels, deepest = sum(map(len, all_levels)), 0.0
+        each = (room - between * (len(shown) - 1)) / max(n_levels, 1)
+        x, top = left, sheet.y + LINE + 0.08
+        for condition, levels in zip(shown, all_levels, strict=True):
+            axes = sheet.axes(x, top, each * len(levels), height)
+            _level_lines(axes, table, condition, metric, methods)
+            names = [level.replace("_", " ") for level in levels]
+            widest = max(text_width(name, 6) for name in names)
+            turned = widest > 0.9 * each
+            deepest = max(deepest, widest + 0.05 if turned else LINE)
+            axes.set_xticks(range(len(levels)), names, rotation=90 if turned else 0, size=6)
+            axes.set_title(_with_unit(condition), loc="left")
+            x += each * len(levels) + between
+            if condition == shown[0]:
+                axes.set_ylabel(METRICS[metric])
+        sheet.y = top + height + deepest + 0.12
+    return sheet
+
+
+def _with_unit(condition: str) -> str:
+    more = {"photo-electrons": " at white", "exposure": " (mean)"}
+    return condition[0].upper() + condition[1:] + more.get(condition, "")
+
+
+def _level_lines(axes: Axes, table: Table, condition: str, metric: str, methods: Sequence[str]) -> None:
+    levels = levels_of(table, condition)
+    ordered = condition in ROWS[0]
+    for i, (method, style) in enumerate(zip(methods, METHODS, strict=False)):
+        found = [table[condition, level, method, metric] for level in levels]
+        mean = np.array([summary.mean for summary in found])
+        ends = np.array([(summary.low, summary.high) for summary in found]).T
+        x = np.arange(len(levels)) + 0.16 * (i - (len(methods) - 1) / 2)
+        axes.errorbar(x, mean, np.abs(ends - mean), **style | {"ls": style["ls"] if ordered else "none"}, elinewidth=0.6)
+    if REFERENCE[condition] in levels:
+        at = levels.index(REFERENCE[condition])
+        axes.axvspan(at - 0.42, at + 0.42, color="0.92", lw=0, zorder=0)
+    axes.set(xlim=(-0.6, len(levels) - 0.4), ylim=(0, None))
+    axes.grid(axis="y", color="0.88", lw=0.5)
+    axes.set_axisbelow(True)
+
+
+@styled
+def plot_overview(table: Table) -> Sheet:
+    """Draw the ratio to the reference of the first method's errors for every level, with 95% intervals."""
+    method = methods_of(table)[0]
+    blocks = {}
+    for condition in (*(name for row in ROWS for name in row), "metamers"):
+        blocks[condition] = [
+            level
+            for level in levels_of(table, condition)
+            if level != REFERENCE[condition] and (condition, level, method, "mrae") in table
+        ]
+    sheet, row, left = Sheet(WIDTHS["page"]), 0.128, 1.95
+    count = sum(len(levels) + 0.6 for levels in blocks.values() if levels)
+    styles = dict(zip(SHOWN, METHODS, strict=False))
+    _ratio_legend(sheet, styles, method)
+    axes = sheet.axes(left, sheet.y, sheet.width - left - 0.15, row * count)
+    sheet.y += row * count + 0.35
+    y, ticks, largest = 0.0, [], 1.0
+    for condition, levels in blocks.items():
+        for level in levels:
+            for i, (metric, style) in enumerate(styles.items()):
+                found = table[condition, level, method, metric]
+                at = y + 0.22 * (i - 1)
+                axes.plot([found.ratio_low, found.ratio_high], [at, at], color=style["color"], lw=0.7)
+                axes.plot([found.ratio], [at], **style | {"ls": "none", "ms": 2.8})
+                largest = max(largest, found.ratio_high)
+            named = condition in ("camera", "optics", "encoding")
+            ticks.append((y, level.replace("_", " ") if named else f"{condition}: {level}"))
+            y += 1
+        if levels:
+            axes.axhline(y - 0.2, color="0.75", lw=0.5)
+            y += 0.6
+    axes.axvline(1, color="0.3", lw=0.8)
+    axes.set_xscale("log")
+    marks = [mark for mark in (0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50) if mark <= 1.3 * largest]
+    axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
+    axes.set_xticks([], minor=True)
+    axes.set(ylim=(y - 1.0, -0.7), yticks=[at for at, _ in ticks], yticklabels=[label for _, label in ticks])
+    axes.tick_params(axis="y", length=0, labelsize=6.5)
+    axes.set_xlabel("error, divided by that of the reference image (logarithmic)")
+    axes.grid(axis="x", color="0.88", lw=0.5)
+    axes.set_axisbelow(True)
+    return sheet
+
+
+def _ratio_legend(sheet: Sheet, styles: dict, method: str) -> None:
+    axes = sheet.axes(EDGE, sheet.y, sheet.width - 2 * EDGE, LINE)
+    axes.axis("off")
+    handles = [Line2D([], [], **style | {"ls": "-"}) for style in styles.values()]
+    labels = [f"{method}: {METRICS[metric]}" for metric in styles]
+    axes.legend(handles, labels, loc="center right", ncols=3, borderpad=0, borderaxespad=0)
+    sheet.y += LINE + 0.06
+
+
+@styled
+def plot_metamers(table: Table) -> Sheet:
+    """Draw what metamers cost: the mean MRAE over both truths beside the floor, SAM, and the share of pixels."""
+    sheet, methods = Sheet(WIDTHS["page"]), methods_of(table)
+    all_levels = levels_of(table, "metamers")
+    levels = [level for level in all_levels if ("metamers", level, ANY, "mrae_of_both") in table]
+    draw_legend(sheet, EDGE, sheet.width - 2 * EDGE, methods, truth=False)
+    left, between, height, width = 0.42, 0.5, 1.7, 1.82
+    top = sheet.y + LINE + 0.08
+    both, sam, share = (sheet.axes(left + i * (width + between), top, width, height) for i in range(3))
+    floor = [table["metamers", level, ANY, "mrae_of_both"].mean for level in levels]
+    split = sum(level.startswith("alpha") for level in levels)
+    for part in (slice(0, split), slice(split, None)):
+        x = np.arange(len(levels))[part]
+        around = np.concatenate([x - 0.3, x + 0.3]) if part.start else x
+        both.fill_between(np.sort(around), np.repeat(floor[part], len(around) // max(len(x), 1)), color="0.8", lw=0)
+        both.plot(np.sort(around), np.repeat(floor[part], len(around) // max(len(x), 1)), color="k", lw=1.2)
+        for method, style in zip(methods, METHODS, strict=False):
+            for axes, metric in ((both, "mrae_of_both"), (sam, "sam")):
+                axes.plot(x, [table["metamers", level, method, metric].mean for level in levels[part]], **style)
+    both.text(0.45, 0.2, "no method can be\nin the grey area", transform=both.transAxes, size=6, ha="center", color="0.25")
+    share.bar(
+        range(len(all_levels)), [100 * table["metamers", level, ANY, "feasible"].mean for level in all_levels],
+        color="0.6", width=0.7,
+    )  # fmt: skip
+    for axes, title, names in (
+        (both, "Mean MRAE of both truths", levels),
+        (sam, "SAM against the metamer, deg", levels),
+        (share, "Pixels with such a metamer, %", all_levels),
+    ):
+        labels = [name.removeprefix("alpha ") for name in names]
+        axes.set_xticks(range(len(names)), labels, rotation=90, size=6)
+        axes.set_title(title, loc="left")
+        axes.set(ylim=(0, None), xlim=(-0.5, len(names) - 0.5))
+        axes.grid(axis="y", color="0.88", lw=0.5)
+        axes.set_axisbelow(True)
+        axes.set_xlabel("alpha")
+    share.set_ylim(0, 100)
+    sheet.y = top + height + 0.75
+    return sheet
+
+
+@styled
+def plot_spectra(
+    image: np.ndarray,
+    truth: np.ndarray,
+    metamers: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    rec: np.ndarray,
+    method: str,
+    wavelengths: np.ndarray,
+) -> Sheet:
+    """Draw pixels' spectra, their metamers, and the one answer of a method.
+
+    Parameters
+    ----------
+    image
+        (H, W, 3) in [0, 1], to be shown.
+    truth
+        Cube (H, W, bands).
+    metamers
+        Name, cube and which of its pixels are metamers, of each level.
+    rec
+        Reconstruction (H, W, bands) by `method`.
+    wavelengths
+        (bands,) in nm.
+    """
+    sheet = Sheet(WIDTHS["page"])
+    points = pick_points(truth)
+    height = 1.35
+    width = height * image.shape[1] / image.shape[0]
+    axes = sheet.axes(EDGE, EDGE + 0.2, width, height)
+    draw_image(axes, image, "input image")
+    for i, (row, column) in enumerate(points):
+        text = {"size": 7, "ha": "center", "va": "center", "weight": "bold"}
+        axes.text(column, row, "ABCD"[i], **text, bbox={"boxstyle": "circle,pad=0.15", "fc": "w", "lw": 0.4})
+    left, between = EDGE + width + 0.35, 0.28
+    each = (sheet.width - left - EDGE - between * (len(points) - 1)) / len(points)
+    for i, (row, column) in enumerate(points):
+        axes = sheet.axes(left + i * (each + between), EDGE + 0.2, each, height)
+        for _, cube, feasible in metamers:
+            if feasible[row, column]:
+                axes.plot(wavelengths, cube[row, column], color="0.55", lw=0.7)
+        axes.plot(wavelengths, truth[row, column], **TRUTH)
+        axes.plot(wavelengths, rec[row, column], **METHODS[0] | {"marker": "", "lw": 1.6})
+        axes.set_title("ABCD"[i], weight="bold")
+        axes.set(ylim=(0, None), xticks=[400, 550, 700])
+        axes.tick_params(labelsize=6)
+    sheet.y = EDGE + 0.2 + height + 0.22
+    foot = sheet.axes(EDGE, sheet.y, sheet.width - 2 * EDGE, LINE)
+    foot.axis("off")
+    handles = [
+        Line2D([], [], **TRUTH),
+        Line2D([], [], color="0.55", lw=0.7),
+        Line2D([], [], **METHODS[0] | {"marker": "", "lw": 1.6}),
+    ]
+    labels = ["ground truth", "metamers: other spectra with exactly the same RGB", method]
+    foot.legend(handles, labels, loc="center", ncols=3, borderpad=0, borderaxespad=0)
+    sheet.y += LINE
+    return sheet
