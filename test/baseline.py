@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for path in tqdm(paths, desc="reconstructing", unit="image", dynamic_ncols=True):
         cube = reconstruct(read_image(path, encoding).normalised())
         write_cube(args.result_dir / f"{path.stem}.mat", cube, images.wavelengths, origin)
-    print(f"{len(reconstruct.matrix)} terms, ridge {ridge:g}, {len(images)} scenes; {len(paths)} cubes in {args.result_dir}")
+    n_terms = len(reconstruct.matrix)
+    print(f"{n_terms} terms, ridge {ridge:g}, {len(images)} scenes; {len(paths)} cubes in {args.result_dir}")
 
 
 if __name__ == "__main__":

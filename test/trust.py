@@ -1,13 +1,13 @@
-"""Say when the spectra of a network are not to be believed: its scores as noise, compression, exposure, camera, light,
-lens and the scenes' own spectra change, beside two maps per pixel.
+"""Say when the spectra of a network are not to be believed: its scores under changed conditions, beside two maps.
 
 Takes cubes, makes images of them, reconstructs the images, and scores the reconstructions. The reference image is the
 one that NTIRE 2022 describes: 6460 photo-electrons at white, a mean of 0.18 of full scale, JPEG of quality 65. Each
-level of a condition differs from it in one thing, and has the same random numbers. The maps are fitted to
---train_data_path, as baseline.py does. Images are linear; without --model_dir the network is the one for such images.
+level of a condition (noise, compression, exposure, camera, encoding, optics, light) differs from it in one thing, and
+has the same random numbers. The maps per pixel are fitted to --train_data_path, as baseline.py does. Images are
+linear; without --model_dir the network is the one for such images.
 
 Metamers are spectra that the camera cannot tell apart. With alpha, the part of each spectrum that the camera does not
-see is multiplied by alpha; "other blacks" takes that part from training spectra of the nearest colour. The image stays
+see is multiplied by alpha. "Other blacks" takes that part from training spectra of the nearest colour. The image is
 the same. Nothing is clipped: only pixels whose metamer lies within --range are scored, and their share is stated. No
 method can have a lower mean MRAE over both truths than the floor that is printed beside it.
 
@@ -44,7 +44,7 @@ from drcr.camera import Camera
 from drcr.checkpoint import MODEL_HELP, fitting_network, load_rgb_model
 from drcr.cube import describe_bands, describe_floor, same_bands
 from drcr.data import ValidImages
-from drcr.evaluation.conditions import LIGHTS, Plan, camera_views
+from drcr.evaluation.conditions import Plan, Setting, camera_views, light_name
 from drcr.evaluation.linear_maps import RIDGE, fit
 from drcr.evaluation.scoring import read_truth
 from drcr.evaluation.trust import (
@@ -125,26 +125,29 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     if any(0 < electrons < 1 or electrons > 1e9 for electrons in args.electrons):
         parser.error("--electrons 0 or from 1 to 1e9 are needed")
     for light in args.lights:
-        illuminant(LIGHTS.get(light, light))  # an unknown one shows before the work
+        illuminant(light_name(light))  # an unknown one shows before the work
     return args
 
 
 def read_plan(args: argparse.Namespace) -> Plan:
     """Return the levels of the options; those of the reference are always among them."""
-    reference = Plan()
 
     def with_reference(values: Sequence, value: object) -> tuple:
         return tuple(dict.fromkeys(values if value in values else (value, *values)))
 
+    reference = Setting()
     return Plan(
-        with_reference(args.electrons, 6460),
-        with_reference(args.qualities, 65),
-        with_reference(args.exposures, 0.18),
-        *(tuple(dict.fromkeys(getattr(args, name))) for name in ("shifts", "gain_errors", "blurs", "sizes")),
-        with_reference(args.lights, "E"),
-        with_reference(args.alphas, 1),
-        tuple(dict.fromkeys(args.factors or reference.factors)),
-        args.seeds,
+        electrons=with_reference(args.electrons, reference.electrons),
+        qualities=with_reference(args.qualities, reference.quality),
+        exposures=with_reference(args.exposures, reference.mean),
+        shifts=args.shifts,
+        gain_errors=args.gain_errors,
+        blurs=tuple(dict.fromkeys(args.blurs)),
+        sizes=tuple(dict.fromkeys(args.sizes)),
+        lights=with_reference(args.lights, "E"),
+        alphas=with_reference(args.alphas, 1),
+        factors=tuple(dict.fromkeys(args.factors)),
+        seeds=args.seeds,
     )
 
 
@@ -160,7 +163,9 @@ def read_cameras(sources: Sequence[str]) -> dict[str, Camera]:
     return cameras
 
 
-def read_scenes(folder: Path, floor: float | None) -> tuple[list[Scene], dict[str, np.ndarray], np.ndarray, list[int]]:
+def read_scenes(
+    folder: Path, floor: float | None
+) -> tuple[list[Scene], dict[str, np.ndarray], np.ndarray, list[int]]:
     """Return a folder's scenes, their cubes by name, their wavelengths, and how many values were raised in each.
 
     Raises

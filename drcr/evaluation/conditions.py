@@ -36,8 +36,8 @@ class Setting:
     Attributes
     ----------
     electrons, mean, quality : as in `Imaging`
-    camera : a name in `views`, or one of SRGB: the reference camera's image with a colour matrix to sRGB and the curve
-        of sRGB, and the reader decodes it, or takes the values as linear
+    camera : a name in `views`, or one of SRGB: the reference camera's image with a colour matrix to sRGB and sRGB's
+        curve, which the reader decodes, or takes as linear
     blur : sigma of the lens in pixels. The truth is blurred, too: what is judged is the spectra, not the sharpness.
     size : factor of the image's height and width; the truth is resized with it
     light : CIE illuminant; "": the cube as it is. The truth is the light that the scene reflects.
@@ -103,12 +103,17 @@ def camera_views(
     return views
 
 
+def light_name(light: str) -> str:
+    """Return the name of a light in colour-science."""
+    return LIGHTS.get(light, light)
+
+
 def lit(cube: np.ndarray, wavelengths: np.ndarray, light: str) -> np.ndarray:
     """Return what reflectances (H, W, bands) reflect under a CIE illuminant whose mean power is 1.
 
     Values above 1 are not possible in a cube: then the whole cube is divided by its largest.
     """
-    power = np.interp(wavelengths, WAVELENGTHS, illuminant(LIGHTS.get(light, light)))
+    power = np.interp(wavelengths, WAVELENGTHS, illuminant(light_name(light)))
     radiance = cube * np.float32(power)
     return radiance / max(radiance.max(), 1)
 
@@ -195,7 +200,7 @@ class Plan:
     seeds: int = 3
 
     def levels(self, cameras: Sequence[str], reference: Setting = Setting()) -> list[Level]:
-        """Return the levels of the conditions that each need images of their own; `cameras` are the names of views."""
+        """Return the levels of the conditions that need images of their own; `cameras` are the names of views."""
 
         def of(condition: str, field: str, values: Sequence, name: Callable, seeds: int = 1) -> list[Level]:
             return [Level(condition, name(v), replace(reference, **{field: v}), seeds) for v in values]

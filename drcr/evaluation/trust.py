@@ -4,6 +4,7 @@ A job is one image: it is made, every method reconstructs it, and the reconstruc
 also serves all metamers of its scene, because they have the same RGB.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -44,7 +45,7 @@ METRICS = {
     "de00_d65": "ΔE00 D65",
     "de00_a": "ΔE00 A",
 }
-AT_ALPHA_1 = ("mrae", "mrae_best_scale", "sam", "rmse", "de00_d65", "de00_a")
+AT_ALPHA_1 = ("mrae", "mrae_best_scale", "sam", "de00_d65")
 """Scores that are also taken of the cube itself on the pixels that have a metamer."""
 GROUPS = 20
 DARK = 0.02
@@ -132,6 +133,28 @@ class Measured(NamedTuple):
     groups: dict[tuple[str, str, str], np.ndarray]
 
 
+def _plain(name: str) -> Callable[[np.ndarray, "Truth"], float]:
+    return lambda rec, truth: float(getattr(metrics, name)(rec, truth.values))
+
+
+def _difference(light: str) -> Callable[[np.ndarray, "Truth"], float]:
+    def score(rec: np.ndarray, truth: "Truth") -> float:
+        from colour.difference import delta_E_CIE2000
+
+        return float(np.mean(delta_E_CIE2000(cielab(rec, truth.wavelengths, light), truth.colours[light])))
+
+    return score
+
+
+SCORES: dict[str, Callable[[np.ndarray, "Truth"], float]] = {
+    **{name: _plain(name) for name in ("mrae", "rmse", "psnr", "sam", "gfc")},
+    "mrae_best_scale": _plain("best_scale_mrae"),
+    "de00_d65": _difference("D65"),
+    "de00_a": _difference("A"),
+}
+"""The scores of a reconstruction's pixels (1, pixels, bands), by metric."""
+
+
 class Truth:
     """The spectra that reconstructions of a scene are scored against: some of its pixels, or all."""
 
@@ -144,17 +167,10 @@ class Truth:
         self.labels = labels[pixels]
         self.colours = {light: cielab(self.values, wavelengths, light) for light in ("D65", "A")}
 
-    def scores(self, rec: np.ndarray) -> dict[str, float]:
+    def scores(self, rec: np.ndarray, wanted: Sequence[str] = tuple(SCORES)) -> dict[str, float]:
         """Return the scores of a reconstruction (H, W, bands), clipped to [0, 1], by metric."""
-        from colour.difference import delta_E_CIE2000
-
-        ours, truth = rec[self.pixels][None], self.values
-        scores = {name: float(getattr(metrics, name)(ours, truth)) for name in ("mrae", "rmse", "psnr", "sam", "gfc")}
-        scores["mrae_best_scale"] = metrics.best_scale_mrae(ours, truth)
-        for light, colours in self.colours.items():
-            difference = delta_E_CIE2000(cielab(ours, self.wavelengths, light), colours)
-            scores[f"de00_{light.lower()}"] = float(np.mean(difference))
-        return scores
+        ours = rec[self.pixels][None]
+        return {name: SCORES[name](ours, self) for name in wanted}
 
     def group_errors(self, rec: np.ndarray) -> np.ndarray:
         """Return the sum of the relative errors of each group, and the number of its pixels: (groups, 2)."""
@@ -183,7 +199,9 @@ def group_spectra(cubes: Sequence[np.ndarray], seed: int = 0, per_cube: int = 40
         raise DataError(f"all cubes are darker than {DARK:g} everywhere; values from 0 to 1 are needed")
     shapes /= shapes.mean(1, keepdims=True)
     count = min(GROUPS, len(np.unique(shapes, axis=0)))
-    return kmeans2(shapes, count, iter=50, minit="++", seed=np.random.default_rng(seed))[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a group that stays empty does no harm
+        return kmeans2(shapes, count, iter=50, minit="++", seed=np.random.default_rng(seed))[0]
 
 
 def label_pixels(cube: np.ndarray, centres: np.ndarray) -> np.ndarray:
@@ -290,19 +308,21 @@ def _measure_metamers(
     curves = study.views["training"].curves(wavelengths)
     for name, other, feasible in metamer_levels(truth, curves, study):
         key = "metamers", name
-        found.values[*key, ANY, "feasible"] = float(feasible.mean())
+        found.values[(*key, ANY, "feasible")] = float(feasible.mean())
         if not feasible.any():
             continue
-        itself, changed = (Truth(values, feasible, wavelengths, labels, len(study.centres)) for values in (truth, other))
+        itself, changed = (
+            Truth(values, feasible, wavelengths, labels, len(study.centres)) for values in (truth, other)
+        )
         floor = metamers.floor(itself.values, changed.values)
-        found.values[*key, ANY, "mrae_of_both"] = float(floor.mean())
+        found.values[(*key, ANY, "mrae_of_both")] = float(floor.mean())
         for method, rec in recs.items():
             _add(found, *key, method, changed, rec)
-            before = itself.scores(rec)
+            before = itself.scores(rec, AT_ALPHA_1)
             for metric in AT_ALPHA_1:
-                found.values[*key, method, f"{metric}_at_alpha_1"] = before[metric]
-            both = (before["mrae"] + found.values[*key, method, "mrae"]) / 2
-            found.values[*key, method, "mrae_of_both"] = both
+                found.values[(*key, method, f"{metric}_at_alpha_1")] = before[metric]
+            both = (before["mrae"] + found.values[(*key, method, "mrae")]) / 2
+            found.values[(*key, method, "mrae_of_both")] = both
 
 
 def metamer_levels(
@@ -345,9 +365,7 @@ def _key(scene: Scene, level: Level, seed: int) -> tuple[str, Setting, int]:
     return str(scene.path), level.setting, seed if level.setting.electrons else 0
 
 
-def collect(
-    measured: dict[tuple[str, Setting, int], Measured], levels: Sequence[tuple[Scene, Level]]
-) -> list[Row]:
+def collect(measured: dict[tuple[str, Setting, int], Measured], levels: Sequence[tuple[Scene, Level]]) -> list[Row]:
     """Return the rows of trust.csv, in the order of conditions."""
     rows: list[Row] = []
     pooled: dict[tuple[str, str, str], np.ndarray] = {}

@@ -1,13 +1,25 @@
 """Figures of an evaluation of trust: what each condition costs, and what metamers look like."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from drcr.evaluation.comparison import pick_points
-from drcr.evaluation.sheet import EDGE, LINE, METHODS, TRUTH, WIDTHS, Sheet, draw_image, draw_legend, styled, text_width
+from drcr.evaluation.sheet import (
+    EDGE,
+    LINE,
+    METHODS,
+    TRUTH,
+    WIDTHS,
+    Sheet,
+    draw_image,
+    draw_legend,
+    styled,
+    text_width,
+)
 from drcr.evaluation.trust import ANY, METRICS, Key, Summary
 
 Table = dict[Key, Summary]
@@ -24,6 +36,7 @@ REFERENCE = {
 """The level of each condition that is the reference itself."""
 ROWS = (("photo-electrons", "JPEG quality", "exposure"), ("optics", "light"), ("camera", "encoding"))
 """The conditions of `plot_conditions`, in rows."""
+TICKS = [part * 10.0**power for power in range(-3, 3) for part in (1, 2, 5)]
 SHOWN = ("mrae", "mrae_best_scale", "sam")
 
 
@@ -74,16 +87,26 @@ def _with_unit(condition: str) -> str:
 def _level_lines(axes: Axes, table: Table, condition: str, metric: str, methods: Sequence[str]) -> None:
     levels = levels_of(table, condition)
     ordered = condition in ROWS[0]
-    for i, (method, style) in enumerate(zip(methods, METHODS, strict=False)):
+    styles: list[Any] = METHODS
+    for i, (method, style) in enumerate(zip(methods, styles, strict=False)):
         found = [table[condition, level, method, metric] for level in levels]
         mean = np.array([summary.mean for summary in found])
         ends = np.array([(summary.low, summary.high) for summary in found]).T
         x = np.arange(len(levels)) + 0.16 * (i - (len(methods) - 1) / 2)
-        axes.errorbar(x, mean, np.abs(ends - mean), **style | {"ls": style["ls"] if ordered else "none"}, elinewidth=0.6)
+        axes.errorbar(
+            x, mean, np.abs(ends - mean), **style | {"ls": style["ls"] if ordered else "none"}, elinewidth=0.6
+        )
     if REFERENCE[condition] in levels:
         at = levels.index(REFERENCE[condition])
         axes.axvspan(at - 0.42, at + 0.42, color="0.92", lw=0, zorder=0)
+    means = [table[condition, level, method, metric].mean for level in levels for method in methods]
     axes.set(xlim=(-0.6, len(levels) - 0.4), ylim=(0, None))
+    if max(means) > 5 * min(means) > 0:
+        low, high = 0.6 * min(means), 1.6 * max(means)
+        axes.set(yscale="log", ylim=(low, high))
+        ticks = [tick for tick in TICKS if low <= tick <= high]
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_yticks([], minor=True)
     axes.grid(axis="y", color="0.88", lw=0.5)
     axes.set_axisbelow(True)
 
@@ -137,8 +160,10 @@ def _ratio_legend(sheet: Sheet, styles: dict, method: str) -> None:
     axes = sheet.axes(EDGE, sheet.y, sheet.width - 2 * EDGE, LINE)
     axes.axis("off")
     handles = [Line2D([], [], **style | {"ls": "-"}) for style in styles.values()]
-    labels = [f"{method}: {METRICS[metric]}" for metric in styles]
-    axes.legend(handles, labels, loc="center right", ncols=3, borderpad=0, borderaxespad=0)
+    names = [METRICS[metric].removesuffix(" deg") for metric in styles]
+    axes.legend(
+        handles, [f"{method}: {names[0]}", *names[1:]], loc="center right", ncols=3, borderpad=0, borderaxespad=0
+    )
     sheet.y += LINE + 0.06
 
 
@@ -162,7 +187,9 @@ def plot_metamers(table: Table) -> Sheet:
         for method, style in zip(methods, METHODS, strict=False):
             for axes, metric in ((both, "mrae_of_both"), (sam, "sam")):
                 axes.plot(x, [table["metamers", level, method, metric].mean for level in levels[part]], **style)
-    both.text(0.45, 0.2, "no method can be\nin the grey area", transform=both.transAxes, size=6, ha="center", color="0.25")
+    both.text(
+        0.45, 0.2, "no method can be\nin the grey area", transform=both.transAxes, size=6, ha="center", color="0.25"
+    )
     share.bar(
         range(len(all_levels)), [100 * table["metamers", level, ANY, "feasible"].mean for level in all_levels],
         color="0.6", width=0.7,
@@ -217,7 +244,7 @@ def plot_spectra(
     for i, (row, column) in enumerate(points):
         text = {"size": 7, "ha": "center", "va": "center", "weight": "bold"}
         axes.text(column, row, "ABCD"[i], **text, bbox={"boxstyle": "circle,pad=0.15", "fc": "w", "lw": 0.4})
-    left, between = EDGE + width + 0.35, 0.28
+    left, between = EDGE + width + 0.3, 0.34
     each = (sheet.width - left - EDGE - between * (len(points) - 1)) / len(points)
     for i, (row, column) in enumerate(points):
         axes = sheet.axes(left + i * (each + between), EDGE + 0.2, each, height)
@@ -226,7 +253,7 @@ def plot_spectra(
                 axes.plot(wavelengths, cube[row, column], color="0.55", lw=0.7)
         axes.plot(wavelengths, truth[row, column], **TRUTH)
         axes.plot(wavelengths, rec[row, column], **METHODS[0] | {"marker": "", "lw": 1.6})
-        axes.set_title("ABCD"[i], weight="bold")
+        axes.set_title("ABCD"[i] + (", radiance by nm" if i == 0 else ""))
         axes.set(ylim=(0, None), xticks=[400, 550, 700])
         axes.tick_params(labelsize=6)
     sheet.y = EDGE + 0.2 + height + 0.22

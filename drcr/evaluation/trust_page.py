@@ -30,8 +30,8 @@ FIGURES = {
     "trust_mrae": "MRAE by condition, with 95% intervals over scenes; the grey level is the reference",
     "trust_mrae_best_scale": "MRAE at the best scale of each image, which does not count a wrong brightness",
     "trust_sam": "SAM by condition: the shape of the spectra alone",
-    "trust_metamers": "Metamers: two truths share one image. Left: the mean MRAE of both, and the floor that no method "
-    "can pass. Middle: SAM against the metamer. Right: the share of pixels that have such a metamer",
+    "trust_metamers": "Metamers: two truths share one image. Left: the mean MRAE of both, and the floor that no "
+    "method can pass. Middle: SAM against the metamer. Right: the share of pixels that have such a metamer",
     "trust_spectra": "One image, many truths: all thin and black curves of a panel have exactly the same RGB. The "
     "scene is that of median MRAE",
 }
@@ -42,7 +42,7 @@ ABOUT = {
     "JPEG quality": "at the same noise",
     "exposure": "mean of the image as a part of full scale; brighter values are clipped",
     "camera": "other curves; the image keeps light of equal energy neutral, but for the levels R and B",
-    "encoding": "the same image with a colour matrix and the curve of sRGB, decoded by the reader, or taken as linear",
+    "encoding": "the image with a colour matrix and the curve of sRGB, decoded by the reader, or taken as linear",
     "optics": "the truth is blurred or resized with the image",
     "one pixel at 255": "one pixel of the image is set to full scale",
     "light": "CIE illuminants on known reflectances, not white-balanced",
@@ -276,18 +276,18 @@ def _metamer_table(table: dict[Key, Summary], methods: Sequence[str]) -> tuple[l
     rows = []
     for level in levels_of(table, "metamers"):
         place = "metamers", level
-        share = f"{table[*place, ANY, 'feasible'].mean:.1%}"
+        share = f"{table[(*place, ANY, 'feasible')].mean:.1%}"
         if (*place, methods[0], "mrae") not in table:
             rows.append([level, share, *["–"] * (len(header) - 2)])
             continue
         cells = []
         for metric in ("mrae", "sam"):
-            found = table[*place, methods[0], metric]
+            found = table[(*place, methods[0], metric)]
             cells += [number(found.mean, metric), f"{found.ratio:.2f} ({found.ratio_low:.2f}–{found.ratio_high:.2f})"]
-        cells += [number(table[*place, method, "mrae_of_both"].mean, "mrae") for method in (methods[0], ANY)]
+        cells += [number(table[(*place, method, "mrae_of_both")].mean, "mrae") for method in (methods[0], ANY)]
         for method in methods[1:]:
-            mrae, sam = (table[*place, method, metric].ratio for metric in ("mrae", "sam"))
-            cells.append(f"{mrae:.2f}, {sam:.2f}, {table[*place, method, 'mrae_of_both'].mean:.3f}")
+            mrae, sam = (table[(*place, method, metric)].ratio for metric in ("mrae", "sam"))
+            cells.append(f"{mrae:.2f}, {sam:.2f}, {table[(*place, method, 'mrae_of_both')].mean:.3f}")
         rows.append([level, share, *cells])
     return header, rows
 
