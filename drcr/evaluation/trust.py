@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -163,7 +163,7 @@ class Truth:
     ) -> None:
         """Take the `pixels` (H, W) of a cube (H, W, bands) with the groups `labels` (H, W)."""
         self.pixels, self.wavelengths, self.n_groups = pixels, wavelengths, n_groups
-        self.values = np.float32(cube[pixels])[None]
+        self.values = cube[pixels][None].astype(np.float32)
         self.labels = labels[pixels]
         self.colours = {light: cielab(self.values, wavelengths, light) for light in ("D65", "A")}
 
@@ -199,9 +199,10 @@ def group_spectra(cubes: Sequence[np.ndarray], seed: int = 0, per_cube: int = 40
         raise DataError(f"all cubes are darker than {DARK:g} everywhere; values from 0 to 1 are needed")
     shapes /= shapes.mean(1, keepdims=True)
     count = min(GROUPS, len(np.unique(shapes, axis=0)))
+    generator: dict[str, Any] = {"seed": np.random.default_rng(seed)}  # newer versions call it rng, and take both
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a group that stays empty does no harm
-        return kmeans2(shapes, count, iter=50, minit="++", seed=np.random.default_rng(seed))[0]
+        return kmeans2(shapes, count, iter=50, minit="++", **generator)[0]
 
 
 def label_pixels(cube: np.ndarray, centres: np.ndarray) -> np.ndarray:
@@ -432,12 +433,15 @@ def _reference(key: Key, by_key: dict[Key, dict[tuple[str, int], float]]) -> dic
     condition, level, method, metric = key
     if metric in ("psnr", "gfc", "change", "feasible", "mrae_of_both"):
         return {}
-    place = {"light": ("light", "E"), "metamers": ("metamers", level)}.get(condition, ("reference", "reference"))
-    if condition == "metamers" and metric != "mrae_worst_group":
-        metric = f"{metric}_at_alpha_1"
-    elif condition == "metamers":
-        place = "metamers", "alpha 1"
-    return by_key.get((*place, method, metric), {})
+    if condition == "light":
+        reference = "light", "E", method, metric
+    elif condition != "metamers":
+        reference = "reference", "reference", method, metric
+    elif metric == "mrae_worst_group":
+        reference = "metamers", "alpha 1", method, metric
+    else:
+        reference = "metamers", level, method, f"{metric}_at_alpha_1"
+    return by_key.get(reference, {})
 
 
 def _summary(
