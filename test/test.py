@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from drcr.checkpoint import MODEL_HELP, fitting_network, load_rgb_model
 from drcr.compute.device import choose_device
+from drcr.evaluation.confidence import BELIEVABLE, DOUBTFUL, load_confidence
 from drcr.images import Encoding, add_encoding_option, describe_decoding, encoding_for, find_images, read_image
 from drcr.matfile import check_target, write_cube
 from drcr.reconstruct import Reconstructor, origin_of, reconstruct_image
@@ -91,6 +92,16 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "result is the same (each layer gets the rows that it needs, averages are over the whole image), the memory "
         "is not. auto: by the free memory. A feature map that fits in none is kept in a file in RESULT_DIR meanwhile",
     )
+    parser.add_argument(
+        "--confidence",
+        action="store_true",
+        help="write beside each cube where not to trust it. expected_sam, H x W, single: the spectral angle to "
+        "expect between reconstruction and truth, in degrees. sam_factor: sam_factor * expected_sam is the bound "
+        "whose meaning is printed (see train/calibrate.py). trust, H x W, uint8: 2 believable (expected angle up to "
+        f"{BELIEVABLE:g} degrees, no channel clipped), 0 not to be believed (above {DOUBTFUL:g} degrees, or a colour "
+        "that the training data do not have), 1 doubtful (the rest). Needs the table NAME.trust.npz beside the "
+        "checkpoint NAME.pth",
+    )
     add_encoding_option(parser)
     return parser.parse_args(argv)
 
@@ -139,25 +150,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         for path, model in networks.items()
     }
 
+    tables = {path: load_confidence(path, networks[path]) for path in networks} if args.confidence else {}
+    for table in tables.values():
+        print(f"confidence: {table.statement}")
+
     def advance(pixels: float) -> None:
         progress.update(pixels)
 
-    def reconstruct(path: Path, rgb: np.ndarray) -> np.ndarray:
+    def reconstruct(path: Path, rgb: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray | float]]:
         progress.set_postfix_str(path.name)
         network = jobs[path].network
-        return reconstruct_image(reconstructors[network], rgb, path, network, args.protocol, advance)
+        cube = reconstruct_image(reconstructors[network], rgb, path, network, args.protocol, advance)
+        return cube, tables[network].variables(rgb, cube) if tables else {}
 
-    def write(path: Path, cube: np.ndarray) -> None:
+    def write(path: Path, cube: np.ndarray, maps: dict[str, np.ndarray | float]) -> None:
         job = jobs[path]
         wavelengths = networks[job.network].wavelengths
         origin = f"{origin_of(job.network, args.protocol, args.precision)}, image {job.how}"
-        write_cube(
-            args.result_dir / f"{path.stem}.mat", cube, None if wavelengths is None else np.array(wavelengths), origin
-        )
+        bands = None if wavelengths is None else np.array(wavelengths)
+        write_cube(args.result_dir / f"{path.stem}.mat", cube, bands, origin, **maps)
 
     progress = tqdm(desc="reconstructing", total=n_pixels, unit="px", unit_scale=True, dynamic_ncols=True)
     images = one_ahead(lambda path: (path, read_image(path, encoding).normalised()), jobs)
-    cubes = ((path, reconstruct(path, rgb)) for path, rgb in images)
+    cubes = ((path, *reconstruct(path, rgb)) for path, rgb in images)
     with progress:
         for _ in one_ahead(lambda named: write(*named), cubes):
             pass
