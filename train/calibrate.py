@@ -224,8 +224,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     reconstructor = Reconstructor(model)
 
     def read(folder: ValidImages, numbers: Sequence[int]) -> list[Example]:
-        numbers = tqdm(numbers, f"reconstructing {folder.path.name}", unit="image", dynamic_ncols=True, leave=False)
-        return read_examples(folder, numbers, reconstructor, args.model_dir, colours, rng)
+        progress = tqdm(numbers, f"reconstructing {folder.path.name}", unit="image", dynamic_ncols=True, leave=False)
+        return read_examples(folder, progress, reconstructor, args.model_dir, colours, rng)
 
     calibration = [
         example for folder, numbers in zip(valid, chosen, strict=True) for example in read(folder, numbers)

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.optimize import nnls
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from scipy.stats import rankdata
 
 from drcr.data import PreparedScene, ValidImages
@@ -79,26 +80,34 @@ def scene_of(scene: PreparedScene) -> str:
 
 def learn_colours(folder: ValidImages, rng: np.random.Generator) -> Colours:
     """Return what prepared training data tell of spectra by the colours of their pixels."""
-    rgb, spectra, brightness = [], [], []
+    colours, spectra = [], []
     for scene in folder.scenes:
         image, cube = (scene.array(name).reshape(len(scene.array(name)), -1) for name in ("rgb", "cube"))
         count = min(max(PIXELS // len(folder.scenes), 1), image.shape[1])
         chosen = np.sort(rng.choice(image.shape[1], count, replace=False))
-        rgb.append(np.float64(normalise_rgb(image[:, chosen].T, scene.peak)))
-        spectra.append(np.float64(cube[:, chosen].T))
-        brightness.append(np.full(count, spectra[-1].mean() / max(rgb[-1].mean(), 1e-6)))
-    colours, cubes = np.concatenate(rgb), np.concatenate(spectra)
+        colours.append(normalise_rgb(image[:, chosen].T, scene.peak))
+        spectra.append(cube[:, chosen].T)
+    return sum_up(colours, spectra, rng)
+
+
+def sum_up(colours: Sequence[np.ndarray], spectra: Sequence[np.ndarray], rng: np.random.Generator) -> Colours:
+    """Return what pixels tell of spectra by their colours: of each image colours (n, 3) and spectra (n, bands)."""
+    rgb, cubes = (np.concatenate(values).astype(np.float64) for values in (colours, spectra))
     # images are exposed: each is brought to the brightness of its cube
-    camera = _ridge(cubes, colours * np.concatenate(brightness)[:, None])
+    exposures = [
+        np.full(len(image), cube.mean() / max(image.mean(), 1e-6))
+        for image, cube in zip(colours, spectra, strict=True)
+    ]
+    camera = _ridge(cubes, rgb * np.concatenate(exposures)[:, None])
     visible = cubes @ (camera @ np.linalg.pinv(camera))
     blacks = (cubes - visible) / np.linalg.norm(visible, axis=1, keepdims=True).clip(1e-6)
-    place = place_of(colours)
+    place = place_of(rgb)
     centres = _cluster(place, rng)
-    cell = cKDTree(centres).query(place)[1]
+    cell = KDTree(centres).query(place)[1]
     counts = np.bincount(cell, minlength=len(centres)).clip(1)
     mean = np.stack([np.bincount(cell, black, len(centres)) for black in blacks.T], 1) / counts[:, None]
     spread = np.bincount(cell, ((blacks - mean[cell]) ** 2).sum(1), len(centres)) / counts
-    distance = cKDTree(centres[:, :2]).query(place[colours.max(1) >= BRIGHT, :2])[0]
+    distance = KDTree(centres[:, :2]).query(place[rgb.max(1) >= BRIGHT, :2])[0]
     reach = max(float(np.quantile(distance, 0.999)) if distance.size else 0, 2.0**-7)
     return Colours(camera, centres, mean, spread, reach)
 
@@ -114,7 +123,7 @@ def _cluster(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     points = points[rng.choice(len(points), min(len(points), 40_000), replace=False)]
     centres = points[: min(CELLS, len(points))]
     for _ in range(ROUNDS):
-        cell = cKDTree(centres).query(points)[1]
+        cell = KDTree(centres).query(points)[1]
         counts = np.bincount(cell, minlength=len(centres))
         sums = np.stack([np.bincount(cell, column, len(centres)) for column in points.T], 1)
         centres = sums[counts > 0] / counts[counts > 0, None]
@@ -125,7 +134,7 @@ def read_examples(
     folder: ValidImages,
     chosen: Iterable[int],
     reconstructor: Reconstructor,
-    model_path: str,
+    model_path: str | Path,
     colours: Colours,
     rng: np.random.Generator,
 ) -> list[Example]:
@@ -156,8 +165,8 @@ def fit(examples: Sequence[Example], rng: np.random.Generator, n_terms: int = le
     terms, sam, counts = [], [], []
     for example in examples:
         chosen = rng.choice(len(example.sam), min(len(example.sam), PIXELS_TO_FIT), replace=False)
-        terms.append(np.float64(example.terms[chosen]))
-        sam.append(np.log2(np.float64(example.sam[chosen]).clip(LOWEST_SAM, HIGHEST_SAM)))
+        terms.append(example.terms[chosen].astype(np.float64))
+        sam.append(np.log2(example.sam[chosen].astype(np.float64).clip(LOWEST_SAM, HIGHEST_SAM)))
         counts.append(np.full(len(chosen), 1 / len(chosen)))
     x, y, counts = np.concatenate(terms), np.concatenate(sam), np.concatenate(counts)
     mean, target = np.average(x, 0, counts), float(np.average(y, 0, counts))
@@ -230,7 +239,9 @@ def judge(table: Confidence, example: Example) -> Judgement:
         example.name,
         example.kind,
         float((sam <= bound).mean()),
-        *(float(values.mean()) for values in (sam, expected, bound)),
+        float(sam.mean()),
+        float(expected.mean()),
+        float(bound.mean()),
         rank_correlation(expected, sam),
         auroc(expected, sam > DOUBTFUL),
         tuple(float(member.mean()) for member in members),

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from drcr.cube import same_bands
 from drcr.images import InputEncoding
@@ -92,7 +92,7 @@ def sam_map(rec: np.ndarray, truth: np.ndarray) -> np.ndarray:
     first, second = rec.reshape(-1, rec.shape[2]), truth.reshape(-1, truth.shape[2])
     out = np.empty(len(first), np.float32)
     for part in parts(len(first)):
-        out[part] = angle(np.float64(first[part]).clip(0, 1), np.float64(second[part]))
+        out[part] = angle(first[part].astype(np.float64).clip(0, 1), second[part].astype(np.float64))
     return out.reshape(rec.shape[:2])
 
 
@@ -140,20 +140,21 @@ class Colours:
         seen = np.concatenate([spectra[part].clip(0, 1) @ self.camera for part in parts(len(colours))])
         # an exposed image does not tell how bright its scene was
         seen *= (seen * colours).sum(dtype=np.float64) / max((seen * seen).sum(dtype=np.float64), 1e-12)
-        by_colour, by_place = cKDTree(self.places[:, :2]), cKDTree(self.places)
+        by_colour, by_place = KDTree(self.places[:, :2]), KDTree(self.places)
         out = np.empty((len(colours), len(TERMS)), np.float32)
         for part in parts(len(colours)):
-            values, place = np.float64(colours[part]), place_of(np.float64(colours[part]))
+            values = colours[part].astype(np.float64)
+            place, spectrum = place_of(values), spectra[part].astype(np.float64).clip(0, 1)
             lengths = [np.linalg.norm(both, axis=1).clip(1e-3) for both in (seen[part], values)]
             out[part, :4] = np.maximum(0, DARK - stops_of(values)[:, None])
             out[part, 4] = ((values.max(1) - 0.95) / 0.05).clip(0, 1)
             out[part, 5] = np.log2(angle(seen[part], values).clip(1, 60))
             out[part, 6] = np.abs(np.log2(lengths[0] / lengths[1])).clip(0, 4)
             out[part, 7] = np.log2(by_colour.query(place[:, :2])[0].clip(2.0**-8, 0.5)) + 8
-            out[part, 8] = np.log2(self._metamers(np.float64(spectra[part]).clip(0, 1), place, by_place))
+            out[part, 8] = np.log2(self._metamers(spectrum, place, by_place))
         return out
 
-    def _metamers(self, spectra: np.ndarray, place: np.ndarray, tree: cKDTree) -> np.ndarray:
+    def _metamers(self, spectra: np.ndarray, place: np.ndarray, tree: KDTree) -> np.ndarray:
         """Return the angle in degrees to expect between spectra (n, bands) and the training spectra of their colour.
 
         As seen by the camera, the training spectra are taken to be equal to the reconstruction: what differs is the
@@ -162,7 +163,8 @@ class Colours:
         """
         visible = spectra @ (self.camera @ np.linalg.pinv(self.camera))
         black = (spectra - visible) / np.linalg.norm(visible, axis=1, keepdims=True).clip(1e-6)
-        distance, cells = tree.query(place, list(range(1, min(NEIGHBOURS, len(self.places)) + 1)))
+        nearest = tree.query(place, min(NEIGHBOURS, len(self.places)))
+        distance, cells = (np.reshape(found, (len(place), -1)) for found in nearest)
         weights = 1 / (distance + 0.005)
         weights /= weights.sum(1, keepdims=True)
         mean = np.einsum("nk,nkb->nb", weights, self.blacks[cells])
