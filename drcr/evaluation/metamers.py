@@ -1,0 +1,163 @@
+"""Metamers: different spectra that a camera cannot tell apart, and the error that no method can avoid for them.
+
+A camera with the sensitivities C (bands, 3) sees of a spectrum s only its projection s0 = P s with
+P = C (C^T C)^-1 C^T (Cohen and Kappauf, "Metameric color stimuli, fundamental metamers, and Wyszecki's metameric
+blacks", American Journal of Psychology 1982). The rest, b = s - s0, is the metameric black: its RGB is 0. So all
+spectra s(alpha) = s0 + alpha b have the same RGB, and one image serves them all. Nothing is clipped here: a clipped
+spectrum has another RGB.
+"""
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from drcr.utils.files import DataError
+
+
+def project(cube: np.ndarray, sensitivities: np.ndarray) -> np.ndarray:
+    """Return what a camera sees of each spectrum: its projection onto the span of the sensitivities.
+
+    Parameters
+    ----------
+    cube
+        Spectra (..., bands).
+    sensitivities
+        (bands, 3), such as `Camera.curves` returns them.
+
+    Returns
+    -------
+    (..., bands), float64.
+
+    Raises
+    ------
+    DataError
+        The three sensitivities are not linearly independent.
+    """
+    if np.linalg.matrix_rank(sensitivities) < sensitivities.shape[1]:
+        raise DataError("the camera's channels are not independent in these bands; choose another camera or bands")
+    basis, _ = np.linalg.qr(np.float64(sensitivities))
+    return (np.float64(cube) @ basis) @ basis.T
+
+
+def feasible_interval(
+    cube: np.ndarray, sensitivities: np.ndarray, low: float, high: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest and the highest alpha of each pixel for which s(alpha) lies within [low, high] in all bands.
+
+    Parameters
+    ----------
+    cube
+        Spectra (..., bands).
+    sensitivities
+        (bands, 3).
+    low, high
+        The range of physically possible values.
+
+    Returns
+    -------
+    Two arrays (...), float64, -inf and inf where the black is 0. If no alpha is feasible, the lowest is greater than
+    the highest.
+    """
+    cube = np.float64(cube)
+    return _interval(cube, cube - project(cube, sensitivities), low, high)
+
+
+def _interval(cube: np.ndarray, black: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    # of alpha - 1, not of alpha: where the cube itself is within the range, rounding cannot exclude alpha = 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ends = np.sort(np.stack([(low - cube) / black, (high - cube) / black]), 0)
+    inside = (cube >= low) & (cube <= high)
+    flat = black == 0  # a band that does not change with alpha
+    lowest = np.where(flat, np.where(inside, -np.inf, np.inf), ends[0]).max(-1)
+    highest = np.where(flat, np.where(inside, np.inf, -np.inf), ends[1]).min(-1)
+    return 1 + lowest, 1 + highest
+
+
+def metamer(
+    cube: np.ndarray, sensitivities: np.ndarray, alpha: float, low: float, high: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a cube with the same RGB in each pixel: s(alpha) = s0 + alpha b where it is feasible.
+
+    Parameters
+    ----------
+    cube
+        Spectra (..., bands).
+    sensitivities
+        (bands, 3) of the camera that cannot tell the two cubes apart.
+    alpha
+        Factor of the metameric black. 1: the cube itself; 0: its projection; below 0: the black's sign changes.
+    low, high
+        The range of physically possible values. A pixel that would leave it in any band keeps alpha = 1.
+
+    Returns
+    -------
+    The cube (..., bands), float64, and which pixels (...) are s(alpha), bool. Only these are to be scored.
+    """
+    cube = np.float64(cube)
+    black = cube - project(cube, sensitivities)
+    lowest, highest = _interval(cube, black, low, high)
+    feasible = (lowest <= alpha) & (alpha <= highest)
+    return np.where(feasible[..., None], cube + (alpha - 1) * black, cube), feasible
+
+
+def natural_metamer(
+    cube: np.ndarray, sensitivities: np.ndarray, spectra: np.ndarray, low: float, high: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a cube with the same RGB in each pixel and the metameric blacks of other, measured spectra.
+
+    A pixel gets the black of that spectrum whose chromaticity (RGB / (R + G + B)) is nearest, scaled to the pixel's
+    R + G + B.
+
+    Parameters
+    ----------
+    cube
+        Spectra (..., bands).
+    sensitivities
+        (bands, 3).
+    spectra
+        (n, bands) of other scenes. Those that the camera sees as black are not used.
+    low, high
+        As in `metamer`.
+
+    Returns
+    -------
+    As `metamer`.
+
+    Raises
+    ------
+    DataError
+        The camera sees all `spectra` as black.
+    """
+    cube, spectra = np.float64(cube), np.float64(spectra)
+    seen, known = cube @ sensitivities, spectra @ sensitivities
+    used = known.sum(-1) > 0
+    if not used.any():
+        raise DataError("the camera sees all training spectra as black; use other training data")
+    spectra, known = spectra[used], known[used]
+    brightness = seen.sum(-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        chromaticity = np.where(brightness > 0, seen / brightness, 1 / 3)
+    nearest = cKDTree(known / known.sum(-1, keepdims=True)).query(chromaticity)[1]
+    blacks = (spectra - project(spectra, sensitivities)) / known.sum(-1, keepdims=True)
+    other = project(cube, sensitivities) + brightness * blacks[nearest]
+    feasible = ((other >= low) & (other <= high)).all(-1)
+    return np.where(feasible[..., None], other, cube), feasible
+
+
+def floor(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the error that no method can avoid in each pixel if two truths share one image.
+
+    A method sees the same RGB for both and gives one answer r. In a band with the truths s and s', the mean of both
+    relative errors, (|r - s| / s + |r - s'| / s') / 2, is lowest at r = min(s, s'), where it is
+    |s - s'| / (2 max(s, s')). So the mean of a method's two MRAEs is at least the mean of this over bands and pixels.
+
+    Parameters
+    ----------
+    first, second
+        Two truths (..., bands), above 0.
+
+    Returns
+    -------
+    (...), float64: the mean over the bands.
+    """
+    first, second = np.float64(first), np.float64(second)
+    return (np.abs(first - second) / (2 * np.maximum(first, second))).mean(-1)
