@@ -23,6 +23,7 @@ from drcr.evaluation.confidence import (
     SceneScore,
     fingerprint,
     place_of,
+    projector,
     sam_map,
 )
 from drcr.images import normalise_rgb
@@ -99,7 +100,7 @@ def sum_up(colours: Sequence[np.ndarray], spectra: Sequence[np.ndarray], rng: np
         for image, cube in zip(colours, spectra, strict=True)
     ]
     camera = _ridge(cubes, rgb * np.concatenate(exposures)[:, None])
-    visible = cubes @ (camera @ np.linalg.pinv(camera))
+    visible = cubes @ projector(camera)
     blacks = (cubes - visible) / np.linalg.norm(visible, axis=1, keepdims=True).clip(1e-6)
     place = place_of(rgb)
     centres = _cluster(place, rng)

@@ -96,6 +96,11 @@ def sam_map(rec: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return out.reshape(rec.shape[:2])
 
 
+def projector(camera: np.ndarray) -> np.ndarray:
+    """Return the matrix (bands, bands) that leaves of a spectrum the part that a camera (bands, 3) sees."""
+    return camera @ np.linalg.pinv(camera, 1e-3)
+
+
 def place_of(colours: np.ndarray) -> np.ndarray:
     """Return where pixels (n, 3) are looked up, (n, 3): two chromaticities, and STOP times log2 of the brightness."""
     chromaticity = colours[:, :2] / colours.sum(1, keepdims=True).clip(1e-6)
@@ -161,7 +166,7 @@ class Colours:
         black. It is the root of the mean square, so it has both the difference of the reconstruction's black from the
         mean of its colour and the spread around that mean.
         """
-        visible = spectra @ (self.camera @ np.linalg.pinv(self.camera))
+        visible = spectra @ projector(self.camera)
         black = (spectra - visible) / np.linalg.norm(visible, axis=1, keepdims=True).clip(1e-6)
         nearest = tree.query(place, min(NEIGHBOURS, len(self.places)))
         distance, cells = (np.reshape(found, (len(place), -1)) for found in nearest)
