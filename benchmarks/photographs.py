@@ -21,17 +21,22 @@ The scored network is last.pth: no checkpoint is chosen.
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
+from drcr.camera import Camera
 from drcr.cube import raise_to_floor
 from drcr.evaluation.figures import plot_curves, plot_reconstruction
+from drcr.evaluation.metamers import metamer
 from drcr.evaluation.scoring import median_scene, read_scores
 from drcr.images import IMAGE_SUFFIXES, read_rgb
-from drcr.matfile import read_cube
+from drcr.matfile import read_cube, write_cube
 from drcr.metrics import best_scale_mrae
+from drcr.preparation.photograph import Cameras
+from drcr.preparation.render import scene_rng
 from drcr.utils import cli
 from drcr.utils.cli import step
 from drcr.utils.files import DataError, list_files, write_atomically
@@ -114,7 +119,7 @@ def render(cubes: Path, images: Path, options: str) -> None:
     step(ROOT / "Dataset", f"render_rgb.py --spectral_dir {cubes} --rgb_dir {images} {options} --keep")
 
 
-def make_images(out: Path, challenge: Path) -> None:
+def make_images(out: Path, challenge: Path, reflectances: str) -> None:
     """Render the images of all scenes, and gather training, watched and held-out pairs."""
     scenes, images = out / "scenes", out / "images"
     train_cameras = f"--preset photograph --light E --camera {out}/cameras/train"
@@ -128,13 +133,14 @@ def make_images(out: Path, challenge: Path) -> None:
             render(cubes, images / part / kind, options)
             gather(cubes, images / part / kind, out / "data", part, kind)
         gather(cubes, scenes / f"{part}_RGB", out / "data", part, "l0")
+    library = "--reflectances luxpy" if reflectances == "luxpy" else ""
     for kind, (count, seed) in SIMULATED.items():
         options = train_cameras if kind == "photographs" else ""
         folder = out / "simulated" / kind
         step(
             ROOT / "Dataset",
             f"simulate.py --out {folder} --n_train {count} --n_valid 0 --size 128 128 --radii 8 96 --illuminants E "
-            f"--reflectances luxpy --seed {seed} {options} --keep",
+            f"--seed {seed} {library} {options} --keep",
         )
         gather(folder / "Train_spectral", folder / "Train_RGB", out / "data", "Train", kind)
     cubes = out / "held_out/Valid_spectral"
@@ -145,11 +151,55 @@ def make_images(out: Path, challenge: Path) -> None:
     gather(cubes, out / "held_out/Valid_RGB", out / "test", "Valid", "l0")
 
 
-def train(out: Path, iterations: tuple[int, int]) -> None:
+def cameras_of(out: Path, challenge: Path) -> dict[str, Callable[[str], Camera]]:
+    """Return by the ending of a training image's name which camera took the image of a scene.
+
+    Simulated photographs are missing: their scenes are drawn with the same random numbers before the camera is.
+    """
+    every = [Camera(path, (1, 1, 1)) for path in list_files(out / "cameras/train", (".csv",), "cameras").values()]
+
+    def drawn(seed: int) -> Callable[[str], Camera]:
+        return lambda scene: Cameras(every).draw(scene_rng(seed, scene))
+
+    cameras = {f"p{seed}": drawn(seed) for seed in range(1, PHOTOGRAPHS + 1)}
+    usual = Camera()
+    return cameras | {
+        "l2": drawn(0),
+        "l0": lambda _: usual,
+        "linear": lambda _: usual,
+        "l1": lambda _: Camera(challenge),
+    }
+
+
+def add_metamers(out: Path, challenge: Path) -> None:
+    """Pair each training image with a second cube, a metamer of its own under the image's camera.
+
+    The black is multiplied by alpha, drawn from -1 to 2 for each image; pixels where values would leave the range
+    from 0 to the cube's largest keep their spectrum.
+    """
+    cameras = cameras_of(out, challenge)
+    shares = []
+    for path in tqdm(sorted((out / "data/Train_spectral").iterdir()), desc="metamers", unit="cube"):
+        scene, kind = path.stem.rsplit("_", 1)
+        target = path.with_name(f"{path.stem}_m.mat")
+        if kind not in cameras or target.exists():
+            continue
+        alpha = scene_rng(0, path.stem).uniform(-1, 2)
+        cube = read_cube(path)
+        other, feasible = metamer(cube, cameras[kind](scene).curves(), alpha, 0, float(cube.max()))
+        shares.append(feasible.mean())
+        write_cube(target, other.astype(np.float32))
+        (image,) = (out / "data/Train_RGB").glob(f"{path.stem}.*")
+        link(image, image.with_name(f"{path.stem}_m{image.suffix}"))
+    if shares:
+        print(f"metamers for {np.mean(shares):.0%} of the pixels")
+
+
+def train(out: Path, iterations: tuple[int, int], init: Path | None) -> None:
     """Prepare the data and train: first on all scenes, then on the real ones alone."""
     dark, prepared = f"--non_positive floor {FLOOR}", out / "prepared"
     for path in sorted((out / "data").glob("Train_*/*")):
-        if not path.stem.endswith(tuple(SIMULATED)):
+        if not path.stem.removesuffix("_m").endswith(tuple(SIMULATED)):
             link(path, out / "real" / path.parent.name / path.name)
     for data, name in (("data", "Train"), ("real", "Real")):
         step(
@@ -158,7 +208,8 @@ def train(out: Path, iterations: tuple[int, int]) -> None:
             f"--train_data_path {prepared / name}",
         )
     step(ROOT / "train", f"valid_data_preprocess.py --data_path {out}/data {dark} --valid_data_path {prepared}/Valid")
-    stages = (("Train", FIRST, out / "first"), ("Real", f"{SECOND} --init {out}/first/last.pth", out / "run"))
+    first = FIRST if init is None else f"{FIRST} --init {init}"
+    stages = (("Train", first, out / "first"), ("Real", f"{SECOND} --init {out}/first/last.pth", out / "run"))
     for (name, options, folder), count in zip(stages, iterations, strict=True):
         step(
             ROOT / "train",
@@ -230,6 +281,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add("--out", type=Path, default="../photographs", help="folder for data, run and results")
     add("--iterations", type=cli.at_least(1), nargs=2, default=(3600, 800), help="iterations of both trainings")
+    add(
+        "--reflectances",
+        choices=("luxpy", "measured"),
+        default="luxpy",
+        help="those of the simulated scenes: luxpy's 119,000, or simulate.py's own 123",
+    )
+    add("--init", type=Path, metavar="FILE", help="start from this network instead of random weights")
+    add(
+        "--metamers",
+        action="store_true",
+        help="add each image but simulated photographs a second time, with a metamer of its cube",
+    )
     add("--before", type=Path, metavar="FILE", help="another network to score beside this one")
     add(
         "--stages",
@@ -247,9 +310,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "images" in args.stages:
         split_cameras(args.cameras, out)
         import_scenes(args.source.resolve(), out)
-        make_images(out, args.challenge_camera.resolve())
+        make_images(out, args.challenge_camera.resolve(), args.reflectances)
     if "train" in args.stages:
-        train(out, tuple(args.iterations))
+        if args.metamers:
+            add_metamers(out, args.challenge_camera.resolve())
+        train(out, tuple(args.iterations), args.init and args.init.resolve())
     if "score" in args.stages:
         table = score(out, args.before)
         write_atomically(out / "RESULTS.md", lambda file: file.write(table.encode()))

@@ -26,6 +26,7 @@ __all__ = [
     "check_target",
     "load_cube",
     "read_cube",
+    "read_maps",
     "read_origin",
     "write_cube",
 ]
@@ -33,6 +34,8 @@ __all__ = [
 CUBE_NAMES = ("cube", "rad")
 WAVELENGTH_NAMES = ("bands", "wavelengths", "wavelength", "wl", "lambda")
 NUMERIC_CLASSES = ("double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+MAP_CLASSES = {np.dtype(np.float32): "single", np.dtype(np.uint8): "uint8"}
+"""MATLAB's classes of the maps that stand beside a cube."""
 HEADER_SIZE = 512
 """Bytes of the header that MATLAB writes before the HDF5 contents of a v7.3 file."""
 
@@ -245,7 +248,7 @@ def write_cube(
     cube: np.ndarray,
     wavelengths: np.ndarray | None = None,
     origin: str | None = None,
-    **variables: float,
+    **variables: float | np.ndarray,
 ) -> None:
     """Write a cube as variable `cube` of a MATLAB v7.3 .mat file, as ARAD_1K has it, atomically.
 
@@ -259,8 +262,8 @@ def write_cube(
         In nm; written as `bands`.
     origin : str, optional
         A line on where a reconstruction comes from, as an attribute that `load_cube` gives back.
-    **variables : float
-        Further scalars, under their names.
+    **variables : float or (H, W)
+        Further variables, under their names: a scalar as double, a map as single or uint8, the type that it has.
 
     Raises
     ------
@@ -284,7 +287,9 @@ def write_cube(
         assert isinstance(cube_dataset, h5py.Dataset)
         _set_matlab_class(cube_dataset, "single")
         for name, value in arrays.items():
-            _set_matlab_class(file.create_dataset(name, data=np.atleast_2d(np.float64(value)).T), "double")
+            matlab_class = MAP_CLASSES.get(getattr(value, "dtype", None), "double")
+            value = np.float64(value) if matlab_class == "double" else value
+            _set_matlab_class(file.create_dataset(name, data=np.atleast_2d(value).T), matlab_class)
 
     header = f"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: {time.ctime()} HDF5 schema 1.00 ."
     # text to byte 116, 8 bytes of subsystem offset, version 2.0, "IM" as a little-endian "MI"
@@ -295,6 +300,28 @@ def write_cube(
 
 def _origin_of(file: h5py.File) -> str | None:
     return _text(file.attrs.get("origin"))
+
+
+def read_maps(path: str | Path, names: Iterable[str], size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Return those of the maps `names` that `write_cube` wrote beside a cube, (H, W) each, which is `size`.
+
+    Raises DataError if one has another size or type. Files that are not MATLAB v7.3 have none.
+    """
+    path, maps = Path(path), {}
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return {}
+    try:
+        with open_hdf5(path) as file:
+            for name in names:
+                if isinstance(found := file.get(name), h5py.Dataset):
+                    if found.shape != size[::-1] or found.dtype not in MAP_CLASSES:
+                        raise DataError(f"{path}: {name} is not a map of {size[0]} x {size[1]} pixels; remove it")
+                    maps[name] = read_dataset(found).T
+    except DataError:
+        raise
+    except BROKEN as error:
+        raise unreadable(path, error, "a .mat file") from error
+    return maps
 
 
 def read_origin(path: str | Path) -> str | None:

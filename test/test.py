@@ -3,9 +3,9 @@
 Reads every image of a folder, or one file: JPEG, PNG, TIFF, BMP, WebP, AVIF, and with `pip install drcr[photo]` HEIC
 and camera RAW. Decodes photographs to linear light (see --encoding), divides each image by its largest value, runs
 the network and writes RESULT_DIR/NAME.mat: MATLAB v7.3, variable `cube`, H x W x bands, single, unclipped, and the
-wavelengths as `bands`. Replaces reconstructions of an earlier run, never other files. Uses CUDA if there is a GPU,
-else the CPU. Images may be of any size: memory is bounded (see --tile). The next image is read and the last one
-written while one is reconstructed.
+wavelengths as `bands`; with --format, ENVI or TIFF instead. Replaces reconstructions of an earlier run, never other
+files. Uses CUDA if there is a GPU, else the CPU. Images may be of any size: memory is bounded (see --tile). The next
+image is read and the last one written while one is reconstructed.
 """
 
 import signal
@@ -26,8 +26,9 @@ from tqdm import tqdm
 
 from drcr.checkpoint import MODEL_HELP, fitting_network, load_rgb_model
 from drcr.compute.device import choose_device
+from drcr.evaluation.confidence import BELIEVABLE, DOUBTFUL, load_confidence
 from drcr.images import Encoding, add_encoding_option, describe_decoding, encoding_for, find_images, read_image
-from drcr.matfile import check_target, write_cube
+from drcr.preparation.results import FORMATS, check_target, write_result
 from drcr.reconstruct import Reconstructor, origin_of, reconstruct_image
 from drcr.utils import cli
 from drcr.utils.files import DataError, plural
@@ -64,7 +65,15 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--RGB_dir", type=Path, default="../Dataset/Valid_RGB", help="folder of images, or one image")
     parser.add_argument("--model_dir", type=Path, metavar="FILE", help=MODEL_HELP)
-    parser.add_argument("--result_dir", type=Path, default="./test_results", help="folder for the .mat files")
+    parser.add_argument("--result_dir", type=Path, default="./test_results", help="folder for the cubes")
+    parser.add_argument(
+        "--format",
+        choices=tuple(FORMATS),
+        default="mat",
+        help="mat: NAME.mat, for MATLAB and Python. envi: NAME.hdr and NAME.img, for ENVI, QGIS and SPy. tiff: "
+        "NAME.tif, one page per band, labelled with its wavelength, for ImageJ. Values and wavelengths are the same "
+        "in each; compute_mrae.py, figures.py, report.py and Dataset/import_cubes.py read all three",
+    )
     parser.add_argument(
         "--protocol",
         choices=("padded", "released"),
@@ -91,8 +100,21 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "result is the same (each layer gets the rows that it needs, averages are over the whole image), the memory "
         "is not. auto: by the free memory. A feature map that fits in none is kept in a file in RESULT_DIR meanwhile",
     )
+    parser.add_argument(
+        "--confidence",
+        action="store_true",
+        help="write beside each cube where not to trust it. expected_sam, H x W, single: the spectral angle to "
+        "expect between reconstruction and truth, in degrees. sam_factor: sam_factor * expected_sam is the bound "
+        "whose meaning is printed (see train/calibrate.py). trust, H x W, uint8: 2 believable (expected angle up to "
+        f"{BELIEVABLE:g} degrees, no channel clipped), 0 not to be believed (above {DOUBTFUL:g} degrees, or a colour "
+        "that the training data do not have), 1 doubtful (the rest). Needs the table NAME.trust.npz beside the "
+        "checkpoint NAME.pth, and --format mat",
+    )
     add_encoding_option(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.confidence and args.format != "mat":
+        parser.error("--confidence writes into .mat files; use --format mat")
+    return args
 
 
 @dataclass(frozen=True)
@@ -116,7 +138,7 @@ def check_images(args: argparse.Namespace, encoding: Encoding) -> tuple[dict[Pat
         height, width = image.stored.shape[:2]
         if height < lowest or width < 4:
             raise DataError(f"{path}: {height} x {width} pixels; at least {lowest} x 4 are needed")
-        check_target(args.result_dir / f"{path.stem}.mat")
+        check_target(args.result_dir / f"{path.stem}{FORMATS[args.format]}")
         n_pixels += height * width
     print(describe_decoding(job.how for job in jobs.values()))
     for network, count in Counter(job.network for job in jobs.values()).items():
@@ -138,26 +160,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         path: Reconstructor(model, args.precision, args.tile, scratch=args.result_dir)
         for path, model in networks.items()
     }
+    tables = {path: load_confidence(path, networks[path]) for path in networks} if args.confidence else {}
+    for table in tables.values():
+        print(f"confidence: {table.statement}")
 
     def advance(pixels: float) -> None:
         progress.update(pixels)
 
-    def reconstruct(path: Path, rgb: np.ndarray) -> np.ndarray:
+    def reconstruct(path: Path, rgb: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray | float]]:
         progress.set_postfix_str(path.name)
         network = jobs[path].network
-        return reconstruct_image(reconstructors[network], rgb, path, network, args.protocol, advance)
+        cube = reconstruct_image(reconstructors[network], rgb, path, network, args.protocol, advance)
+        return cube, tables[network].variables(rgb, cube) if tables else {}
 
-    def write(path: Path, cube: np.ndarray) -> None:
+    def write(path: Path, cube: np.ndarray, maps: dict[str, np.ndarray | float]) -> None:
         job = jobs[path]
         wavelengths = networks[job.network].wavelengths
         origin = f"{origin_of(job.network, args.protocol, args.precision)}, image {job.how}"
-        write_cube(
-            args.result_dir / f"{path.stem}.mat", cube, None if wavelengths is None else np.array(wavelengths), origin
-        )
+        target = args.result_dir / f"{path.stem}{FORMATS[args.format]}"
+        write_result(target, cube, None if wavelengths is None else np.array(wavelengths), origin, **maps)
 
     progress = tqdm(desc="reconstructing", total=n_pixels, unit="px", unit_scale=True, dynamic_ncols=True)
     images = one_ahead(lambda path: (path, read_image(path, encoding).normalised()), jobs)
-    cubes = ((path, reconstruct(path, rgb)) for path, rgb in images)
+    cubes = ((path, *reconstruct(path, rgb)) for path, rgb in images)
     with progress:
         for _ in one_ahead(lambda named: write(*named), cubes):
             pass

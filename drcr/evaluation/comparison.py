@@ -13,7 +13,7 @@ from drcr.cube import Cube, check_cube, check_same_size, same_bands
 from drcr.evaluation.colour import ILLUMINANTS, true_colour, white_level
 from drcr.evaluation.scoring import pair_cubes, read_reconstruction, read_truth
 from drcr.images import IMAGE_SUFFIXES, read_rgb
-from drcr.matfile import load_cube
+from drcr.preparation.results import RESULT_SUFFIXES, read_result
 from drcr.utils import cli
 from drcr.utils.files import DataError, list_files
 
@@ -171,12 +171,13 @@ def _find_cubes(
         first = next(iter(pairs.values()))
         recs = {name: {method: found[name][0] for method, found in pairs.items()} for name in first}
         return recs, {name: truth for name, (_, truth) in first.items()}
-    found = {method: list_files(folder, (".mat",), "reconstructed cubes") for method, folder in methods.items()}
+    found = {method: list_files(folder, RESULT_SUFFIXES, "reconstructed cubes") for method, folder in methods.items()}
     names = scenes or list(dict.fromkeys(name for files in found.values() for name in files))
     for method, files in found.items():
         for name in names:
             if name not in files:
-                raise DataError(f"{methods[method]}: contains no {name}.mat; add it, or choose others by --scenes")
+                missing = f"{name}{' or '.join(RESULT_SUFFIXES)}"
+                raise DataError(f"{methods[method]}: contains no {missing}; add it, or choose others by --scenes")
     return {name: {method: files[name] for method, files in found.items()} for name in names}, {}
 
 
@@ -241,7 +242,7 @@ def read_unscored(job: Job) -> ComparedScene:
 
     Raises DataError if they cannot be read or do not belong together.
     """
-    first, *others = ((method, load_cube(path)) for method, path in job.recs.items())
+    first, *others = ((method, read_result(path)) for method, path in job.recs.items())
     for method, cube in (first, *others):
         check_cube(cube.values, job.recs[method])
         check_same_size(cube.values.shape, job.recs[method], first[1].values.shape, job.recs[first[0]])

@@ -12,6 +12,7 @@ from drcr import metrics
 from drcr.cube import Cube, check_cube, check_scale, describe_bands, raise_to_floor, same_bands
 from drcr.matfile import load_cube
 from drcr.metrics import HEADINGS, SCORES
+from drcr.preparation.results import RESULT_SUFFIXES, read_result
 from drcr.utils.files import DataError, list_files, plural, strip_suffix
 
 Scores = dict[str, dict[str, float]]
@@ -21,7 +22,7 @@ Scores = dict[str, dict[str, float]]
 def pair_cubes(
     path_rec: Path, path_gt: Path, scenes: Sequence[str] = (), suffix: str = ""
 ) -> dict[str, tuple[Path, Path]]:
-    """Pair two folders' .mat files by name.
+    """Pair two folders' cubes by name: reconstructions in any format of test.py, ground truths in .mat.
 
     Parameters
     ----------
@@ -45,12 +46,12 @@ def pair_cubes(
     """
     if path_rec.exists() and path_gt.exists() and path_rec.samefile(path_gt):
         raise DataError(f"{path_rec}: is both --path_rec and --path_gt; give two different folders")
-    recs = strip_suffix(list_files(path_rec, (".mat",), "reconstructed cubes"), suffix, path_rec)
+    recs = strip_suffix(list_files(path_rec, RESULT_SUFFIXES, "reconstructed cubes"), suffix, path_rec)
     truths = list_files(path_gt, (".mat",), "ground truth cubes")
     for name in scenes:
-        for folder, files in ((path_rec, recs), (path_gt, truths)):
+        for folder, files, suffixes in ((path_rec, recs, RESULT_SUFFIXES), (path_gt, truths, (".mat",))):
             if name not in files:
-                raise DataError(f"{folder}: contains no {name}.mat, which --scenes names")
+                raise DataError(f"{folder}: contains no {name}{' or '.join(suffixes)}, which --scenes names")
     for name, path in recs.items():
         if not scenes and name not in truths:
             raise DataError(
@@ -98,7 +99,7 @@ def read_reconstruction(path: Path, truth: Cube) -> Cube:
 
     Raises DataError if it cannot be read, has NaN, or has another shape or other wavelengths.
     """
-    rec = load_cube(path)
+    rec = read_result(path)
     check_cube(rec.values, path)
     if rec.values.shape != truth.values.shape:
         ours, theirs = (" x ".join(map(str, cube.values.shape)) for cube in (rec, truth))

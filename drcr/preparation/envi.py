@@ -23,6 +23,8 @@ DATA_SUFFIXES = ("", ".raw", ".img", ".dat", ".bin", ".bsq", ".bil", ".bip", ".h
 OTHER_FILES = re.compile(r"classification|library|tiff|hdf|nitf|jpeg|virtual|meta|erdas|pci", re.IGNORECASE)
 """Values of `file type` that are not a cube of plain numbers."""
 MAX_HEADER = 10_000_000
+ORIGIN_FIELD = "drcr origin"
+"""The field in which the header of a reconstruction says where it comes from."""
 Header = dict[str, str | list[str]]
 
 
@@ -73,6 +75,7 @@ def read_envi(path: Path) -> StoredCube:
         scale=scale,
         offset=shift,
         good=_good_bands(header, path, shape["bands"]),
+        origin=_origin(header),
         notes=tuple(notes),
     )
 
@@ -107,6 +110,19 @@ def read_header(path: Path) -> Header:
             raise DataError(f"{path}: has the field '{name}' twice, with different values; remove one")
         header[name] = field
     return header
+
+
+def origin_in_header(path: Path) -> str | None:
+    """Return the line on its origin that the header of a reconstruction has; None for any other file."""
+    try:
+        return _origin(read_header(path))
+    except (DataError, OSError):
+        return None
+
+
+def _origin(header: Header) -> str | None:
+    origin = header.get(ORIGIN_FIELD)
+    return origin if isinstance(origin, str) else None
 
 
 def find_data(path: Path) -> Path:

@@ -27,6 +27,8 @@ NAMES = (*CUBE_NAMES, "ref")  # ref: Harvard's
 AXES = {"first": 0, "middle": 1, "last": 2}
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
 """Tags of TIFF files that GDAL writes."""
+ORIGIN_MARK = "drcr origin: "
+"""What ImageJ's text on the image begins with in a TIFF that is a reconstruction."""
 
 
 def read_cube_file(
@@ -122,11 +124,38 @@ def _read_tiff(path: Path) -> StoredCube:
             # Q: tifffile wrote an array of which it knew nothing, and a page need not be a band
             axis = {"YXS": 2, "QYX": None}.get(axes, 0)
             values = file.asarray() if len(file.pages) == 1 else file.asarray(key=slice(None))
-            return StoredCube(values, path, axis, fill=fill)
+            lists = _labelled_wavelengths(file)
+            if values.ndim == 2 and lists:  # a cube of one band
+                values = values[None]
+            return StoredCube(values, path, axis, lists=lists, fill=fill, origin=_origin(file))
     except DataError:
         raise
     except (tifffile.TiffFileError, *BROKEN) as error:
         raise unreadable(path, error, "a TIFF") from error
+
+
+def _labelled_wavelengths(file: tifffile.TiffFile) -> tuple[tuple[str, np.ndarray, str | None], ...]:
+    """Return the wavelengths in the labels of an ImageJ stack, such as `450 nm`, as a StoredCube lists them."""
+    labels = (file.imagej_metadata or {}).get("Labels") or []
+    labels = [labels] if isinstance(labels, str) else labels
+    found = [re.fullmatch(r"(\d+(?:\.\d+)?) ?nm", str(label).strip()) for label in labels]
+    if not found or not all(found):
+        return ()
+    return (("labels of the slices", np.array([float(match[1]) for match in found if match]), "nm"),)
+
+
+def origin_in_tiff(path: Path) -> str | None:
+    """Return the line on its origin that a TIFF has if it is a reconstruction; None for any other file."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            return _origin(file)
+    except (tifffile.TiffFileError, *BROKEN):
+        return None
+
+
+def _origin(file: tifffile.TiffFile) -> str | None:
+    text = str((file.imagej_metadata or {}).get("Info", ""))
+    return text.removeprefix(ORIGIN_MARK) if text.startswith(ORIGIN_MARK) else None
 
 
 def _check_tiff(file: tifffile.TiffFile, path: Path) -> None:

@@ -165,7 +165,8 @@ def print_other_files(*used: Iterable[Path]) -> None:
 def describe_other_files(folder: Path, taken: Iterable[Path]) -> str | None:
     """Return a line on what a folder contains besides the files `taken` from it, None if there is nothing."""
     taken = set(taken)
-    others = [path for path in sorted(folder.iterdir()) if path not in taken and not path.name.startswith(".")]
+    data = {path.with_suffix(".img") for path in taken if path.suffix == ".hdr"}  # of ENVI pairs
+    others = [path for path in sorted(folder.iterdir()) if path not in taken | data and not path.name.startswith(".")]
     if not others:
         return None
     names = [path.name + "/" * path.is_dir() for path in others]

@@ -1,0 +1,269 @@
+"""Make the table that says where a network's reconstructions are not to be trusted; test.py --confidence needs it.
+
+Writes NAME.trust.npz beside the checkpoint NAME.pth. test.py --confidence then gives for each pixel the spectral
+angle to expect between the reconstruction and the unknown truth, and a bound on it. Both follow from one pass through
+the network: from the brightness and clipping of the pixel, from what is left of the image when the reconstruction is
+projected back to RGB, from the distance to the colours of the training data, and from how far training spectra of the
+same colour differ (metamers). Three steps:
+
+1. What the training data tell of spectra by colour is summed up in groups of similar pixels (--train_data_path).
+2. The expected angle is fitted to images of the training (--fit_data_path).
+3. It is calibrated on scenes that the network was NOT trained on (--valid_data_path): split conformal prediction with
+   the scene as the unit. Images with equal cubes are one scene, and its worst image counts.
+
+What the bound means: with a probability of at least 1 - a, at least 90% of the pixels of a new image of this kind lie
+within the bound. "Of this kind" means that scene, camera, light and noise are as those of the calibration. With n
+scenes, a cannot be below 1/(n+1): with 10 scenes 0.09, with 4 scenes 0.2. The command prints a and n. For images of
+another kind run it with data of that kind: the network stays as it is.
+
+--evaluate judges the table, each scene left out of its own calibration, beside a table of brightness alone.
+"""
+
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from drcr.checkpoint import load_rgb_model
+from drcr.compute.device import choose_device
+from drcr.cube import same_bands
+from drcr.data import ValidImages
+from drcr.evaluation.calibration import (
+    Example,
+    Judgement,
+    check_unseen,
+    fit,
+    is_photograph,
+    judge,
+    learn_colours,
+    read_examples,
+    score,
+)
+from drcr.evaluation.confidence import (
+    BRIGHTNESS_ONLY,
+    DOUBTFUL,
+    LEVELS,
+    SHARE,
+    TERMS,
+    Confidence,
+    check_target,
+    digest_of,
+    table_path,
+)
+from drcr.model import DRCR
+from drcr.reconstruct import Reconstructor
+from drcr.utils import cli
+from drcr.utils.files import DataError, plural
+
+KINDS = ("all", "photographs", "linear")
+
+
+def probability(text: str) -> float:
+    """Read --miss."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, not {text}")
+    return value
+
+
+def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("--model_dir", type=Path, default="../test/model/model.pth", metavar="FILE", help="checkpoint")
+    add(
+        "--train_data_path",
+        type=Path,
+        default="./dataset/Train",
+        help="prepared data that the network was trained on",
+    )
+    add(
+        "--fit_data_path",
+        type=Path,
+        help="prepared data of the training to fit the expected angle to, such as its real scenes without simulated "
+        "ones (default: those of --train_data_path)",
+    )
+    add(
+        "--valid_data_path",
+        type=Path,
+        nargs="+",
+        default=("./dataset/Valid",),
+        metavar="FOLDER ...",
+        help="prepared data of scenes that the network was not trained on, to calibrate with",
+    )
+    add(
+        "--kind",
+        choices=KINDS,
+        default="all",
+        help="use only photographs, which were decoded to linear light, or only images that were linear as stored",
+    )
+    add(
+        "--skip",
+        nargs="+",
+        default=(),
+        metavar="NAME ...",
+        help="do not calibrate on images whose names begin so, such as scenes that this network was trained on",
+    )
+    add(
+        "--miss",
+        type=probability,
+        default=0.1,
+        metavar="A",
+        help="a, the probability with which the bound may fail for a new scene; 1/(n+1) if that is larger",
+    )
+    add("--fit_images", type=cli.at_least(1), default=60, help="images to fit to, at most, chosen at random")
+    add("--seed", type=cli.at_least(0), default=0, help="seed of all random choices")
+    add("--out", type=Path, metavar="FILE", help="table to write (default: beside the checkpoint)")
+    add("--evaluate", action="store_true", help="print how the table does on scenes left out of its calibration")
+    add(
+        "--other_data_path",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="FOLDER ...",
+        help="with --evaluate: prepared images of other kinds, on which the bound may fail; all of each folder",
+    )
+    return parser.parse_args(argv)
+
+
+def open_folder(path: Path, model: DRCR, model_path: Path) -> ValidImages:
+    """Open prepared data. Raises DataError if it is not for this network."""
+    folder = ValidImages(path, drop_rows=0)
+    if model.wavelengths is None or not same_bands(folder.wavelengths, model.wavelengths):
+        raise DataError(f"{path}: has other wavelengths than the network {model_path}")
+    if folder.input_encoding != model.input_encoding:
+        raise DataError(
+            f"{path}: its images are {folder.input_encoding}, but the network {model_path} was trained on "
+            f"{model.input_encoding} ones; prepare them with another --encoding"
+        )
+    return folder
+
+
+def of_kind(folder: ValidImages, kind: str, skipped: Sequence[str] = ()) -> list[int]:
+    """Return the numbers of a folder's images of one of KINDS, without those whose names begin with `skipped`."""
+    return [
+        i
+        for i, (name, scene) in enumerate(zip(folder.names, folder.scenes, strict=True))
+        if (kind == "all" or is_photograph(scene) == (kind == "photographs")) and not name.startswith(tuple(skipped))
+    ]
+
+
+def describe(judgements: Sequence[Judgement]) -> str:
+    """Return a row of means over images."""
+
+    def mean(value: Callable[[Judgement], float]) -> float:
+        return float(np.nanmean([value(judgement) for judgement in judgements] or [np.nan]))
+
+    held = sum(judgement.covered >= SHARE for judgement in judgements)
+    return (
+        f"| {held} of {len(judgements)} | {mean(lambda x: x.covered):.1%} | {mean(lambda x: x.true):.1f} | "
+        f"{mean(lambda x: x.expected):.1f} | {mean(lambda x: x.bound):.1f} | "
+        f"{mean(lambda x: x.rank_correlation):.3f} | {mean(lambda x: x.auroc):.3f} |"
+    )
+
+
+COLUMNS = (
+    "| | images within the bound | pixels within it | true SAM | expected | bound | rank correlation | AUROC |\n"
+    "|---|---|---|---|---|---|---|---|"
+)
+
+
+def print_evaluation(tables: dict[str, Confidence], groups: dict[str, list[Example]]) -> None:
+    """Print how tables do on groups of images, each image's scene left out of the calibration."""
+    print(
+        f"\nMeans over images. Within the bound: {SHARE:.0%} of the image's pixels or more. Angles in degrees. AUROC "
+        f"for a true angle above {DOUBTFUL:g}.\n\n{COLUMNS}"
+    )
+    judged = {}
+    for group, examples in groups.items():
+        for name, table in tables.items():
+            judged[group, name] = [judge(table, example) for example in examples]
+            print(f"| {group}: {name} {describe(judged[group, name])}")
+    first = next(iter(tables))
+    print(f"\n| | {' | '.join(f'{level}: share, of it above {DOUBTFUL:g} degrees' for level in LEVELS[::-1])} |")
+    print("|---" * (1 + len(LEVELS)) + "|")
+    for group in groups:
+        cells = []
+        for level in range(len(LEVELS))[::-1]:
+            shares = np.array([judgement.shares[level] for judgement in judged[group, first]])
+            wrong = np.array([judgement.wrong[level] for judgement in judged[group, first]])
+            part = np.nansum(shares * wrong) / max(shares.sum(), 1e-12)
+            cells.append(f"{shares.mean():.0%}, {part:.0%}")
+        print(f"| {group} | {' | '.join(cells)} |")
+    for group in groups:
+        failed = [judgement for judgement in judged[group, first] if judgement.covered < SHARE]
+        for judgement in sorted(failed, key=lambda judgement: judgement.covered):
+            print(f"bound fails: {group}, {judgement.name}: {judgement.covered:.1%} of its pixels within it")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the options, make the table, judge it."""
+    args = read_options(argv)
+    out = args.out or table_path(args.model_dir)
+    model = load_rgb_model(args.model_dir, choose_device())
+    check_target(out)
+    train = open_folder(args.train_data_path, model, args.model_dir)
+    to_fit = train if args.fit_data_path is None else open_folder(args.fit_data_path, model, args.model_dir)
+    valid = [open_folder(path, model, args.model_dir) for path in args.valid_data_path]
+    others = [open_folder(path, model, args.model_dir) for path in args.other_data_path]
+    chosen = [of_kind(folder, args.kind, args.skip) for folder in valid]
+    if not any(chosen):
+        raise DataError(f"{args.valid_data_path[0]}: no images left; change --kind or --skip")
+    rng = np.random.default_rng(args.seed)
+    print(f"learning the colours of {plural(len(train.names), 'image')}", flush=True)
+    colours = learn_colours(train, rng)
+
+    reconstructor = Reconstructor(model)
+
+    def read(folder: ValidImages, numbers: Sequence[int]) -> list[Example]:
+        progress = tqdm(numbers, f"reconstructing {folder.path.name}", unit="image", dynamic_ncols=True, leave=False)
+        return read_examples(folder, progress, reconstructor, args.model_dir, colours, rng)
+
+    calibration = [
+        example for folder, numbers in zip(valid, chosen, strict=True) for example in read(folder, numbers)
+    ]
+    check_unseen(calibration, train)
+    decodings = Counter(example.kind for example in calibration)
+    alike = [i for i, scene in enumerate(to_fit.scenes) if scene.decoding in decodings] or range(len(to_fit.scenes))
+    fitted_to = read(to_fit, sorted(rng.permutation(alike)[: args.fit_images].tolist()))
+
+    def make(n_terms: int) -> Confidence:
+        fitted = fit(fitted_to, rng, n_terms)
+        return Confidence(
+            colours,
+            fitted,
+            score(fitted, calibration),
+            args.miss,
+            [float(nm) for nm in model.wavelengths or ()],
+            model.input_encoding,
+            digest_of(args.model_dir),
+            ", ".join(f"{plural(count, 'image')} {how}" for how, count in decodings.items()),
+        )
+
+    table = make(len(TERMS))
+    table.save(out)
+    print(f"{out}: {out.stat().st_size / 1e3:.0f} kB\n{table.statement}")
+    print(
+        "weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in zip(TERMS, table.fit.weights, strict=True))
+    )
+    if args.miss < 1 / (len(table.scenes) + 1):
+        print(f"a = {args.miss:g} needs {int(np.ceil(1 / args.miss - 1 - 1e-9))} scenes; calibrate on more of them")
+    if args.evaluate:
+        groups = {"calibration images": calibration}
+        for folder in others:
+            for example in read(folder, range(len(folder.names))):
+                groups.setdefault(f"{folder.path.name}, {example.kind}", []).append(example)
+        tables = {"all terms": table, "brightness alone": make(BRIGHTNESS_ONLY)}
+        print_evaluation(tables, groups)
+
+
+if __name__ == "__main__":
+    cli.run(main)
