@@ -20,6 +20,9 @@ Writes into OUT:
   tables.md     the main numbers as tables
   index.html    the page, with its figures; they are there as PNG and PDF, too
 
+If the network has a table of train/calibrate.py, the map of test.py --confidence is judged, too, beside darkness
+alone as a map. A scene that the table was calibrated on is left out of the calibration for its own images.
+
 The same command gives the same files, byte for byte. Scores are those of compute_mrae.py: reconstructions are clipped
 to [0, 1], dark values of the cubes are raised by --non_positive floor VALUE.
 
@@ -45,6 +48,7 @@ from drcr.checkpoint import MODEL_HELP, fitting_network, load_rgb_model
 from drcr.cube import describe_bands, describe_floor, same_bands
 from drcr.data import ValidImages
 from drcr.evaluation.conditions import Plan, Setting, camera_views, light_name
+from drcr.evaluation.confidence import load_confidence, table_path
 from drcr.evaluation.linear_maps import RIDGE, fit
 from drcr.evaluation.scoring import read_truth
 from drcr.evaluation.trust import (
@@ -206,6 +210,15 @@ def load_methods(args: argparse.Namespace, data: ValidImages, wavelengths: np.nd
     return {"DRCR Net": Network(path.resolve())} | {MAPS[name]: fit(data, name, RIDGE[name]) for name in MAPS}
 
 
+def with_table(args: argparse.Namespace) -> Path | None:
+    """Return the checkpoint if it has a table for the confidence map. Raises DataError if that table is damaged."""
+    path = fitting_network(args.model_dir, is_photograph=False).resolve()
+    if not table_path(path).exists():
+        return None
+    load_confidence(path, load_rgb_model(path))
+    return path
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, take and score the images, write tables, figures and the page."""
     args = read_options(argv)
@@ -231,6 +244,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         *(float(np.float32(value)) for value in args.range),  # as the cubes have them
         centres=group_spectra([*cubes.values(), *lit_cubes.values()]),
         spectra=sample_spectra(data),
+        confidence=with_table(args),
     )
     jobs, levels = plan_jobs(scenes, lit, study)
     done = in_order(measure, jobs.values(), min(args.num_workers, len(jobs)))
@@ -241,6 +255,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{fitting_network(args.model_dir, False)}. Maps fitted to {args.train_data_path}. Camera: {args.camera}.",
         "Light: " + (f"{plural(len(lit), 'scene')} of {args.reflectances_dir}." if lit else "skipped."),
     ]
+    if study.confidence is None:
+        notes.append("Confidence map: skipped; train/calibrate.py makes the table that it needs.")
     if args.floor is not None:
         n_values = sum(cube.size for cube in cubes.values())
         notes.append(describe_floor(args.floor, raised, n_values).capitalize() + ".")

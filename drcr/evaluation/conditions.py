@@ -8,7 +8,7 @@ noise wherever the number of photo-electrons is the same.
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -155,7 +155,7 @@ def take(
         imaging = Imaging(setting.electrons, setting.mean, setting.quality)
         linear = np.maximum(truth @ view.curves(wavelengths), 0)
         developed = imaging.develop(linear, rng, view.camera.white(wavelengths))
-        image = np.float32(_decode(imaging.encode(developed)) / 255)
+        image = (_decode(imaging.encode(developed)) / 255).astype(np.float32)
     if not image.any():
         raise DataError(f"{name}: its image is black all over; use more electrons or a longer exposure")
     if setting.pixel:
@@ -176,11 +176,12 @@ def _photograph(
         light=np.ones(len(WAVELENGTHS)),
     )
     values = _decode(imaging.encode(imaging.develop(truth, wavelengths, camera, rng), rng)) / 255
-    return np.float32(decode_srgb(values) if setting.camera == SRGB[0] else values)
+    return (decode_srgb(values) if setting.camera == SRGB[0] else values).astype(np.float32)
 
 
 def _decode(data: bytes) -> np.ndarray:
-    return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    decoded: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,10 @@ from drcr.checkpoint import load_rgb_model
 from drcr.cube import Cube
 from drcr.data import PreparedFolder
 from drcr.evaluation import metamers
+from drcr.evaluation.calibration import auroc, rank_correlation
 from drcr.evaluation.colour import cielab
 from drcr.evaluation.conditions import SRGB, Level, Plan, Setting, View, scene_as_seen, take
+from drcr.evaluation.confidence import DOUBTFUL, SHARE, Confidence, fingerprint, sam_map
 from drcr.evaluation.scoring import read_truth
 from drcr.images import normalise_rgb
 from drcr.reconstruct import Reconstructor, reconstruct_image
@@ -47,6 +49,19 @@ METRICS = {
 }
 AT_ALPHA_1 = ("mrae", "mrae_best_scale", "sam", "de00_d65")
 """Scores that are also taken of the cube itself on the pixels that have a metamer."""
+CONFIDENCE = {
+    "within_bound": "pixels within the bound",
+    "held": "images within the bound",
+    "expected_sam": "expected SAM deg",
+    "bound": "bound deg",
+    "rank": "rank correlation",
+    "rank_of_darkness": "rank correlation of darkness alone",
+    "auroc": "AUROC",
+    "auroc_of_darkness": "AUROC of darkness alone",
+    "believable": "pixels called believable",
+    "wrongly_believable": "of those above 15 deg",
+}
+"""Scores of the confidence map of the first method, if its network has a table."""
 GROUPS = 20
 DARK = 0.02
 """Pixels whose mean is lower belong to no group: their spectra are noise."""
@@ -82,6 +97,7 @@ class Study:
     low, high : the range of physically possible values, for metamers
     centres : (groups, bands), see `group_spectra`
     spectra : (n, bands), whose metameric blacks are used
+    confidence : the checkpoint of the first method if it has a table of `confidence`, else None
     """
 
     methods: dict[str, Method]
@@ -91,6 +107,7 @@ class Study:
     high: float
     centres: np.ndarray
     spectra: np.ndarray
+    confidence: Path | None = None
 
 
 class Scene(NamedTuple):
@@ -261,12 +278,15 @@ def measure(job: Job) -> Measured:
     recs = {method: np.float32(rec).clip(0, 1) for method, rec in raw.items()}
     labels = label_pixels(scene_as_seen(cube.values, wavelengths, replace(setting, light=""), None), study.centres)
     found = Measured({}, {})
+    sure = confidence_map(study, cube.values, rgb, raw)
     whole = Truth(truth, np.ones(truth.shape[:2], bool), wavelengths, labels, len(study.centres))
     for method, rec in recs.items():
         _add(found, "", "", method, whole, rec)
         if setting.camera not in SRGB:  # the matrix to sRGB is not part of the camera's curves
             curves = study.views[setting.camera].curves(wavelengths)
             found.values["", "", method, "back_projection"] = back_projection_mrae(rec, image, curves)
+    if sure is not None:
+        _judge_map(found, ("", ""), sure, truth, whole.pixels)
     if setting.pixel:
         plain = normalise_rgb(
             take(truth, wavelengths, replace(setting, pixel=False), study.views, job.seed, job.scene.name)
@@ -279,8 +299,56 @@ def measure(job: Job) -> Measured:
                 scaled = reconstruct(np.float32(k) * rgb)
                 key = "equivariance", f"k = {k:g}", method, "change"
                 found.values[key] = relative_l1(scaled, k * raw[method])
-        _measure_metamers(found, truth, recs, labels, wavelengths, study)
+        _measure_metamers(found, truth, recs, labels, wavelengths, study, sure)
     return found
+
+
+class Sure(NamedTuple):
+    """What the confidence map of a method says of an image, before the truth is known."""
+
+    method: str
+    rec: np.ndarray
+    expected: np.ndarray
+    levels: np.ndarray
+    factor: float
+    darkness: np.ndarray
+
+
+@lru_cache(maxsize=2)
+def _load_table(path: Path) -> Confidence:
+    return Confidence.load(path)
+
+
+def confidence_map(study: Study, cube: np.ndarray, rgb: np.ndarray, raw: dict[str, np.ndarray]) -> Sure | None:
+    """Return what the map says of an image; the scene with this cube is left out of its calibration."""
+    if study.confidence is None:
+        return None
+    table = _load_table(study.confidence).without(fingerprint(cube))
+    method, rec = next(iter(raw.items()))
+    maps = table.maps(rgb, rec)
+    return Sure(method, rec, maps["expected_sam"], maps["trust"], table.factor, -rgb.max(2))
+
+
+def _judge_map(found: Measured, place: tuple[str, str], sure: Sure, truth: np.ndarray, pixels: np.ndarray) -> None:
+    """Compare the map of an image with the true angles, on `pixels` (H, W), and with darkness as another map."""
+    sam, expected, darkness = sam_map(sure.rec, truth)[pixels], sure.expected[pixels], sure.darkness[pixels]
+    bound, wrong, believable = sure.factor * expected, sam > DOUBTFUL, sure.levels[pixels] == 2
+    within = float((sam <= bound).mean())
+    scores = {
+        "within_bound": within,
+        "held": float(within >= SHARE),
+        "expected_sam": float(expected.mean()),
+        "bound": float(bound.mean()),
+        "rank": rank_correlation(expected, sam),
+        "rank_of_darkness": rank_correlation(darkness, sam),
+        "auroc": auroc(expected, wrong),
+        "auroc_of_darkness": auroc(darkness, wrong),
+        "believable": float(believable.mean()),
+        "wrongly_believable": float(wrong[believable].mean()) if believable.any() else np.nan,
+    }
+    for name, value in scores.items():
+        if np.isfinite(value):
+            found.values[(*place, sure.method, name)] = value
 
 
 def relative_l1(cube: np.ndarray, reference: np.ndarray) -> float:
@@ -301,6 +369,7 @@ def _measure_metamers(
     labels: np.ndarray,
     wavelengths: np.ndarray,
     study: Study,
+    sure: Sure | None,
 ) -> None:
     """Score the reconstructions of the reference image against metamers of its scene.
 
@@ -317,6 +386,8 @@ def _measure_metamers(
         )
         floor = metamers.floor(itself.values, changed.values)
         found.values[(*key, ANY, "mrae_of_both")] = float(floor.mean())
+        if sure is not None:
+            _judge_map(found, key, sure, other, feasible)
         for method, rec in recs.items():
             _add(found, *key, method, changed, rec)
             before = itself.scores(rec, AT_ALPHA_1)
@@ -431,7 +502,7 @@ def summarise(rows: Sequence[Row], draws: int = 2000, seed: int = 0) -> dict[Key
 def _reference(key: Key, by_key: dict[Key, dict[tuple[str, int], float]]) -> dict[tuple[str, int], float]:
     """Return the values, by scene and seed, that a level's values are divided by."""
     condition, level, method, metric = key
-    if metric in ("psnr", "gfc", "change", "feasible", "mrae_of_both"):
+    if metric in ("psnr", "gfc", "change", "feasible", "mrae_of_both", *CONFIDENCE):
         return {}
     if condition == "light":
         reference = "light", "E", method, metric

@@ -13,7 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from drcr.evaluation.conditions import Setting, take
-from drcr.evaluation.trust import ANY, METRICS, Key, Row, Study, Summary, metamer_levels
+from drcr.evaluation.confidence import sam_map
+from drcr.evaluation.trust import ANY, METRICS, Key, Row, Study, Summary, confidence_map, metamer_levels
 from drcr.images import encode_srgb, normalise_rgb
 from drcr.utils.files import csv_text, refuse_foreign, write_atomically
 
@@ -32,9 +33,12 @@ FIGURES = {
     "trust_sam": "SAM by condition: the shape of the spectra alone",
     "trust_metamers": "Metamers: two truths share one image. Left: the mean MRAE of both, and the floor that no "
     "method can pass. Middle: SAM against the metamer. Right: the share of pixels that have such a metamer",
+    "trust_confidence": "Where not to trust: the error that is not known in use, and the error that the map expects. "
+    "The scene is that of median MRAE",
     "trust_spectra": "One image, many truths: all thin and black curves of a panel have exactly the same RGB. The "
     "scene is that of median MRAE",
 }
+REFERENCE_PLACE = "reference", "reference"
 COLUMNS = ("mrae", "mrae_best_scale", "sam", "de00_d65")
 """The metrics of the tables."""
 ABOUT = {
@@ -145,8 +149,12 @@ def draw(
     truth = cubes[scene]
     image = take(truth, wavelengths, Setting(), study.views, 0, scene)
     rgb = normalise_rgb(image)
-    rec = np.float32(reconstruct(rgb)).clip(0, 1)
+    raw = reconstruct(rgb)
+    rec = np.float32(raw).clip(0, 1)
     others = list(metamer_levels(truth, study.views["training"].curves(wavelengths), study))
+    if (sure := confidence_map(study, truth, rgb, {method: raw})) is not None:
+        sam = sam_map(sure.rec, truth)
+        sheets["trust_confidence"] = figures.plot_confidence(encode_srgb(image), sam, sure.expected, sure.levels)
     sheets["trust_spectra"] = figures.plot_spectra(encode_srgb(image), truth, others, rec, method, wavelengths)
     return sheets
 
@@ -244,6 +252,9 @@ def markdown(table: dict[Key, Summary]) -> str:
     lines += _grid(header, rows)
     lines += ["**Metamers** (the image is the same; × compares with the cube itself on the same pixels)", ""]
     lines += _grid(*_metamer_table(table, methods))
+    if (*REFERENCE_PLACE, first, "bound") in table:
+        lines += ["**The confidence map** (angles in degrees; in brackets: darkness alone as a map)", ""]
+        lines += _grid(*_confidence_table(table, first))
     lines += ["**Exposure without noise or clipping**: relative L1 distance of f(k x) and k f(x)", ""]
     levels = levels_of(table, "equivariance")
     changes = [[f"{table['equivariance', name, method, 'change'].mean:.3f}" for name in levels] for method in methods]
@@ -292,12 +303,42 @@ def _metamer_table(table: dict[Key, Summary], methods: Sequence[str]) -> tuple[l
     return header, rows
 
 
+def _confidence_table(table: dict[Key, Summary], method: str) -> tuple[list[str], list[list[str]]]:
+    header = ["", "images within the bound", "pixels within it", "true SAM", "expected", "bound", "rank correlation",
+              "AUROC", "believable", "of those above 15°"]  # fmt: skip
+    places = dict.fromkeys((condition, level) for condition, level, name, metric in table if metric == "bound")
+    rows = []
+    for condition, level in places:
+
+        def mean(metric: str, form: str, place: tuple[str, str] = (condition, level)) -> str:
+            found = table.get((*place, method, metric))
+            return "–" if found is None else format(found.mean, form)
+
+        held = table[condition, level, method, "held"]
+        name = "reference" if condition == "reference" else f"{condition}: {level}".replace("_", " ")
+        rows.append(
+            [
+                name,
+                f"{held.mean * held.scenes:.0f} of {held.scenes}",
+                mean("within_bound", ".0%"),
+                *(mean(metric, ".1f") for metric in ("sam", "expected_sam", "bound")),
+                f"{mean('rank', '.2f')} ({mean('rank_of_darkness', '.2f')})",
+                f"{mean('auroc', '.2f')} ({mean('auroc_of_darkness', '.2f')})",
+                mean("believable", ".0%"),
+                mean("wrongly_believable", ".0%"),
+            ]
+        )
+    return header, rows
+
+
 def _page(out: Path, table: dict[Key, Summary], notes: Sequence[str], command: str) -> str:
     """Return index.html; the pictures are in `out`."""
     from drcr.evaluation.trust_figures import methods_of
 
     pictures = []
     for name, caption in FIGURES.items():
+        if not (out / f"{name}.png").exists():
+            continue
         with Image.open(out / f"{name}.png") as image:
             pictures.append({"name": name, "caption": caption, "width": image.width, "height": image.height})
     templates = Environment(
