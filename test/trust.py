@@ -107,6 +107,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     add = parser.add_argument
     add("--spectral_dir", type=Path, default="../Dataset/Valid_spectral", help="folder of cubes (.mat)")
+    add("--scenes", nargs="+", default=(), metavar="NAME ...", help="only these of its scenes, named without suffix")
     add("--reflectances_dir", type=Path, help="folder of cubes that are reflectances, for the condition light")
     add("--model_dir", type=Path, metavar="FILE", help=MODEL_HELP)
     add("--train_data_path", type=Path, default="../train/dataset/Train", help="prepared training data, for the maps")
@@ -168,17 +169,22 @@ def read_cameras(sources: Sequence[str]) -> dict[str, Camera]:
 
 
 def read_scenes(
-    folder: Path, floor: float | None
+    folder: Path, floor: float | None, wanted: Sequence[str] = ()
 ) -> tuple[list[Scene], dict[str, np.ndarray], np.ndarray, list[int]]:
-    """Return a folder's scenes, their cubes by name, their wavelengths, and how many values were raised in each.
+    """Return a folder's scenes, or the `wanted` ones, their cubes by name, wavelengths, and raised values of each.
 
     Raises
     ------
     DataError
-        A cube cannot be used, or has other bands than the first.
+        A scene is missing, a cube cannot be used, or has other bands than the first.
     """
     scenes, cubes, raised, wavelengths = [], {}, [], None
-    for name, path in list_files(folder, (".mat",), "cubes").items():
+    files = list_files(folder, (".mat",), "cubes")
+    for name in wanted:
+        if name not in files:
+            raise DataError(f"{folder}: contains no {name}.mat, which --scenes names")
+    for name in wanted or files:
+        path = files[name]
         read = read_truth(path, floor)
         if read is None:
             raise DataError(f"{path}: has values <= 0; use --non_positive floor VALUE, such as 0.01")
@@ -224,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = read_options(argv)
     cli.hold(args.out)
     check_folder(args.out)
-    scenes, cubes, wavelengths, raised = read_scenes(args.spectral_dir, args.floor)
+    scenes, cubes, wavelengths, raised = read_scenes(args.spectral_dir, args.floor, args.scenes)
     lit, lit_cubes = [], {}
     if args.reflectances_dir is not None:
         lit, lit_cubes, others, _ = read_scenes(args.reflectances_dir, args.floor)

@@ -301,6 +301,7 @@ def test_what_it_refuses(fails, script, data, tmp_path):
     fails(TRUST, *data, "--out", "foreign", names="foreign/trust.csv")
     assert (tmp_path / "foreign/trust.csv").read_text() == "name,score\n"
     fails(TRUST, *data, "--lights", "candle", names="candle")
+    fails(TRUST, *data, "--scenes", "nowhere", names="nowhere.mat")
     fails(TRUST, *data, "--camera", "nothing.csv", names="nothing.csv")
     fails(TRUST, *data, "--train_data_path", "nowhere", names="nowhere")
     fails(TRUST, *data, "--model_dir", "nothing.pth", names="nothing.pth")

@@ -455,7 +455,8 @@ def collect(measured: dict[tuple[str, Setting, int], Measured], levels: Sequence
                     pooled[place] = pooled.get(place, 0) + errors
     for (condition, name, method), errors in pooled.items():
         rows.append(Row(ALL, condition, name, 0, method, "mrae_worst_group", worst_group(errors)[1]))
-    order = {condition: i for i, condition in enumerate(dict.fromkeys(row.condition for row in rows))}
+    conditions = [level.condition for _, level in levels] + [row.condition for row in rows]
+    order = {condition: i for i, condition in enumerate(dict.fromkeys(conditions))}
     return sorted(rows, key=lambda row: order[row.condition])
 
 

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from drcr.evaluation.comparison import pick_points
-from drcr.evaluation.confidence import LEVELS
+from drcr.evaluation.confidence import LEVELS, SHARE
 from drcr.evaluation.sheet import (
     EDGE,
     ERROR_MAP,
@@ -132,10 +132,14 @@ def plot_overview(table: Table) -> Sheet:
     count = sum(len(levels) + 0.6 for levels in blocks.values() if levels)
     styles = dict(zip(SHOWN, METHODS, strict=False))
     _ratio_legend(sheet, styles, method)
-    axes = sheet.axes(left, sheet.y, sheet.width - left - 0.15, row * count)
-    sheet.y += row * count + 0.35
+    covered = ("reference", "reference", method, "within_bound") in table
+    right = 1.1 * covered
+    axes = sheet.axes(left, sheet.y, sheet.width - left - 0.15 - right, row * count)
+    beside = sheet.axes(sheet.width - right, sheet.y, right - 0.15, row * count) if covered else None
+    sheet.y += row * count + 0.35 + 0.12 * covered
     y, ticks, largest = 0.0, [], 1.0
     for condition, levels in blocks.items():
+        named = condition in ("camera", "optics", "encoding")
         for level in levels:
             for i, (metric, style) in enumerate(styles.items()):
                 found = table[condition, level, method, metric]
@@ -143,7 +147,9 @@ def plot_overview(table: Table) -> Sheet:
                 axes.plot([found.ratio_low, found.ratio_high], [at, at], color=style["color"], lw=0.7)
                 axes.plot([found.ratio], [at], **style | {"ls": "none", "ms": 2.8})
                 largest = max(largest, found.ratio_high)
-            named = condition in ("camera", "optics", "encoding")
+            if beside is not None:
+                share = 100 * table[condition, level, method, "within_bound"].mean
+                beside.barh(y, share, 0.6, color="0.6" if share >= 100 * SHARE else "#D55E00")
             ticks.append((y, level.replace("_", " ") if named else f"{condition}: {level}"))
             y += 1
         if levels:
@@ -151,14 +157,19 @@ def plot_overview(table: Table) -> Sheet:
             y += 0.6
     axes.axvline(1, color="0.3", lw=0.8)
     axes.set_xscale("log")
-    marks = [mark for mark in (0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50) if mark <= 1.3 * largest]
+    marks = [mark for mark in (0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 50, 100) if mark <= 1.3 * largest]
     axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
     axes.set_xticks([], minor=True)
     axes.set(ylim=(y - 1.0, -0.7), yticks=[at for at, _ in ticks], yticklabels=[label for _, label in ticks])
     axes.tick_params(axis="y", length=0, labelsize=6.5)
     axes.set_xlabel("error, divided by that of the reference image (logarithmic)")
-    axes.grid(axis="x", color="0.88", lw=0.5)
-    axes.set_axisbelow(True)
+    if beside is not None:
+        beside.axvline(100 * SHARE, color="0.3", lw=0.8)
+        beside.set(ylim=(y - 1.0, -0.7), xlim=(0, 100), yticks=[], xticks=[0, 50, 90])
+        beside.set_xlabel("pixels within\nthe bound, %")
+    for drawn in filter(None, (axes, beside)):
+        drawn.grid(axis="x", color="0.88", lw=0.5)
+        drawn.set_axisbelow(True)
     return sheet
 
 

@@ -38,6 +38,14 @@ FIGURES = {
     "trust_spectra": "One image, many truths: all thin and black curves of a panel have exactly the same RGB. The "
     "scene is that of median MRAE",
 }
+METAMERS_ABOUT = (
+    "the image is the same; × compares with the cube itself on the same pixels; no method can have a mean of both "
+    "MRAEs below the floor"
+)
+CONFIDENCE_ABOUT = "in brackets: darkness alone as a map"
+CHANGE_ABOUT = (
+    "relative L1 distance of f(k x) and k f(x), and of the two cubes if one pixel of the image is set to 255"
+)
 REFERENCE_PLACE = "reference", "reference"
 COLUMNS = ("mrae", "mrae_best_scale", "sam", "de00_d65")
 """The metrics of the tables."""
@@ -115,9 +123,14 @@ def write_results(
         [(*map(csv_text, key), *(f"{value:.8g}" for value in astuple(found))) for key, found in table.items()],
     )
     write_text(out / "tables.md", markdown(table))
-    for name, sheet in draw(rows, table, study, cubes, wavelengths).items():
+    sheets = draw(rows, table, study, cubes, wavelengths)
+    for name in FIGURES:
         for suffix in ("png", "pdf"):
-            sheet.save(out / f"{name}.{suffix}")
+            path = out / f"{name}.{suffix}"
+            if name in sheets:
+                sheets[name].save(path)
+            else:
+                path.unlink(missing_ok=True)  # of an earlier run
     write_text(out / "index.html", _page(out, table, notes, command))
 
 
@@ -250,18 +263,14 @@ def markdown(table: dict[Key, Summary]) -> str:
             rows.append([f"{condition}: {level}".replace("_", " "), *_row_of_level(table, condition, level, methods)])
     lines += [f"**{first} under each condition** (×: divided by the reference, with its 95% interval)", ""]
     lines += _grid(header, rows)
-    lines += ["**Metamers** (the image is the same; × compares with the cube itself on the same pixels)", ""]
+    lines += [f"**Metamers** ({METAMERS_ABOUT})", ""]
     lines += _grid(*_metamer_table(table, methods))
     if (*REFERENCE_PLACE, first, "bound") in table:
-        lines += ["**The confidence map** (angles in degrees; in brackets: darkness alone as a map)", ""]
+        lines += [f"**The confidence map** (angles in degrees; {CONFIDENCE_ABOUT})", ""]
         lines += _grid(*_confidence_table(table, first))
-    lines += ["**Exposure without noise or clipping**: relative L1 distance of f(k x) and k f(x)", ""]
-    levels = levels_of(table, "equivariance")
-    changes = [[f"{table['equivariance', name, method, 'change'].mean:.3f}" for name in levels] for method in methods]
-    lines += _grid(["", *levels], [[method, *cells] for method, cells in zip(methods, changes, strict=True)])
-    lines += ["**One pixel set to 255**: relative L1 distance of the two cubes, mean over scenes", ""]
-    changed = [f"{table['one pixel at 255', '255', method, 'change'].mean:.3f}" for method in methods]
-    lines += _grid(methods, [changed])
+    lines += [f"**Scaled images** ({CHANGE_ABOUT})", ""]
+    changes = _change_table(table, methods)
+    lines += _grid(changes["header"], changes["rows"])
     return "\n".join(lines)
 
 
@@ -283,7 +292,7 @@ def _metamer_table(table: dict[Key, Summary], methods: Sequence[str]) -> tuple[l
     from drcr.evaluation.trust_figures import levels_of
 
     header = ["", "pixels", "MRAE", "×", "SAM deg", "×", "mean MRAE of both", "floor"]
-    header += [f"{method}: MRAE ×, SAM ×, mean of both" for method in methods[1:]]
+    header += [f"{method}: mean of both" for method in methods[1:]]
     rows = []
     for level in levels_of(table, "metamers"):
         place = "metamers", level
@@ -296,19 +305,21 @@ def _metamer_table(table: dict[Key, Summary], methods: Sequence[str]) -> tuple[l
             found = table[(*place, methods[0], metric)]
             cells += [number(found.mean, metric), f"{found.ratio:.2f} ({found.ratio_low:.2f}–{found.ratio_high:.2f})"]
         cells += [number(table[(*place, method, "mrae_of_both")].mean, "mrae") for method in (methods[0], ANY)]
-        for method in methods[1:]:
-            mrae, sam = (table[(*place, method, metric)].ratio for metric in ("mrae", "sam"))
-            cells.append(f"{mrae:.2f}, {sam:.2f}, {table[(*place, method, 'mrae_of_both')].mean:.3f}")
+        cells += [number(table[(*place, method, "mrae_of_both")].mean, "mrae") for method in methods[1:]]
         rows.append([level, share, *cells])
     return header, rows
 
 
 def _confidence_table(table: dict[Key, Summary], method: str) -> tuple[list[str], list[list[str]]]:
+    from drcr.evaluation.trust_figures import REFERENCE
+
     header = ["", "images within the bound", "pixels within it", "true SAM", "expected", "bound", "rank correlation",
               "AUROC", "believable", "of those above 15°"]  # fmt: skip
     places = dict.fromkeys((condition, level) for condition, level, name, metric in table if metric == "bound")
     rows = []
     for condition, level in places:
+        if level == REFERENCE.get(condition) and condition != "light":
+            continue
 
         def mean(metric: str, form: str, place: tuple[str, str] = (condition, level)) -> str:
             found = table.get((*place, method, metric))
@@ -329,6 +340,32 @@ def _confidence_table(table: dict[Key, Summary], method: str) -> tuple[list[str]
             ]
         )
     return header, rows
+
+
+def _more_tables(table: dict[Key, Summary]) -> list[dict[str, Any]]:
+    """Return the tables of metamers, confidence and equivariance for the page."""
+    from drcr.evaluation.trust_figures import methods_of
+
+    methods, found = methods_of(table), []
+    if (*REFERENCE_PLACE, methods[0], "bound") in table:
+        header, rows = _confidence_table(table, methods[0])
+        about = f"Angles in degrees; {CONFIDENCE_ABOUT}"
+        found.append({"title": "The confidence map", "about": about, "header": header, "rows": rows})
+    header, rows = _metamer_table(table, methods)
+    return [
+        {"title": "Metamers and the floor", "about": METAMERS_ABOUT, "header": header, "rows": rows},
+        *found,
+        {"title": "Scaled images", "about": CHANGE_ABOUT, **_change_table(table, methods)},
+    ]
+
+
+def _change_table(table: dict[Key, Summary], methods: Sequence[str]) -> dict[str, Any]:
+    """Return how much cubes change, by method: the relative L1 distances."""
+    from drcr.evaluation.trust_figures import levels_of
+
+    places = [("equivariance", level) for level in levels_of(table, "equivariance")] + [("one pixel at 255", "255")]
+    rows = [[name, *(f"{table[(*place, name, 'change')].mean:.3f}" for place in places)] for name in methods]
+    return {"header": ["", *(level for _, level in places[:-1]), "one pixel at 255"], "rows": rows}
 
 
 def _page(out: Path, table: dict[Key, Summary], notes: Sequence[str], command: str) -> str:
@@ -352,8 +389,16 @@ def _page(out: Path, table: dict[Key, Summary], notes: Sequence[str], command: s
         generator=GENERATOR,
         methods=methods_of(table),
         notes=notes,
-        reference={"headings": list(METRICS.values()), "rows": _reference_rows(table)},
-        columns=[METRICS[metric] for metric in COLUMNS],
+        reference={
+            "title": "Reference",
+            "header": ["method", *METRICS.values()],
+            "rows": [[name, *cells] for name, cells in _reference_rows(table)],
+        },
+        columns=[
+            (METRICS[metric].removesuffix(" at best scale"), "at best scale" * metric.endswith("scale"))
+            for metric in COLUMNS
+        ],
+        more=_more_tables(table),
         tables=_tables(table),
         overall=pictures,
         command=command,
