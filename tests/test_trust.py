@@ -161,6 +161,7 @@ def test_groups_of_spectra_do_not_depend_on_brightness_or_dark_pixels():
     which, bright = rng.integers(3, size=(20, 30)), rng.uniform(0.1, 0.6, (20, 30, 1))
     cube = np.float32(shapes[which] * bright)
     centres = group_spectra([cube, np.full((4, 4, 31), 0.01, np.float32)])
+    np.testing.assert_allclose(centres.mean(1), 1)
     labels = label_pixels(cube, centres)
     for shape in range(3):
         assert len(set(labels[which == shape])) >= 1
