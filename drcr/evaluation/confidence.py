@@ -43,6 +43,10 @@ BELIEVABLE, DOUBTFUL = 10.0, 15.0
 """Degrees of the expected angle: a pixel is believable up to the first, not to be believed above the second."""
 LEVELS = ("not to be believed", "doubtful", "believable")
 """The meaning of 0, 1 and 2 in the mask `trust`."""
+LEVEL_COLOURS = np.array([[213, 94, 0], [240, 228, 66], [86, 180, 233]]) / 255
+"""Of the LEVELS in pictures: vermilion, yellow and blue of Okabe and Ito, which colour-blind readers distinguish."""
+MAPS = ("expected_sam", "trust")
+"""The maps beside a cube."""
 CLIPPED = 0.98
 """A channel is clipped from here up, where 1 is the image's largest value."""
 SHARE = 0.9
@@ -351,7 +355,7 @@ class Confidence:
         levels = self.levels(terms, expected, rgb.reshape(-1, 3).max(1))
         return {"expected_sam": expected.reshape(rgb.shape[:2]), "trust": levels.reshape(rgb.shape[:2])}
 
-    def variables(self, rgb: np.ndarray, cube: np.ndarray) -> dict[str, np.ndarray | float]:
+    def variables(self, rgb: np.ndarray, cube: np.ndarray) -> dict[str, Any]:
         """Return `maps` and `sam_factor`, the factor of the bound, as variables for `write_cube`."""
         return {**self.maps(rgb, cube), "sam_factor": self.factor}
 
@@ -384,6 +388,20 @@ class Confidence:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+
+
+def level_image(levels: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """Return a mask of LEVELS (H, W) as LEVEL_COLOURS, shaded by the brightness of an image (H, W, 3) in [0, 1]."""
+    return LEVEL_COLOURS[levels] * (0.6 + 0.4 * colour.mean(2, keepdims=True))
+
+
+def check_maps(maps: dict[str, np.ndarray], path: Path) -> None:
+    """Raise DataError if MAPS that were read from a file cannot be what test.py --confidence wrote."""
+    angles, levels = maps.get("expected_sam"), maps.get("trust")
+    if angles is not None and (angles.dtype != np.float32 or not (np.abs(angles - 90) <= 90).all()):
+        raise DataError(f"{path}: expected_sam is not angles in degrees; run test.py --confidence again")
+    if levels is not None and (levels.dtype != np.uint8 or levels.max() >= len(LEVELS)):
+        raise DataError(f"{path}: trust has other values than 0, 1 and 2; run test.py --confidence again")
 
 
 def check_target(path: Path) -> None:
