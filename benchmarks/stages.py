@@ -266,10 +266,24 @@ def draw_patches(work: Work, ours: bool, n_patches: int, cache: bool = False) ->
     return run
 
 
+def copy_patches(work: Work, n_patches: int) -> Run:
+    """Return the least that loading can do: copy the bytes of such patches from the mapped files into new batches."""
+    patches, rng, p = TrainPatches(work.folder / "prepared"), np.random.default_rng(0), work.patch
+
+    def run() -> None:
+        for _ in range(n_patches // 16):
+            places = [patches.locate(int(i)) for i in rng.integers(len(patches), size=16)]
+            for name in ("rgb", "cube"):
+                np.stack([patches.scenes[i].array(name)[:, y : y + p, x : x + p] for i, y, x in places])
+
+    return run
+
+
 def load(work: Work) -> list[Way]:
     """Load patches in random order."""
     return [
         Way("released", partial(draw_patches, work, ours=False, n_patches=64), 64),
+        Way("copying their bytes alone", partial(copy_patches, work, n_patches=1600), 1600),
         Way("ours", partial(draw_patches, work, ours=True, n_patches=1600), 1600),
         Way("ours, --cache ram", partial(draw_patches, work, ours=True, n_patches=1600, cache=True), 1600),
     ]

@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader
 
 from drcr.data import TrainPatches, ValidImages
 from drcr.matfile import WAVELENGTHS, read_cube, write_cube
-from drcr.preparation import prepare as preparation
 from drcr.preparation.prepare import prepare
 from drcr.utils.files import DataError
-from drcr.utils.parallel import in_order
+from drcr.utils.parallel import in_order, processes_for
 
 DATASET = DATA / "Dataset"
 
@@ -85,7 +84,7 @@ def files_of(folder):
 
 
 def test_in_processes_the_same_files_come_out(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(preparation, "SCENES_PER_PROCESS", 10)
+    monkeypatch.setattr("drcr.utils.parallel.START_SECONDS", 0)
     spectral, rgb = make_scenes(tmp_path, 24)
     for i in (0, 13):  # one before the processes start, one in them
         cube = read_cube(spectral / f"scene{i:03}.mat").copy()
@@ -107,7 +106,7 @@ def test_in_processes_the_same_files_come_out(tmp_path, capfd, monkeypatch):
 
 
 def test_a_bad_scene_in_a_process_ends_in_one_line(tmp_path, fails, monkeypatch):
-    monkeypatch.setattr(preparation, "SCENES_PER_PROCESS", 10)
+    monkeypatch.setattr("drcr.utils.parallel.START_SECONDS", 0)
     spectral, rgb = make_scenes(tmp_path, 24)
     for part, source in (("Train_spectral", spectral), ("Train_RGB", rgb)):
         source.rename(tmp_path / part)
@@ -117,6 +116,14 @@ def test_a_bad_scene_in_a_process_ends_in_one_line(tmp_path, fails, monkeypatch)
     left = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert left
     assert all(name.endswith(".h5") and not name.startswith(".") for name in left)
+
+
+def test_processes_are_started_where_they_save_time():
+    assert processes_for(7, 0.05, 2) == 0  # the quick benchmark
+    assert processes_for(39, 0.2, 2) == 2  # 40 scenes of 482 x 512 pixels
+    assert processes_for(39, 0.2, 1) == processes_for(39, 0.2, 0) == 0
+    assert processes_for(3, 60, 8) == 3
+    assert processes_for(0, 0.0, 8) == 0
 
 
 def test_a_killed_process_ends_in_one_line():
@@ -151,7 +158,7 @@ def write_or_die(job):
 
 def test_processes_end_with_a_killed_parent():
     code = "for _ in in_order(abs, range(9), 2): print(flush=True); time.sleep(60)"
-    command = [sys.executable, "-c", f"import time\nfrom drcr.utils.parallel import in_order\n{code}"]
+    command = [sys.executable, "-c", f"import time\nfrom drcr.utils.parallel import in_order, processes_for\n{code}"]
     parent = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -348,8 +355,11 @@ def test_peak_memory_does_not_grow_with_the_number_of_scenes(tmp_path, n_workers
     rng = np.random.default_rng(0)
     cube, image = rng.random((200, 200, 31)) + 0.1, rng.integers(0, 256, (200, 200, 3), np.uint8)
     peaks = []
-    code = "import sys; from drcr.preparation import prepare; prepare.SCENES_PER_PROCESS = 10; "
-    for count in (4, 36):  # 4 are too few for processes
+    code = (
+        "import sys; from drcr.preparation import prepare; from drcr.utils import parallel; "
+        "parallel.START_SECONDS = 0; "
+    )
+    for count in (4, 36):
         for part in ("spectral", "RGB"):
             (tmp_path / f"{count}/Valid_{part}").mkdir(parents=True)
         for i in range(count):

@@ -6,6 +6,7 @@ their bands, and what was done about dark values. Patches are cut when they are 
 """
 
 import json
+import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -35,10 +36,7 @@ from drcr.data import (
 from drcr.images import IMAGE_SUFFIXES, Encoding, InputEncoding, describe_decoding, read_image
 from drcr.matfile import load_cube
 from drcr.utils.files import DataError, list_files, print_other_files, strip_suffix, write_atomically, write_hdf5
-from drcr.utils.parallel import in_order
-
-SCENES_PER_PROCESS = 50
-"""Fewer are not worth a process: starting it takes as long as 10 to 30 scenes of 482 x 512 pixels."""
+from drcr.utils.parallel import in_order, processes_for
 
 
 def pair_by_name(spectral_dir: Path, rgb_dir: Path, rgb_suffix: str = "") -> list[tuple[str, Path, Path]]:
@@ -281,14 +279,15 @@ def _prepare_all(jobs: list[_Job], n_workers: int) -> tuple[dict[str, _SceneInfo
                 for note in info.notes:
                     progress.write(f"{job.name}: {note}")
 
-        jobs = list(jobs)
+        jobs, seconds = list(jobs), 0.0
         # one by one until the bands that all must share are known, the others in parallel
         while jobs and not infos:
-            job = jobs.pop(0)
+            job, begin = jobs.pop(0), time.process_time()
             done(job, _prepare_scene(job))
+            seconds = time.process_time() - begin
         like = next(iter(infos.items()), None)
-        n_workers = min(n_workers, len(jobs) // SCENES_PER_PROCESS)
-        results = in_order(partial(_prepare_scene, like=like), jobs, n_workers if n_workers > 1 else 0)
+        n_workers = processes_for(len(jobs), seconds, n_workers)
+        results = in_order(partial(_prepare_scene, like=like), jobs, n_workers)
         for job, info in zip(jobs, results, strict=True):
             done(job, info)
     return infos, skipped

@@ -17,10 +17,19 @@ from drcr.utils.files import DataError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+START_SECONDS = 3.0
+"""What processes must save: 1.8 s of a core (AMD EPYC) to import PyTorch, and a margin for cores in other use."""
+
 
 def available_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processes_for(n_jobs: int, seconds: float, n_workers: int) -> int:
+    """Return in how many processes to do jobs of `seconds` of a core each; 0 if that saves too little."""
+    n_workers = min(n_workers, n_jobs)
+    return n_workers if n_workers > 1 and n_jobs * seconds * (1 - 1 / n_workers) > START_SECONDS else 0
 
 
 def prepare_process() -> None:
