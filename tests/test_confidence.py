@@ -66,7 +66,9 @@ def table(ratios, miss=0.1):
     """Return a table whose calibration gave these ratios, with a fit that says 10 degrees everywhere."""
     zeros = np.zeros(len(TERMS))
     scenes = {f"scene{i}": SceneScore(ratio, 10.0, 10.0) for i, ratio in enumerate(ratios)}
-    colours = Colours(curves(), np.zeros((1, 3)), np.zeros((1, BANDS)), np.zeros(1), 0.1)
+    colours = Colours(
+        curves(), np.zeros((1, 2)), np.ones((1, BANDS)), np.zeros((1, 3)), np.zeros((1, BANDS)), np.zeros(1), 0.1
+    )
     return Confidence(colours, Fit(math.log2(10), zeros, zeros, zeros), scenes, miss, [], "linear", "", "")
 
 
