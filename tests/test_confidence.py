@@ -66,7 +66,9 @@ def table(ratios, miss=0.1):
     """Return a table whose calibration gave these ratios, with a fit that says 10 degrees everywhere."""
     zeros = np.zeros(len(TERMS))
     scenes = {f"scene{i}": SceneScore(ratio, 10.0, 10.0) for i, ratio in enumerate(ratios)}
-    colours = Colours(curves(), np.zeros((1, 3)), np.zeros((1, BANDS)), np.zeros(1), 0.1)
+    colours = Colours(
+        curves(), np.zeros((1, 2)), np.ones((1, BANDS)), np.zeros((1, 3)), np.zeros((1, BANDS)), np.zeros(1), 0.1
+    )
     return Confidence(colours, Fit(math.log2(10), zeros, zeros, zeros), scenes, miss, [], "linear", "", "")
 
 
@@ -279,6 +281,53 @@ def test_the_networks_in_the_box_have_their_tables():
         assert path.with_suffix(".trust.npz").stat().st_size < 200_000
         assert made.wavelengths == load_model(path).wavelengths
         assert len(made.scenes) >= 5
+
+
+# ---- where the maps are shown
+
+
+def test_figures_and_report_show_the_maps_where_there_are_some(calibrated, script, tmp_path):
+    images, truth = DATA / "Dataset/Valid_RGB", DATA / "Dataset/Valid_spectral"
+    run = ("test/test.py", "--RGB_dir", images, "--model_dir", calibrated)
+    script(*run, "--result_dir", tmp_path / "with", "--confidence")
+    script(*run, "--result_dir", tmp_path / "without")
+    both = ("--path_rec", tmp_path / "with", "--path_rec", tmp_path / "without", "--num_workers", 0)
+    for options, words in ((("--path_gt", truth), "true angle"), (("--path_gt", "none"), "expected angle")):
+        script("test/figures.py", *both, *options, "--format", "svg", "--out", tmp_path / words)
+        drawn = (tmp_path / words / "ARAD_1K_0901_trust.svg").read_text()
+        assert f"<!-- {words} -->" in drawn
+        assert "<!-- with -->" in drawn
+        assert "<!-- without -->" not in drawn
+    script("test/report.py", *both, "--path_gt", truth, "--out", tmp_path / "report")
+    page = (tmp_path / "report/index.html").read_text()
+    assert page.count("ARAD_1K_0901_trust.webp") == 1
+    alone = ("--path_rec", tmp_path / "without", "--path_gt", truth, "--num_workers", 0)
+    script("test/report.py", *alone, "--out", tmp_path / "alone")
+    assert "_trust.webp" not in (tmp_path / "alone/index.html").read_text()
+
+
+def test_maps_that_are_none_are_refused(fails, tmp_path):
+    cube = np.random.default_rng(0).random((20, 24, BANDS), np.float32)
+    right = {"expected_sam": np.full((20, 24), 9, np.float32), "trust": np.ones((20, 24), np.uint8)}
+    wrong = (
+        {"expected_sam": right["expected_sam"] * np.nan},
+        {"trust": right["trust"] * 3},
+        {"trust": np.float32(cube[..., 0])},
+    )
+    for i, maps in enumerate(wrong):
+        (tmp_path / f"{i}").mkdir()
+        write_cube(tmp_path / f"{i}/x.mat", cube, None, "origin", **right | maps)
+        options = (
+            "--path_rec",
+            tmp_path / f"{i}",
+            "--path_gt",
+            "none",
+            "--num_workers",
+            0,
+            "--out",
+            tmp_path / "out",
+        )
+        fails("test/figures.py", *options, names=next(iter(maps)))
 
 
 # ---- what cannot be used
