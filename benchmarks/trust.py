@@ -1,8 +1,9 @@
 """Make the tables and figures of docs/trust.md: test/trust.py on the networks in test/model.
 
 Needs the folder that benchmarks/photographs.py wrote: its held-out scenes of CAVE, its held-out cameras and its
-prepared training data. linear.pth is judged on the six scenes that it has not seen, model.pth on all eight. The
-condition "light" uses 20 simulated scenes with reflectances of luxpy that no training scene has.
+prepared training data. linear.pth is judged on linear images of the six scenes that it has not seen, model.pth on
+photographs of all eight. The condition "light" uses 20 simulated scenes with reflectances of luxpy that no training
+scene has.
 
 Writes OUT/linear and OUT/model, and puts tables, sentences and figures into docs/. What is there in OUT is kept: to
 judge other networks, give another --out. Prints the lines for the README.
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/trust.md"
 UNSEEN = ("cloth", "face", "fake_and_real_food", "feathers", "glass_tiles", "stuffed_toys")
 SCENES = {"linear": UNSEEN, "model": (*UNSEEN, "jelly_beans", "fake_and_real_beers")}
+PRESETS = {"linear": "real-world", "model": "photograph"}
 FIGURES = ("overview", "metamers", "spectra", "confidence")
 NETWORK = "DRCR Net"
 FLOOR = 0.01
@@ -111,7 +113,8 @@ def run(data: Path, out: Path, name: str) -> None:
         return
     step(
         ROOT / "test",
-        f"trust.py --model_dir model/{name}.pth --spectral_dir {data}/held_out/Valid_spectral --scenes "
+        f"trust.py --preset {PRESETS[name]} --model_dir model/{name}.pth "
+        f"--spectral_dir {data}/held_out/Valid_spectral --scenes "
         f"{' '.join(SCENES[name])} --reflectances_dir {out}/simulated/Valid_spectral --train_data_path "
         f"{data}/prepared/Train --other_cameras {data}/cameras/held_out --non_positive floor {FLOOR} "
         f"--out {out / name}",
