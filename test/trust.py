@@ -114,8 +114,8 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=tuple(REFERENCES),
         default="real-world",
         help="the reference. real-world: linear images as NTIRE 2022 describes its own. photograph: the same "
-        "exposure and noise, white balance, a colour matrix and the curve of sRGB, JPEG of quality 90; decoded before "
-        "it is reconstructed",
+        "exposure and noise, white balance, a colour matrix and the curve of sRGB, JPEG of quality 90; decoded "
+        "before it is reconstructed",
     )
     add("--model_dir", type=Path, metavar="FILE", help=MODEL_HELP)
     add("--train_data_path", type=Path, default="../train/dataset/Train", help="prepared training data, for the maps")
