@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from drcr.evaluation.comparison import pick_points
 from drcr.evaluation.confidence import LEVELS, SHARE
 from drcr.evaluation.sheet import (
     EDGE,
@@ -24,7 +23,7 @@ from drcr.evaluation.sheet import (
     styled,
     text_width,
 )
-from drcr.evaluation.trust import ANY, METRICS, Key, Summary
+from drcr.evaluation.trust import ANY, DARK, METRICS, Key, Summary
 
 Table = dict[Key, Summary]
 ROWS = (("photo-electrons", "JPEG quality", "exposure"), ("optics", "light"), ("camera", "encoding"))
@@ -226,6 +225,22 @@ def plot_metamers(table: Table) -> Sheet:
     return sheet
 
 
+def _points_with_metamers(truth: np.ndarray, count: np.ndarray, n: int = 4) -> list[tuple[int, int]]:
+    """Choose pixels with different spectra among those of a cube (H, W, bands) that have the most metamers."""
+    bright = truth.mean(2) >= 2 * DARK
+    bright = bright if bright.any() else np.ones_like(bright)
+    places = np.argwhere(bright & (count >= np.quantile(count[bright], 0.7)))
+    places = places[np.random.default_rng(0).permutation(len(places))[:1000]]
+    shapes = truth[places[:, 0], places[:, 1]]
+    shapes = shapes / np.linalg.norm(shapes, axis=1, keepdims=True)
+    chosen = [0]
+    while len(chosen) < min(n, len(places)):
+        distance = np.linalg.norm(shapes[:, None] - shapes[chosen], axis=2).min(1)
+        apart = np.linalg.norm(places[:, None] - places[chosen], axis=2).min(1) > min(count.shape) / 10
+        chosen.append(int(np.argmax(distance * np.where(apart, 1, 1e-3))))
+    return [(int(row), int(column)) for row, column in places[chosen]]
+
+
 @styled
 def plot_spectra(
     image: np.ndarray,
@@ -251,7 +266,7 @@ def plot_spectra(
         (bands,) in nm.
     """
     sheet = Sheet(WIDTHS["page"])
-    points = pick_points(truth)
+    points = _points_with_metamers(truth, np.sum([feasible for _, _, feasible in metamers], 0))
     height = 1.35
     width = height * image.shape[1] / image.shape[0]
     axes = sheet.axes(EDGE, EDGE + 0.2, width, height)

@@ -128,7 +128,7 @@ def write_results(
         for suffix in ("png", "pdf"):
             path = out / f"{name}.{suffix}"
             if name in sheets:
-                sheets[name].save(path)
+                sheets[name].save(path, dpi=130 if name == "trust_confidence" else 200)  # images make large files
             else:
                 path.unlink(missing_ok=True)  # of an earlier run
     write_text(out / "index.html", _page(out, table, notes, command))
@@ -318,7 +318,7 @@ def _confidence_table(table: dict[Key, Summary], method: str) -> tuple[list[str]
     places = dict.fromkeys((condition, level) for condition, level, name, metric in table if metric == "bound")
     rows = []
     for condition, level in places:
-        if level == reference_level(table, condition) and condition != "light":
+        if level == reference_level(table, condition) and condition not in ("light", "reference"):
             continue
 
         def mean(metric: str, form: str, place: tuple[str, str] = (condition, level)) -> str:
