@@ -76,10 +76,15 @@ def sentences(table: dict[str, list[Level]], floors: dict[str, list[Level]]) -> 
         f"On the reference image of {scenes} scenes that it has not seen the network has an MRAE of {mrae:.2f} "
         f"({scaled:.2f} at the best scale) and a SAM of {sam:.1f} degrees."
     ]
-    angle, error = worst(table["sam"], "mean"), worst(table["mrae"], "ratio", "light")
+    angle, error, other = (
+        worst(table["sam"], "mean"),
+        worst(table["mrae"], "ratio"),
+        worst(table["mrae"], "ratio", "light"),
+    )
     lines.append(
-        f"**The worst numbers: a SAM of {angle.row['mean']:.0f} degrees ({angle.name}), and an MRAE of "
-        f"{error.row['mean']:.1f}, {error.row['ratio']:.1f} times the reference's ({error.name}).**"
+        f"**The worst numbers: a SAM of {angle.row['mean']:.0f} degrees ({angle.name}); an MRAE of "
+        f"{error.row['mean']:.1f}, {error.row['ratio']:.0f} times the reference's ({error.name}), and apart from the "
+        f"light {other.row['mean']:.1f}, {other.row['ratio']:.0f} times ({other.name}).**"
     )
     metamer = worst([level for level in table["sam"] if level.condition == "metamers"], "ratio")
     both = of(table["mrae_of_both"], "metamers", metamer.level)["mean"]
@@ -93,7 +98,7 @@ def sentences(table: dict[str, list[Level]], floors: dict[str, list[Level]]) -> 
     most = worst([level for level in harmless if level.level != "10"], "ratio")
     lines.append(
         f"Noise, JPEG down to quality 30 and other white-balanced cameras change SAM by a factor of at most "
-        f"{most.row['ratio']:.2f} ({most.name}); JPEG of quality 10 by "
+        f"{most.row['ratio']:.2f} ({most.name}), JPEG of quality 10 by "
         f"{of(table['sam'], 'JPEG quality', '10')['ratio']:.2f}."
     )
     if "within_bound" in table:
