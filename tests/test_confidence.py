@@ -1,9 +1,11 @@
 """Where not to trust: drcr/evaluation/confidence.py and calibration.py, train/calibrate.py, test.py --confidence."""
 
+import csv
 import math
 import shutil
 import subprocess
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -77,7 +79,7 @@ def example(rng, spread, scene="scene", slope=1.0):
     terms = np.zeros((2000, len(TERMS)), np.float32)
     terms[:, METAMERS] = rng.uniform(1, 4, 2000)
     sam = 2 ** (slope * terms[:, METAMERS]) * rng.lognormal(0, 0.3, 2000) * rng.lognormal(0, spread)
-    return Example(scene, scene, "linear", terms, np.float32(sam), np.full(2000, 0.5, np.float32))
+    return Example(Path(scene), scene, scene, "linear", terms, np.float32(sam), np.full(2000, 0.5, np.float32))
 
 
 # ---- the bound
@@ -110,7 +112,7 @@ def test_a_scene_counts_once_by_its_worst_image():
     rng = np.random.default_rng(1)
     fitted = fit([example(rng, 0)], rng)
     good, bad = example(rng, 0), example(rng, 0)
-    bad = Example("b", bad.scene, bad.kind, bad.terms, 3 * bad.sam, bad.brightest)
+    bad = Example(bad.path, "b", bad.scene, bad.kind, bad.terms, 3 * bad.sam, bad.brightest)
     both, alone = (score(fitted, images)["scene"] for images in ([good, bad], [bad]))
     assert both.ratio == alone.ratio
     assert both.true == pytest.approx((good.sam.mean() + bad.sam.mean()) / 2)
@@ -214,7 +216,15 @@ def test_the_command_makes_a_table_and_says_what_it_promises(prepared_once, scri
     model = tmp_path / "net.pth"
     shutil.copyfile(DATA / "model_c16_b2.pth", model)
     options = ("--model_dir", model, "--train_data_path", train, "--valid_data_path", valid)
-    printed = script("train/calibrate.py", *options, "--evaluate", "--other_data_path", valid).stdout
+    other = ("--evaluate", "--csv", tmp_path / "judged.csv", "--other_data_path", valid, train)
+    printed = script("train/calibrate.py", *options, *other).stdout
+    with open(tmp_path / "judged.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    kinds = {(row["images"], row["table"]): row for row in rows}
+    assert len(rows) == 2 * (2 + 2)  # of the other data, those of the calibration are left aside
+    assert {table for _, table in kinds} == {"all terms", "brightness alone"}
+    assert {images for images, _ in kinds} == {"calibration images", "Train, without tags taken as linear"}
+    assert all(0 <= float(row["covered"]) <= 1 for row in rows)
     path = tmp_path / "net.trust.npz"
     made = Confidence.load(model)
     assert len(made.scenes) == 2
@@ -416,6 +426,24 @@ def test_options_that_leave_nothing_and_files_that_are_not_ours(prepared_once, f
     assert (tmp_path / "mine.npz").read_text() == "mine"
     fails("train/calibrate.py", "--model_dir", model, "--train_data_path", tmp_path, names=tmp_path)
     assert script("train/calibrate.py", *options, "--miss", 1, ok=False).returncode == 2
+
+
+def test_the_benchmark_fills_the_page(tmp_path):
+    script = load_script("benchmarks/confidence.py")
+    page = "a\n<!-- x -->\nold\n<!-- end -->\nb\n<!-- y -->\n<!-- end -->"
+    filled = script.fill(page, "x", script.as_markdown(["words", "", "| a |", "|---|", "| 1 |", "bound fails: x"]))
+    assert filled == page.replace("old", "words\n\n| a |\n|---|\n| 1 |\n\nbound fails: x")
+    with pytest.raises(DataError):
+        script.fill(page, "z", "")
+    assert all(f"<!-- {name} -->" in script.PAGE.read_text() for name in ("model", "linear"))
+    rows = [f"calibration images,all terms,{name},{value}" for name, value in (("a_p101", 0.1), ("b_p102", 0.9))]
+    rows += [
+        "calibration images,all terms,c_p1,0.3",
+        "other,all terms,d_p101,0.4",
+        "calibration images,all terms,e_p101,0.5",
+    ]
+    (tmp_path / "x.csv").write_text("\n".join(["images,table,name,rank_correlation", *rows]))
+    assert script.median_photograph(tmp_path / "x.csv") == "e_p101"
 
 
 def test_other_formats_hold_no_maps(script, calibrated, tmp_path):

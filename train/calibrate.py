@@ -114,7 +114,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         default=(),
         metavar="NAME ...",
-        help="do not calibrate on images whose names begin so, such as scenes that this network was trained on",
+        help="leave aside images whose names begin so, such as scenes that this network was trained on",
     )
     add(
         "--miss",
@@ -134,7 +134,8 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         default=(),
         metavar="FOLDER ...",
-        help="with --evaluate: prepared images of other kinds, on which the bound may fail; all of each folder",
+        help="with --evaluate: prepared images, also of other kinds, on which the bound may fail. Those of the "
+        "calibration, and those of --skip, are left aside",
     )
     return parser.parse_args(argv)
 
@@ -183,6 +184,15 @@ COLUMNS = (
     "| | images within the bound | pixels within it | true SAM | expected | bound | rank correlation | AUROC |\n"
     "|---|---|---|---|---|---|---|---|"
 )
+
+
+def judge_all(tables: dict[str, Confidence], groups: dict[str, list[Example]]) -> Judged:
+    """Judge each table on each image."""
+    return {
+        (group, name): [judge(table, example) for example in examples]
+        for group, examples in groups.items()
+        for name, table in tables.items()
+    }
 
 
 def write_csv(path: Path, judged: Judged) -> None:
@@ -304,15 +314,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     table.save(out)
     print(describe_table(table, out))
     if args.evaluate:
+        used = {example.path for example in calibration}
         groups = {"calibration images": calibration}
         for folder in others:
-            for example in read(folder, range(len(folder.names))):
+            rest = [i for i in of_kind(folder, "all", args.skip) if folder.scenes[i].path.resolve() not in used]
+            for example in read(folder, rest):
                 groups.setdefault(f"{folder.path.name}, {example.kind}", []).append(example)
-        judged = {
-            (group, name): [judge(made, example) for example in examples]
-            for group, examples in groups.items()
-            for name, made in tables.items()
-        }
+        judged = judge_all(tables, groups)
         print_evaluation(judged)
         if args.csv:
             write_csv(args.csv, judged)
