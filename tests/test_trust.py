@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers import DATA
+from helpers import DATA, load_script
 
 from drcr.camera import Camera, Imaging
 from drcr.cube import WAVELENGTHS
@@ -25,6 +25,7 @@ from drcr.evaluation.trust import (
 from drcr.matfile import write_cube
 from drcr.preparation.render import scene_rng
 from drcr.preparation.simulation import SceneModel
+from drcr.utils.files import DataError
 
 TRUST = "test/trust.py"
 SMALL = (
@@ -318,3 +319,61 @@ def test_what_it_refuses(fails, script, data, tmp_path):
     for option in (("--exposures", 1), ("--gain_errors", -100), ("--range", 1, 0.5), ("--qualities", 101)):
         assert script(TRUST, *data, *option, ok=False).returncode == 2
     assert not (tmp_path / "trust").exists()
+
+
+# ---- the page in docs/
+
+
+def test_the_sentences_of_the_page_name_the_worst_numbers(tmp_path):
+    levels = {  # condition, level: MRAE, its ratio, SAM, its ratio
+        ("reference", "reference"): (0.3, 1, 14, 1),
+        ("exposure", "0.72"): (2.4, 8, 18, 1.3),
+        ("JPEG quality", "30"): (0.3, 1, 15, 1.07),
+        ("JPEG quality", "10"): (0.5, 1.7, 21, 1.5),
+        ("light", "F11"): (9, 30, 55, 4),
+        ("metamers", "alpha 0.25"): (0.9, 3, 28, 2),
+    }
+    lines = [
+        f"{condition},{level},DRCR Net,{metric},6,{mean},0,0,{ratio},0,0"
+        for (condition, level), numbers in levels.items()
+        for metric, mean, ratio in (("mrae", *numbers[:2]), ("mrae_best_scale", 0.25, 1), ("sam", *numbers[2:]))
+    ]
+    lines += [
+        f"metamers,alpha 0.25,{name},mrae_of_both,6,{x},0,0,nan,0,0"
+        for name, x in (("DRCR Net", 0.6), ("any method", 0.15))
+    ]
+    lines += [
+        f"{place},DRCR Net,within_bound,6,{x},0,0,nan,0,0"
+        for place, x in (("reference,reference", 0.93), ("light,F11", 0.01))
+    ]
+    header = "condition,level,method,metric,scenes,mean,low,high,ratio,ratio_low,ratio_high"
+    (tmp_path / "summary.csv").write_text("\n".join([header, *lines]))
+    script = load_script("benchmarks/trust.py")
+    tables = [script.read_summary(tmp_path / "summary.csv", name) for name in ("DRCR Net", "any method")]
+    text = "\n".join(script.sentences(*tables))
+    for number in (
+        "0.30",
+        "14.0",
+        "55 degrees (light, F11)",
+        "2.4, 8.0 times",
+        "28.0 degrees",
+        "0.60",
+        "0.15",
+        "1.07",
+        "1.50",
+        "93%",
+        "1%",
+    ):
+        assert number in text, text
+
+
+def test_tables_of_the_page_are_replaced_between_their_marks():
+    script = load_script("benchmarks/trust.py")
+    page = "a\n<!-- x -->\nold\n<!-- end of x -->\nb"
+    assert script.fill(page, "x", "new \\1") == "a\n<!-- x -->\nnew \\1\n<!-- end of x -->\nb"
+    with pytest.raises(DataError, match="no marks"):
+        script.fill(page, "y", "new")
+    text = script.PAGE.read_text()
+    for name in script.SCENES:
+        for block in ("numbers", "tables"):
+            text = script.fill(text, f"{block} of {name}", "")

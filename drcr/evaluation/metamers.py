@@ -64,11 +64,11 @@ def feasible_interval(
 def _interval(cube: np.ndarray, black: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     # of alpha - 1, not of alpha: where the cube itself is within the range, rounding cannot exclude alpha = 1
     with np.errstate(divide="ignore", invalid="ignore"):
-        ends = np.sort(np.stack([(low - cube) / black, (high - cube) / black]), 0)
+        to_low, to_high = (low - cube) / black, (high - cube) / black
     inside = (cube >= low) & (cube <= high)
     flat = black == 0  # a band that does not change with alpha
-    lowest = np.where(flat, np.where(inside, -np.inf, np.inf), ends[0]).max(-1)
-    highest = np.where(flat, np.where(inside, np.inf, -np.inf), ends[1]).min(-1)
+    lowest = np.where(flat, np.where(inside, -np.inf, np.inf), np.minimum(to_low, to_high)).max(-1)
+    highest = np.where(flat, np.where(inside, np.inf, -np.inf), np.maximum(to_low, to_high)).min(-1)
     return 1 + lowest, 1 + highest
 
 

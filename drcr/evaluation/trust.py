@@ -47,8 +47,8 @@ METRICS = {
     "de00_d65": "ΔE00 D65",
     "de00_a": "ΔE00 A",
 }
-AT_ALPHA_1 = ("mrae", "mrae_best_scale", "sam", "de00_d65")
-"""Scores that are also taken of the cube itself on the pixels that have a metamer."""
+OF_METAMERS = ("mrae", "mrae_best_scale", "sam", "de00_d65")
+"""Scores against metamers; they are also taken of the cube itself on the same pixels."""
 CONFIDENCE = {
     "within_bound": "pixels within the bound",
     "held": "images within the bound",
@@ -356,8 +356,16 @@ def relative_l1(cube: np.ndarray, reference: np.ndarray) -> float:
     return float(np.abs(cube - reference).sum(dtype=np.float64) / np.abs(reference).sum(dtype=np.float64))
 
 
-def _add(found: Measured, condition: str, level: str, method: str, truth: Truth, rec: np.ndarray) -> None:
-    for metric, value in truth.scores(rec).items():
+def _add(
+    found: Measured,
+    condition: str,
+    level: str,
+    method: str,
+    truth: Truth,
+    rec: np.ndarray,
+    wanted: Sequence[str] = tuple(SCORES),
+) -> None:
+    for metric, value in truth.scores(rec, wanted).items():
         found.values[condition, level, method, metric] = value
     found.groups[condition, level, method] = truth.group_errors(rec)
 
@@ -389,9 +397,9 @@ def _measure_metamers(
         if sure is not None:
             _judge_map(found, key, sure, other, feasible)
         for method, rec in recs.items():
-            _add(found, *key, method, changed, rec)
-            before = itself.scores(rec, AT_ALPHA_1)
-            for metric in AT_ALPHA_1:
+            _add(found, *key, method, changed, rec, OF_METAMERS)
+            before = itself.scores(rec, OF_METAMERS)
+            for metric in OF_METAMERS:
                 found.values[(*key, method, f"{metric}_at_alpha_1")] = before[metric]
             both = (before["mrae"] + found.values[(*key, method, "mrae")]) / 2
             found.values[(*key, method, "mrae_of_both")] = both
