@@ -2,9 +2,9 @@
 
 Writes NAME.trust.npz beside the checkpoint NAME.pth. test.py --confidence then gives for each pixel the spectral
 angle to expect between the reconstruction and the unknown truth, and a bound on it. Both follow from one pass through
-the network: from the brightness and clipping of the pixel, from what is left of the image when the reconstruction is
-projected back to RGB, from the distance to the colours of the training data, and from how far training spectra of the
-same colour differ (metamers). Three steps:
+the network: from the brightness and clipping of the pixel, from the difference between the image and the
+reconstruction projected back to RGB, from the distance to the colours of the training data, from how far training
+spectra of the same colour differ from each other (metamers) and from the reconstruction, and from edges. Three steps:
 
 1. What the training data tell of spectra by colour is summed up in groups of similar pixels (--train_data_path).
 2. The expected angle is fitted to images of the training (--fit_data_path).
@@ -112,7 +112,6 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--skip",
         nargs="+",
-        default=(),
         metavar="NAME ...",
         help="leave aside images whose names begin so, such as scenes that this network was trained on",
     )
@@ -132,12 +131,13 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--other_data_path",
         type=Path,
         nargs="+",
-        default=(),
         metavar="FOLDER ...",
         help="with --evaluate: prepared images, also of other kinds, on which the bound may fail. Those of the "
         "calibration, and those of --skip, are left aside",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.skip, args.other_data_path = args.skip or (), args.other_data_path or ()
+    return args
 
 
 def open_folder(path: Path, model: DRCR, model_path: Path) -> ValidImages:

@@ -320,7 +320,7 @@ class Confidence:
         table = _read(path)
         if table.network != digest_of(model_path):
             raise DataError(
-                f"{path}: was made for another network than {model_path}; run train/calibrate.py for this one"
+                f"{path}: was made for another network than {model_path}; run train/calibrate.py, or remove it"
             )
         return table
 
@@ -383,7 +383,7 @@ class Confidence:
 
     def expected(self, terms: np.ndarray) -> np.ndarray:
         """Return the expected angle in degrees of pixels with these terms, float32."""
-        return (self.scale * self.fit.angles(terms)).clip(LOWEST_SAM, HIGHEST_SAM).astype(np.float32)
+        return (self.scale * self.fit.angles(terms)).clip(0, 180).astype(np.float32)
 
     def maps(self, rgb: np.ndarray, cube: np.ndarray) -> dict[str, np.ndarray]:
         """Return what test.py --confidence writes, from an image and its cube as `expected_sam` takes them.
