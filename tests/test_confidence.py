@@ -435,12 +435,9 @@ def test_the_benchmark_fills_the_page(tmp_path):
     with pytest.raises(DataError):
         script.fill(page, "z", "")
     assert all(f"<!-- {name} -->" in script.PAGE.read_text() for name in ("model", "linear"))
-    rows = [f"calibration images,all terms,{name},{value}" for name, value in (("a_p101", 0.1), ("b_p102", 0.9))]
-    rows += [
-        "calibration images,all terms,c_p1,0.3",
-        "other,all terms,d_p101,0.4",
-        "calibration images,all terms,e_p101,0.5",
-    ]
+    ours = {"a_p101": 0.1, "b_p102": 0.9, "c_p1": 0.3, "e_p101": 0.5, "face_p101": 0.45, "face_p102": 0.6}
+    rows = [f"calibration images,all terms,{name},{value}" for name, value in ours.items()]
+    rows += ["other,all terms,d_p101,0.4", "calibration images,brightness alone,f_p101,0.4"]
     (tmp_path / "x.csv").write_text("\n".join(["images,table,name,rank_correlation", *rows]))
     assert script.median_photograph(tmp_path / "x.csv") == "e_p101"
 
