@@ -231,6 +231,7 @@ def test_the_command_makes_a_table_and_says_what_it_promises(prepared_once, scri
     assert made.statement in printed
     assert "at least 67%, at least 90% of the pixels" in printed
     assert "brightness alone" in printed
+    assert "lowest rank correlation: calibration images, ARAD_1K_090" in printed
     first = path.read_bytes()
     script("train/calibrate.py", *options)
     assert path.read_bytes() == first
@@ -430,8 +431,8 @@ def test_options_that_leave_nothing_and_files_that_are_not_ours(prepared_once, f
 def test_the_benchmark_fills_the_page(tmp_path):
     script = load_script("benchmarks/confidence.py")
     page = "a\n<!-- x -->\nold\n<!-- end -->\nb\n<!-- y -->\n<!-- end -->"
-    filled = script.fill(page, "x", script.as_markdown(["words", "", "| a |", "|---|", "| 1 |", "bound fails: x"]))
-    assert filled == page.replace("old", "words\n\n| a |\n|---|\n| 1 |\n\nbound fails: x")
+    filled = script.fill(page, "x", script.as_markdown(["words", "", "| a |", "|---|", "| 1 |", "lowest: x"]))
+    assert filled == page.replace("old", "words\n\n| a |\n|---|\n| 1 |\n\nlowest: x")
     with pytest.raises(DataError):
         script.fill(page, "z", "")
     assert all(f"<!-- {name} -->" in script.PAGE.read_text() for name in ("model", "linear"))

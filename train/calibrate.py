@@ -169,20 +169,24 @@ def describe(judgements: Sequence[Judgement]) -> str:
         values = [value(judgement) for judgement in judgements]
         return float(np.mean([value for value in values if np.isfinite(value)] or np.nan))
 
-    held = sum(judgement.covered >= SHARE for judgement in judgements)
-    return (
-        f"| {held} of {len(judgements)} | {mean(lambda x: x.covered):.1%} | {mean(lambda x: x.true):.1f} | "
-        f"{mean(lambda x: x.expected):.1f} | {mean(lambda x: x.bound):.1f} | "
-        f"{mean(lambda x: x.rank_correlation):.3f} | {mean(lambda x: x.auroc):.3f} |"
-    )
+    scenes = {judgement.scene for judgement in judgements}
+    failed = [judgement.scene for judgement in judgements if judgement.covered < SHARE]
+    cells = [
+        f"{len(scenes.difference(failed))} of {len(scenes)}",
+        f"{len(judgements) - len(failed)} of {len(judgements)}",
+        f"{mean(lambda x: x.covered):.1%}",
+        *(f"{mean(value):.1f}" for value in (lambda x: x.true, lambda x: x.expected, lambda x: x.bound)),
+        *(f"{mean(value):.3f}" for value in (lambda x: x.rank_correlation, lambda x: x.auroc)),
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 Judged = dict[tuple[str, str], list[Judgement]]
 """By group of images and by table, the judgement of each image."""
 CSV_START = ("images", "table")
 COLUMNS = (
-    "| | images within the bound | pixels within it | true SAM | expected | bound | rank correlation | AUROC |\n"
-    "|---|---|---|---|---|---|---|---|"
+    "| | scenes within the bound | images | pixels | true SAM | expected | bound | rank correlation | AUROC |\n"
+    "|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -215,8 +219,8 @@ def is_evaluation(path: Path) -> bool:
 def print_evaluation(judged: Judged) -> None:
     """Print how tables do on groups of images, the first table in detail."""
     print(
-        f"\nMeans over images. Within the bound: {SHARE:.0%} of the image's pixels or more. Angles in degrees. AUROC "
-        f"for a true angle above {DOUBTFUL:g}.\n\n{COLUMNS}"
+        f"\nMeans over images. Within the bound: {SHARE:.0%} of an image's pixels or more, of a scene in each of its "
+        f"images. Angles in degrees. AUROC for a true angle above {DOUBTFUL:g}.\n\n{COLUMNS}"
     )
     for (group, name), judgements in judged.items():
         print(f"| {group}: {name} {describe(judgements)}")
@@ -232,6 +236,9 @@ def print_evaluation(judged: Judged) -> None:
             cells.append(f"{shares.mean():.0%}, {part:.0%}")
         print(f"| {group} | {' | '.join(cells)} |")
     for group in groups:
+        lowest = min(judged[group, first], key=lambda x: np.nan_to_num(x.rank_correlation, nan=np.inf))
+        numbers = f"{lowest.rank_correlation:.3f}, AUROC {lowest.auroc:.3f}"
+        print(f"lowest rank correlation: {group}, {lowest.name}: {numbers}")
         failed = [judgement for judgement in judged[group, first] if judgement.covered < SHARE]
         for judgement in sorted(failed, key=lambda judgement: judgement.covered):
             print(f"bound fails: {group}, {judgement.name}: {judgement.covered:.1%} of its pixels within it")

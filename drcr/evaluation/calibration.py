@@ -209,8 +209,8 @@ class Judgement:
 
     Attributes
     ----------
-    name, kind : str
-        The image, and how it was decoded.
+    name, scene, kind : str
+        The image, the `fingerprint` of its ground truth, and how it was decoded.
     covered : float
         The share of the pixels within the bound.
     true, expected, bound : float
@@ -225,6 +225,7 @@ class Judgement:
     """
 
     name: str
+    scene: str
     kind: str
     covered: float
     true: float
@@ -245,6 +246,7 @@ def judge(table: Confidence, example: Example) -> Judgement:
     members = [levels == level for level in range(len(LEVELS))]
     return Judgement(
         example.name,
+        example.scene,
         example.kind,
         float((sam <= bound).mean()),
         float(sam.mean()),
