@@ -193,6 +193,42 @@ def test_only_colours_with_metamers_in_the_training_get_a_high_term():
     assert (swapped[:, back] > terms[:, back] + 2).all()
 
 
+def test_each_term_rises_with_what_it_is_named_after():
+    rng = np.random.default_rng(7)
+    camera = curves()
+    spectra = 0.1 + 0.8 * np.cumsum(rng.normal(0, 0.1, (5000, BANDS)), 1).clip(0)
+    colours = sum_up([np.float32(spectra @ camera)], [np.float32(spectra)], rng)
+    cube = np.float32(np.full((12, 16, BANDS), 0.2))
+    cube[:, 8:] *= 3  # an edge
+    rgb = np.float32(cube @ camera)
+    rgb /= rgb.max() / 0.9
+    index = {name: i for i, name in enumerate(TERMS)}
+
+    def terms(rgb, cube):
+        return colours.terms(np.float32(rgb), np.float32(cube)).reshape(*rgb.shape[:2], -1)
+
+    plain = terms(rgb, cube)
+    np.testing.assert_allclose(terms(rgb, cube / 2), plain, atol=1e-3)  # the scale of the cube is not in the image
+    assert plain[5, 8, index["edges"]] > plain[5, 2, index["edges"]] + 3
+    assert plain[5, 2, index["edges"]] == plain[5, 13, index["edges"]]
+    dark = terms(rgb / 50, cube)
+    assert (dark[..., index["dark 1/64"]] - plain[..., index["dark 1/64"]])[5, 2] > 1
+    assert plain[5, 13, : index["clipped"]].max() == 0
+    clipped = rgb.copy()
+    clipped[3, 3] = 1
+    assert terms(clipped, cube)[3, 3, index["clipped"]] == 1
+    assert terms(clipped, cube)[3, 4, index["clipped"]] == 0
+    larger = cube.copy()
+    larger[2, 2] *= 2
+    assert terms(rgb, larger)[2, 2, index["residual size"]] == pytest.approx(1, abs=0.1)
+    assert plain[2, 2, index["residual size"]] < 0.1
+    odd = cube.copy()
+    odd[2, 2] += np.float32(0.15 * (-1.0) ** np.arange(BANDS))  # nearly unseen, and like no training spectrum
+    assert terms(rgb, odd)[2, 2, index["unusual"]] > plain[2, 2, index["unusual"]] + 0.5
+    assert terms(rgb, odd)[2, 2, METAMERS] > plain[2, 2, METAMERS] + 0.5
+    assert abs(terms(rgb, odd) - plain)[2, 2, index["residual angle"]] < 0.5
+
+
 def test_the_true_angle_is_that_of_the_scores():
     rng = np.random.default_rng(5)
     rec, truth = rng.normal(0.5, 0.4, (30, 40, BANDS)), rng.random((30, 40, BANDS))
