@@ -1,9 +1,9 @@
 """Make and judge the confidence tables of both networks in test/model, and draw a scene with its true error.
 
 Needs the folder OUT of photographs.py: its prepared training data, and its held-out images with their cubes. Writes
-test/model/NAME.trust.npz, and to --out: the held-out images prepared, NAME.csv and NAME.txt with the evaluation, and
-confidence.png: of the photographs by held-out cameras the one with the median rank correlation between expected and
-true angle. A few minutes on one core; the same data and networks give the same files.
+test/model/NAME.trust.npz, and to --out: the held-out images prepared, and NAME.csv with the evaluation. Puts the
+evaluation into docs/confidence.md, and draws docs/confidence.png: of the photographs by held-out cameras the one with
+the median rank correlation between expected and true angle. Takes a few minutes on one core.
 
 model.pth is calibrated with the photographs of the ten scenes that photographs.py does not train on, linear.pth with
 the linear images of those that it was not trained on: --linear_seen names the others.
@@ -11,6 +11,7 @@ the linear images of those that it was not trained on: --linear_seen names the o
 
 import csv
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -23,10 +24,11 @@ from drcr.utils.cli import step
 from drcr.utils.files import DataError, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs/confidence.md"
 
 
 def calibrate(name: str, options: str, out: Path) -> None:
-    """Make the table of a network in test/model, and keep what calibrate.py prints of it in OUT/NAME.txt."""
+    """Make the table of a network in test/model, and put what calibrate.py prints of it into the page."""
     command = f"calibrate.py --model_dir ../test/model/{name}.pth {options} --evaluate --csv {out / name}.csv"
     print(f"\n$ cd train && python {command}", flush=True)
     done = subprocess.run(
@@ -35,18 +37,39 @@ def calibrate(name: str, options: str, out: Path) -> None:
     print(done.stdout)
     if done.returncode:
         raise DataError("stopped: the command above failed")
-    write_atomically(out / f"{name}.txt", lambda file: file.write(f"python {command}\n{done.stdout}".encode()))
+    # without the first two lines: what is done, and the file's path
+    page = fill(PAGE.read_text("utf-8"), name, as_markdown(done.stdout.splitlines()[2:]))
+    write_atomically(PAGE, lambda file: file.write(page.encode()))
+
+
+def as_markdown(lines: Sequence[str]) -> str:
+    """Return printed lines as Markdown: a paragraph each, but rows of tables."""
+    text = "".join(line + ("\n" if line.startswith("|") else "\n\n") for line in lines)
+    return re.sub(r"\n{3,}", "\n\n", text.replace("|\nlowest", "|\n\nlowest")).strip()
+
+
+def fill(page: str, name: str, text: str) -> str:
+    """Return a page with another text between the mark of this name and the next end."""
+    before, mark, rest = page.partition(f"<!-- {name} -->")
+    _, end, after = rest.partition("<!-- end -->")
+    if not end:
+        raise DataError(f"{PAGE}: has no marks <!-- {name} --> and <!-- end -->")
+    return f"{before}{mark}\n{text}\n{end}{after}"
 
 
 def median_photograph(path: Path) -> str:
-    """Return the held-out photograph with the median rank correlation, from an evaluation of calibrate.py."""
+    """Return the photograph by a held-out camera with the median rank correlation, from an evaluation.
+
+    The portrait is left aside: nobody's face is needed to show this.
+    """
     with open(path, newline="") as file:
         rows = [
             row
             for row in csv.DictReader(file)
             if (row["images"], row["table"]) == ("calibration images", "all terms")
+            and row["name"].endswith(("_p101", "_p102"))
+            and not row["name"].startswith("face_")
         ]
-    rows = [row for row in rows if row["name"].endswith(("_p101", "_p102"))]
     if not rows:
         raise DataError(f"{path}: has no photographs by held-out cameras; run photographs.py --stages images")
     rows.sort(key=lambda row: float(row["rank_correlation"]))
@@ -54,7 +77,7 @@ def median_photograph(path: Path) -> str:
 
 
 def draw(data: Path, out: Path) -> None:
-    """Draw the levels, the expected and the true angle of a photograph as OUT/confidence.png."""
+    """Draw the levels, the expected and the true angle of a photograph for the page."""
     name = median_photograph(out / "model.csv")
     (image,) = (data / "test/Valid_RGB").glob(f"{name}.*")
     for folder in ("truth", "cubes", "figures"):
@@ -65,10 +88,10 @@ def draw(data: Path, out: Path) -> None:
     step(
         ROOT / "test",
         f"figures.py --path_rec 'DRCR Net={out}/cubes' --path_gt {out}/truth --non_positive floor 0.01 --out "
-        f"{out}/figures --format png --num_workers 0",
+        f"{out}/figures --format png --dpi 140 --num_workers 0",
     )
-    shutil.copyfile(out / "figures" / f"{name}_trust.png", out / "confidence.png")
-    print(f"{os.path.relpath(out / 'confidence.png')}: {name}")
+    shutil.copyfile(out / "figures" / f"{name}_trust.png", PAGE.with_suffix(".png"))
+    print(f"{os.path.relpath(PAGE.with_suffix('.png'))}: {name}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -84,7 +107,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="NAME ...",
         help="held-out scenes that linear.pth was trained on",
     )
-    add("--models", nargs="+", choices=("model", "linear"), default=("model", "linear"), help="the tables to make")
+    add(
+        "--models",
+        nargs="*",
+        metavar="NAME ...",
+        default=("model", "linear"),
+        help="the tables to make; none: only draw, from an evaluation that is there",
+    )
     args = parser.parse_args(argv)
 
     data, out = args.photographs.resolve(), args.out.resolve()
@@ -105,9 +134,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "linear": f"{training} --kind linear --valid_data_path {out}/held_out {skipped}",
     }
     for name in args.models:
+        if name not in options:
+            raise DataError(f"--models: must be model or linear, not {name}")
         calibrate(name, f"{options[name]} --other_data_path {out}/held_out", out)
-    if "model" in args.models:
-        draw(data, out)
+    draw(data, out)
 
 
 if __name__ == "__main__":

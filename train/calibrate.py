@@ -2,9 +2,9 @@
 
 Writes NAME.trust.npz beside the checkpoint NAME.pth. test.py --confidence then gives for each pixel the spectral
 angle to expect between the reconstruction and the unknown truth, and a bound on it. Both follow from one pass through
-the network: from the brightness and clipping of the pixel, from what is left of the image when the reconstruction is
-projected back to RGB, from the distance to the colours of the training data, and from how far training spectra of the
-same colour differ (metamers). Three steps:
+the network: from the brightness and clipping of the pixel, from the difference between the image and the
+reconstruction projected back to RGB, from the distance to the colours of the training data, from how far training
+spectra of the same colour differ from each other (metamers) and from the reconstruction, and from edges. Three steps:
 
 1. What the training data tell of spectra by colour is summed up in groups of similar pixels (--train_data_path).
 2. The expected angle is fitted to images of the training (--fit_data_path).
@@ -112,9 +112,8 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--skip",
         nargs="+",
-        default=(),
         metavar="NAME ...",
-        help="do not calibrate on images whose names begin so, such as scenes that this network was trained on",
+        help="leave aside images whose names begin so, such as scenes that this network was trained on",
     )
     add(
         "--miss",
@@ -132,11 +131,13 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--other_data_path",
         type=Path,
         nargs="+",
-        default=(),
         metavar="FOLDER ...",
-        help="with --evaluate: prepared images of other kinds, on which the bound may fail; all of each folder",
+        help="with --evaluate: prepared images, also of other kinds, on which the bound may fail. Those of the "
+        "calibration, and those of --skip, are left aside",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.skip, args.other_data_path = args.skip or (), args.other_data_path or ()
+    return args
 
 
 def open_folder(path: Path, model: DRCR, model_path: Path) -> ValidImages:
@@ -168,21 +169,34 @@ def describe(judgements: Sequence[Judgement]) -> str:
         values = [value(judgement) for judgement in judgements]
         return float(np.mean([value for value in values if np.isfinite(value)] or np.nan))
 
-    held = sum(judgement.covered >= SHARE for judgement in judgements)
-    return (
-        f"| {held} of {len(judgements)} | {mean(lambda x: x.covered):.1%} | {mean(lambda x: x.true):.1f} | "
-        f"{mean(lambda x: x.expected):.1f} | {mean(lambda x: x.bound):.1f} | "
-        f"{mean(lambda x: x.rank_correlation):.3f} | {mean(lambda x: x.auroc):.3f} |"
-    )
+    scenes = {judgement.scene for judgement in judgements}
+    failed = [judgement.scene for judgement in judgements if judgement.covered < SHARE]
+    cells = [
+        f"{len(scenes.difference(failed))} of {len(scenes)}",
+        f"{len(judgements) - len(failed)} of {len(judgements)}",
+        f"{mean(lambda x: x.covered):.1%}",
+        *(f"{mean(value):.1f}" for value in (lambda x: x.true, lambda x: x.expected, lambda x: x.bound)),
+        *(f"{mean(value):.3f}" for value in (lambda x: x.rank_correlation, lambda x: x.auroc)),
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 Judged = dict[tuple[str, str], list[Judgement]]
 """By group of images and by table, the judgement of each image."""
 CSV_START = ("images", "table")
 COLUMNS = (
-    "| | images within the bound | pixels within it | true SAM | expected | bound | rank correlation | AUROC |\n"
-    "|---|---|---|---|---|---|---|---|"
+    "| | scenes within the bound | images | pixels | true SAM | expected | bound | rank correlation | AUROC |\n"
+    "|---|---|---|---|---|---|---|---|---|"
 )
+
+
+def judge_all(tables: dict[str, Confidence], groups: dict[str, list[Example]]) -> Judged:
+    """Judge each table on each image."""
+    return {
+        (group, name): [judge(table, example) for example in examples]
+        for group, examples in groups.items()
+        for name, table in tables.items()
+    }
 
 
 def write_csv(path: Path, judged: Judged) -> None:
@@ -205,8 +219,8 @@ def is_evaluation(path: Path) -> bool:
 def print_evaluation(judged: Judged) -> None:
     """Print how tables do on groups of images, the first table in detail."""
     print(
-        f"\nMeans over images. Within the bound: {SHARE:.0%} of the image's pixels or more. Angles in degrees. AUROC "
-        f"for a true angle above {DOUBTFUL:g}.\n\n{COLUMNS}"
+        f"\nMeans over images. Within the bound: {SHARE:.0%} of an image's pixels or more, of a scene in each of its "
+        f"images. Angles in degrees. AUROC for a true angle above {DOUBTFUL:g}.\n\n{COLUMNS}"
     )
     for (group, name), judgements in judged.items():
         print(f"| {group}: {name} {describe(judgements)}")
@@ -222,6 +236,9 @@ def print_evaluation(judged: Judged) -> None:
             cells.append(f"{shares.mean():.0%}, {part:.0%}")
         print(f"| {group} | {' | '.join(cells)} |")
     for group in groups:
+        lowest = min(judged[group, first], key=lambda x: np.nan_to_num(x.rank_correlation, nan=np.inf))
+        numbers = f"{lowest.rank_correlation:.3f}, AUROC {lowest.auroc:.3f}"
+        print(f"lowest rank correlation: {group}, {lowest.name}: {numbers}")
         failed = [judgement for judgement in judged[group, first] if judgement.covered < SHARE]
         for judgement in sorted(failed, key=lambda judgement: judgement.covered):
             print(f"bound fails: {group}, {judgement.name}: {judgement.covered:.1%} of its pixels within it")
@@ -304,15 +321,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     table.save(out)
     print(describe_table(table, out))
     if args.evaluate:
+        used = {example.path for example in calibration}
         groups = {"calibration images": calibration}
         for folder in others:
-            for example in read(folder, range(len(folder.names))):
+            rest = [i for i in of_kind(folder, "all", args.skip) if folder.scenes[i].path.resolve() not in used]
+            for example in read(folder, rest):
                 groups.setdefault(f"{folder.path.name}, {example.kind}", []).append(example)
-        judged = {
-            (group, name): [judge(made, example) for example in examples]
-            for group, examples in groups.items()
-            for name, made in tables.items()
-        }
+        judged = judge_all(tables, groups)
         print_evaluation(judged)
         if args.csv:
             write_csv(args.csv, judged)

@@ -50,6 +50,8 @@ class Example:
 
     Attributes
     ----------
+    path : Path
+        The prepared scene.
     name, scene : str
         The image's name, and the `fingerprint` of its ground truth.
     kind : str
@@ -61,6 +63,7 @@ class Example:
         The largest channel of each pixel.
     """
 
+    path: Path
     name: str
     scene: str
     kind: str
@@ -157,11 +160,8 @@ def read_examples(
             pixels = np.sort(rng.choice(pixels.size, PIXELS_OF_AN_IMAGE, replace=False))
         terms, sam = colours.terms(rgb, cube), sam_map(cube, truth).ravel()
         brightest = rgb.reshape(-1, 3).max(1)
-        examples.append(
-            Example(
-                folder.names[i], fingerprint(truth), scene.decoding, terms[pixels], sam[pixels], brightest[pixels]
-            )
-        )
+        facts = scene.path.resolve(), folder.names[i], fingerprint(truth), scene.decoding
+        examples.append(Example(*facts, terms[pixels], sam[pixels], brightest[pixels]))
     return examples
 
 
@@ -209,8 +209,8 @@ class Judgement:
 
     Attributes
     ----------
-    name, kind : str
-        The image, and how it was decoded.
+    name, scene, kind : str
+        The image, the `fingerprint` of its ground truth, and how it was decoded.
     covered : float
         The share of the pixels within the bound.
     true, expected, bound : float
@@ -225,6 +225,7 @@ class Judgement:
     """
 
     name: str
+    scene: str
     kind: str
     covered: float
     true: float
@@ -245,6 +246,7 @@ def judge(table: Confidence, example: Example) -> Judgement:
     members = [levels == level for level in range(len(LEVELS))]
     return Judgement(
         example.name,
+        example.scene,
         example.kind,
         float((sam <= bound).mean()),
         float(sam.mean()),

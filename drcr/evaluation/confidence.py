@@ -80,10 +80,15 @@ def fingerprint(cube: np.ndarray) -> str:
     return sha256(f"{cube.shape}".encode() + values.tobytes()).hexdigest()[:16]
 
 
-def parts(count: int, size: int = 1 << 16) -> Iterator[slice]:
-    """Yield slices that cut `count` pixels into parts: large arrays are worked on piece by piece."""
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
+def strips(height: int, width: int, size: int = 1 << 16) -> Iterator[tuple[slice, slice]]:
+    """Yield the rows of strips of about `size` pixels, and the same pixels in the flat image.
+
+    An image's cube is worked on strip by strip: flat as a whole, it would be a copy.
+    """
+    step = max(size // width, 1)
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        yield slice(top, bottom), slice(top * width, bottom * width)
 
 
 def angle(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -98,11 +103,10 @@ def sam_map(rec: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     Its mean is the score SAM.
     """
-    first, second = rec.reshape(-1, rec.shape[2]), truth.reshape(-1, truth.shape[2])
-    out = np.empty(len(first), np.float32)
-    for part in parts(len(first)):
-        out[part] = angle(first[part].astype(np.float64).clip(0, 1), second[part].astype(np.float64))
-    return out.reshape(rec.shape[:2])
+    out = np.empty(rec.shape[:2], np.float32)
+    for rows, _ in strips(*out.shape):
+        out[rows] = angle(rec[rows].astype(np.float64).clip(0, 1), truth[rows].astype(np.float64))
+    return out
 
 
 def projector(camera: np.ndarray) -> np.ndarray:
@@ -186,26 +190,26 @@ class Colours:
 
     def terms_of_parts(self, rgb: np.ndarray, cube: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield slices of an image's pixels, row by row, and their `terms`: those of all would take much memory."""
-        colours, spectra = rgb.reshape(-1, 3), cube.reshape(-1, cube.shape[2])
-        seen = np.concatenate([spectra[part].clip(0, 1) @ self.camera for part in parts(len(colours))])
+        height, width, bands = cube.shape
+        seen = np.concatenate([cube[rows].clip(0, 1) @ self.camera for rows, _ in strips(height, width)])
         # an exposed image does not tell how bright its scene was
-        seen *= (seen * colours).sum(dtype=np.float64) / max((seen * seen).sum(dtype=np.float64), 1e-12)
-        contrast = _contrast(rgb).ravel()
+        seen *= (seen * rgb).sum(dtype=np.float64) / max((seen * seen).sum(dtype=np.float64), 1e-12)
+        contrast = _contrast(rgb)
         by_tint, by_place = KDTree(self.tints), KDTree(self.places)
-        for part in parts(len(colours)):
+        for rows, part in strips(height, width):
             out = np.empty((part.stop - part.start, len(TERMS)), np.float32)
-            values = colours[part].astype(np.float64)
-            place, spectrum = place_of(values), spectra[part].astype(np.float64).clip(0, 1)
-            lengths = [np.linalg.norm(both, axis=1).clip(1e-3) for both in (seen[part], values)]
+            values, back = rgb[rows].reshape(-1, 3).astype(np.float64), seen[rows].reshape(-1, 3)
+            place, spectrum = place_of(values), cube[rows].reshape(-1, bands).astype(np.float64).clip(0, 1)
+            lengths = [np.linalg.norm(both, axis=1).clip(1e-3) for both in (back, values)]
             near = _nearest(by_tint, place[:, :2])
             out[:, :4] = np.maximum(0, DARK - stops_of(values)[:, None])
             out[:, 4] = ((values.max(1) - 0.95) / 0.05).clip(0, 1)
-            out[:, 5] = np.log2(angle(seen[part], values).clip(1, 60))
+            out[:, 5] = np.log2(angle(back, values).clip(1, 60))
             out[:, 6] = np.abs(np.log2(lengths[0] / lengths[1])).clip(0, 4)
             out[:, 7] = np.log2(near.distance.clip(2.0**-8, 0.5)) + 8
             out[:, 8] = np.log2(self._metamers(spectrum, _nearest(by_place, place)))
             out[:, 9] = np.log2(angle(spectrum, near.mean(self.usual)).clip(1))
-            out[:, 10] = np.log2(contrast[part])
+            out[:, 10] = np.log2(contrast[rows].ravel())
             yield part, out
 
     def _metamers(self, spectra: np.ndarray, near: "_Nearest") -> np.ndarray:
@@ -316,7 +320,7 @@ class Confidence:
         table = _read(path)
         if table.network != digest_of(model_path):
             raise DataError(
-                f"{path}: was made for another network than {model_path}; run train/calibrate.py for this one"
+                f"{path}: was made for another network than {model_path}; run train/calibrate.py, or remove it"
             )
         return table
 
@@ -379,7 +383,7 @@ class Confidence:
 
     def expected(self, terms: np.ndarray) -> np.ndarray:
         """Return the expected angle in degrees of pixels with these terms, float32."""
-        return (self.scale * self.fit.angles(terms)).clip(LOWEST_SAM, HIGHEST_SAM).astype(np.float32)
+        return (self.scale * self.fit.angles(terms)).clip(0, 180).astype(np.float32)
 
     def maps(self, rgb: np.ndarray, cube: np.ndarray) -> dict[str, np.ndarray]:
         """Return what test.py --confidence writes, from an image and its cube as `expected_sam` takes them.
