@@ -26,7 +26,7 @@ PAGE = ROOT / "docs/trust.md"
 UNSEEN = ("cloth", "face", "fake_and_real_food", "feathers", "glass_tiles", "stuffed_toys")
 SCENES = {"linear": UNSEEN, "model": (*UNSEEN, "jelly_beans", "fake_and_real_beers")}
 PRESETS = {"linear": "real-world", "model": "photograph"}
-FIGURES = ("overview", "metamers", "spectra", "confidence")
+FIGURES = {"linear": ("overview", "metamers", "spectra", "confidence"), "model": ("overview", "metamers")}
 NETWORK = "DRCR Net"
 FLOOR = 0.01
 
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         summary = out / name / "summary.csv"
         lines = sentences(read_summary(summary), read_summary(summary, "any method"))
         page = fill(page, f"numbers of {name}", "\n".join(f"- {line}" for line in lines))
-        for figure in FIGURES:
+        for figure in FIGURES[name]:
             if (out / name / f"trust_{figure}.png").exists():
                 shutil.copyfile(out / name / f"trust_{figure}.png", PAGE.with_name(f"trust_{name}_{figure}.png"))
         print(f"\n{name}.pth\n" + "\n".join(lines))
