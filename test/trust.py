@@ -1,10 +1,10 @@
 """Say when the spectra of a network are not to be believed: its scores under changed conditions, beside two maps.
 
 Takes cubes, makes images of them, reconstructs the images, and scores the reconstructions. The reference image is the
-one that NTIRE 2022 describes: 6460 photo-electrons at white, a mean of 0.18 of full scale, JPEG of quality 65. Each
-level of a condition (noise, compression, exposure, camera, encoding, optics, light) differs from it in one thing, and
-has the same random numbers. The maps per pixel are fitted to --train_data_path, as baseline.py does. Images are
-linear; without --model_dir the network is the one for such images.
+one that NTIRE 2022 describes: 6460 photo-electrons at white, a mean of 0.18 of full scale, JPEG of quality 65,
+linear; or a photograph (--preset). Each level of a condition (noise, compression, exposure, camera, encoding, optics,
+light) differs from it in one thing, and has the same random numbers. The maps per pixel are fitted to
+--train_data_path, as baseline.py does. Without --model_dir the network is the one that fits the reference.
 
 Metamers are spectra that the camera cannot tell apart. With alpha, the part of each spectrum that the camera does not
 see is multiplied by alpha. "Other blacks" takes that part from training spectra of the nearest colour. The image is
@@ -47,7 +47,7 @@ from drcr.camera import Camera
 from drcr.checkpoint import MODEL_HELP, fitting_network, load_rgb_model
 from drcr.cube import describe_bands, describe_floor, same_bands
 from drcr.data import ValidImages
-from drcr.evaluation.conditions import Plan, Setting, camera_views, light_name
+from drcr.evaluation.conditions import REFERENCES, Plan, camera_views, light_name
 from drcr.evaluation.confidence import load_confidence, table_path
 from drcr.evaluation.linear_maps import RIDGE, fit
 from drcr.evaluation.scoring import read_truth
@@ -109,6 +109,14 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--spectral_dir", type=Path, default="../Dataset/Valid_spectral", help="folder of cubes (.mat)")
     add("--scenes", nargs="+", default=(), metavar="NAME ...", help="only these of its scenes, named without suffix")
     add("--reflectances_dir", type=Path, help="folder of cubes that are reflectances, for the condition light")
+    add(
+        "--preset",
+        choices=tuple(REFERENCES),
+        default="real-world",
+        help="the reference. real-world: linear images as NTIRE 2022 describes its own. photograph: the same "
+        "exposure and noise, white balance, a colour matrix and the curve of sRGB, JPEG of quality 90; decoded "
+        "before it is reconstructed",
+    )
     add("--model_dir", type=Path, metavar="FILE", help=MODEL_HELP)
     add("--train_data_path", type=Path, default="../train/dataset/Train", help="prepared training data, for the maps")
     add("--camera", default=DEFAULT_CAMERA, help="camera of colour-science, or a CSV file (wavelength, R, G, B)")
@@ -140,7 +148,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
     def with_reference(values: Sequence, value: object) -> tuple:
         return tuple(dict.fromkeys(values if value in values else (value, *values)))
 
-    reference = Setting()
+    reference = REFERENCES[args.preset]
     return Plan(
         electrons=with_reference(args.electrons, reference.electrons),
         qualities=with_reference(args.qualities, reference.quality),
@@ -202,9 +210,14 @@ def read_scenes(
     return scenes, cubes, wavelengths, raised
 
 
+def network_of(args: argparse.Namespace) -> Path:
+    """Return the checkpoint: --model_dir, or the one that fits the reference images."""
+    return fitting_network(args.model_dir, args.preset == "photograph")
+
+
 def load_methods(args: argparse.Namespace, data: ValidImages, wavelengths: np.ndarray) -> dict[str, Method]:
     """Return the network and the fitted maps by name. Raises DataError if they are not for these cubes."""
-    path = fitting_network(args.model_dir, is_photograph=False)
+    path = network_of(args)
     model = load_rgb_model(path)
     for name, bands in ((path, model.wavelengths), (data.path, data.wavelengths)):
         if bands is not None and not same_bands(bands, wavelengths):
@@ -218,7 +231,7 @@ def load_methods(args: argparse.Namespace, data: ValidImages, wavelengths: np.nd
 
 def with_table(args: argparse.Namespace) -> Path | None:
     """Return the checkpoint if it has a table for the confidence map. Raises DataError if that table is damaged."""
-    path = fitting_network(args.model_dir, is_photograph=False).resolve()
+    path = network_of(args).resolve()
     if not table_path(path).exists():
         return None
     load_confidence(path, load_rgb_model(path))
@@ -247,6 +260,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         methods,
         views,
         read_plan(args),
+        REFERENCES[args.preset],
         *(float(np.float32(value)) for value in args.range),  # as the cubes have them
         centres=group_spectra([*cubes.values(), *lit_cubes.values()]),
         spectra=sample_spectra(data),
@@ -257,8 +271,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     progress = tqdm(done, "reconstructing", len(jobs), unit="image", dynamic_ncols=True)
     rows = collect(dict(zip(jobs, progress, strict=True)), levels)
     notes = [
-        f"{plural(len(scenes), 'scene')} of {args.spectral_dir}, {plural(len(jobs), 'image')}. Network: "
-        f"{fitting_network(args.model_dir, False)}. Maps fitted to {args.train_data_path}. Camera: {args.camera}.",
+        f"{plural(len(scenes), 'scene')} of {args.spectral_dir}, {plural(len(jobs), 'image')}, --preset "
+        f"{args.preset}. Network: {network_of(args)}. Maps fitted to {args.train_data_path}. Camera: {args.camera}.",
         "Light: " + (f"{plural(len(lit), 'scene')} of {args.reflectances_dir}." if lit else "skipped."),
     ]
     if study.confidence is None:

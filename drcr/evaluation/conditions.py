@@ -16,15 +16,15 @@ from scipy.ndimage import gaussian_filter
 
 from drcr.camera import Camera, Imaging
 from drcr.cube import WAVELENGTHS
-from drcr.images import decode_srgb
-from drcr.preparation.photograph import Photograph
+from drcr.images import decode_srgb, encode_srgb
+from drcr.preparation.photograph import colour_matrix
 from drcr.preparation.render import scene_rng
 from drcr.preparation.simulation import illuminant
 from drcr.utils.files import DataError
 
 LIGHTS = {"F2": "FL2", "F11": "FL11", "white LED": "LED-B3"}
 """Names of lights that differ from those of colour-science."""
-SRGB = ("sRGB, decoded", "sRGB, not decoded")
+ENCODINGS = ("linear", "sRGB, decoded", "sRGB, not decoded")
 PIXEL = (0.31, 0.62)
 """Where the pixel is that is set to 255, as parts of height and width."""
 
@@ -36,8 +36,9 @@ class Setting:
     Attributes
     ----------
     electrons, mean, quality : as in `Imaging`
-    camera : a name in `views`, or one of SRGB: the reference camera's image with a colour matrix to sRGB and sRGB's
-        curve, which the reader decodes, or takes as linear
+    camera : a name in `views`
+    encoding : one of ENCODINGS: linear as the sensor sees it; or as photographs are, white-balanced, with a colour
+        matrix to sRGB and sRGB's curve, which the reader decodes, or takes as linear
     blur : sigma of the lens in pixels. The truth is blurred, too: what is judged is the spectra, not the sharpness.
     size : factor of the image's height and width; the truth is resized with it
     light : CIE illuminant; "": the cube as it is. The truth is the light that the scene reflects.
@@ -48,10 +49,15 @@ class Setting:
     mean: float = 0.18
     quality: int = 65
     camera: str = "training"
+    encoding: str = "linear"
     blur: float = 0
     size: float = 1
     light: str = ""
     pixel: bool = False
+
+
+REFERENCES = {"real-world": Setting(), "photograph": Setting(quality=90, encoding=ENCODINGS[1])}
+"""The reference images: those of NTIRE 2022, and photographs of the same exposure and noise."""
 
 
 class Level(NamedTuple):
@@ -147,15 +153,16 @@ def take(
     DataError
         The image is black all over.
     """
-    rng = scene_rng(seed, name)
-    if setting.camera in SRGB:
-        image = _photograph(truth, wavelengths, setting, views["training"].camera, rng)
+    rng, view = scene_rng(seed, name), views[setting.camera]
+    imaging = Imaging(setting.electrons, setting.mean, setting.quality)
+    linear = np.maximum(truth @ view.curves(wavelengths), 0)
+    white = view.camera.white(wavelengths)
+    if setting.encoding == "linear":
+        developed = imaging.develop(linear, rng, white)
     else:
-        view = views[setting.camera]
-        imaging = Imaging(setting.electrons, setting.mean, setting.quality)
-        linear = np.maximum(truth @ view.curves(wavelengths), 0)
-        developed = imaging.develop(linear, rng, view.camera.white(wavelengths))
-        image = (_decode(imaging.encode(developed)) / 255).astype(np.float32)
+        developed = _develop_srgb(linear / white, setting, view.camera, rng)
+    values = _decode(imaging.encode(developed)) / 255
+    image = (decode_srgb(values) if setting.encoding == "sRGB, decoded" else values).astype(np.float32)
     if not image.any():
         raise DataError(f"{name}: its image is black all over; use more electrons or a longer exposure")
     if setting.pixel:
@@ -164,19 +171,23 @@ def take(
     return image
 
 
-def _photograph(
-    truth: np.ndarray, wavelengths: np.ndarray, setting: Setting, camera: Camera, rng: np.random.Generator
-) -> np.ndarray:
-    """Return an sRGB image of the setting, white-balanced to equal energy, as it is read with or without decoding."""
-    imaging = Photograph(
-        (setting.electrons, setting.electrons),
-        (setting.mean, setting.mean),
-        (setting.quality, setting.quality),
-        balance_error=0,
-        light=np.ones(len(WAVELENGTHS)),
-    )
-    values = _decode(imaging.encode(imaging.develop(truth, wavelengths, camera, rng), rng)) / 255
-    return (decode_srgb(values) if setting.camera == SRGB[0] else values).astype(np.float32)
+def _develop_srgb(raw: np.ndarray, setting: Setting, camera: Camera, rng: np.random.Generator) -> np.ndarray:
+    """Return raw RGB (H, W, 3) as an 8-bit sRGB image, as `Photograph.develop` makes it, but nothing drawn at random.
+
+    White balance and colour matrix are those for light of equal energy.
+    """
+    if setting.electrons:
+        raw = rng.poisson(raw * setting.electrons) / setting.electrons
+    linear = np.maximum(raw @ matrix_to_srgb(camera), 0)
+    exposure = setting.mean / max(linear.mean(), 1e-12)
+    return np.round(255 * encode_srgb(np.minimum(linear * exposure, 1))).astype(np.uint8)
+
+
+def matrix_to_srgb(camera: Camera) -> np.ndarray:
+    """Return the matrix (3, 3) by which raw RGB under light of equal energy is multiplied for linear sRGB."""
+    light = np.ones(len(WAVELENGTHS))
+    neutral = light @ camera.curves()
+    return (neutral[1] / neutral)[:, None] * colour_matrix(camera, light).T
 
 
 def _decode(data: bytes) -> np.ndarray:
@@ -211,7 +222,7 @@ class Plan:
         levels += of("JPEG quality", "quality", self.qualities, lambda quality: f"{quality:g}" if quality else "PNG")
         levels += of("exposure", "mean", self.exposures, lambda mean: f"{mean:g}")
         levels += of("camera", "camera", cameras, str)
-        levels += of("encoding", "camera", ("training", *SRGB), lambda name: name if name in SRGB else "linear")
+        levels += of("encoding", "encoding", ENCODINGS, str)
         levels += of("optics", "blur", (0, *self.blurs), lambda sigma: f"blur {sigma:g} px" if sigma else "as it is")
         levels += of("optics", "size", self.sizes, lambda size: f"size x {size:g}")
         levels += of("one pixel at 255", "pixel", (True,), lambda _: "255")

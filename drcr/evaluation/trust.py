@@ -22,7 +22,7 @@ from drcr.data import PreparedFolder
 from drcr.evaluation import metamers
 from drcr.evaluation.calibration import auroc, rank_correlation
 from drcr.evaluation.colour import cielab
-from drcr.evaluation.conditions import SRGB, Level, Plan, Setting, View, scene_as_seen, take
+from drcr.evaluation.conditions import Level, Plan, Setting, View, matrix_to_srgb, scene_as_seen, take
 from drcr.evaluation.confidence import DOUBTFUL, SHARE, Confidence, fingerprint, sam_map
 from drcr.evaluation.scoring import read_truth
 from drcr.images import normalise_rgb
@@ -93,7 +93,7 @@ class Study:
     ----------
     methods : by name
     views : cameras by name, see `conditions.camera_views`
-    plan : the levels
+    plan, reference : the levels, and the setting that they differ from
     low, high : the range of physically possible values, for metamers
     centres : (groups, bands), see `group_spectra`
     spectra : (n, bands), whose metameric blacks are used
@@ -103,6 +103,7 @@ class Study:
     methods: dict[str, Method]
     views: dict[str, View]
     plan: Plan
+    reference: Setting
     low: float
     high: float
     centres: np.ndarray
@@ -282,8 +283,11 @@ def measure(job: Job) -> Measured:
     whole = Truth(truth, np.ones(truth.shape[:2], bool), wavelengths, labels, len(study.centres))
     for method, rec in recs.items():
         _add(found, "", "", method, whole, rec)
-        if setting.camera not in SRGB:  # the matrix to sRGB is not part of the camera's curves
-            curves = study.views[setting.camera].curves(wavelengths)
+        if setting.encoding != "sRGB, not decoded":
+            view = study.views[setting.camera]
+            curves = view.curves(wavelengths)
+            if setting.encoding != "linear":
+                curves = curves @ matrix_to_srgb(view.camera)
             found.values["", "", method, "back_projection"] = back_projection_mrae(rec, image, curves)
     if sure is not None:
         _judge_map(found, ("", ""), sure, truth, whole.pixels)
@@ -428,8 +432,8 @@ def plan_jobs(
     study
         What they share.
     """
-    levels = [(scene, level) for scene in scenes for level in study.plan.levels(list(study.views))]
-    levels += [(scene, level) for scene in reflectances for level in study.plan.lit_levels()]
+    levels = [(scene, level) for scene in scenes for level in study.plan.levels(list(study.views), study.reference)]
+    levels += [(scene, level) for scene in reflectances for level in study.plan.lit_levels(study.reference)]
     small = replace(study, spectra=study.spectra[:0])  # they travel to the processes with each job
     jobs = {}
     for scene, level in levels:

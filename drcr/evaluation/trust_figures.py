@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from drcr.evaluation.comparison import pick_points
 from drcr.evaluation.confidence import LEVELS, SHARE
 from drcr.evaluation.sheet import (
     EDGE,
@@ -24,20 +23,9 @@ from drcr.evaluation.sheet import (
     styled,
     text_width,
 )
-from drcr.evaluation.trust import ANY, METRICS, Key, Summary
+from drcr.evaluation.trust import ANY, DARK, METRICS, Key, Summary
 
 Table = dict[Key, Summary]
-REFERENCE = {
-    "photo-electrons": "6460",
-    "JPEG quality": "65",
-    "exposure": "0.18",
-    "camera": "training",
-    "encoding": "linear",
-    "optics": "as it is",
-    "light": "E",
-    "metamers": "alpha 1",
-}
-"""The level of each condition that is the reference itself."""
 ROWS = (("photo-electrons", "JPEG quality", "exposure"), ("optics", "light"), ("camera", "encoding"))
 """The conditions of `plot_conditions`, in rows."""
 LEVEL_COLOURS = ((0.84, 0.37, 0.0), (0.94, 0.89, 0.26), (0.0, 0.62, 0.45))
@@ -49,6 +37,15 @@ SHOWN = ("mrae", "mrae_best_scale", "sam")
 def levels_of(table: Table, condition: str) -> list[str]:
     """Return the levels of a condition in the order of the table."""
     return list(dict.fromkeys(level for name, level, _, _ in table if name == condition))
+
+
+def reference_level(table: Table, condition: str) -> str | None:
+    """Return the level of a condition that is the reference itself: its ratio is 1 for every draw of scenes."""
+    for level in levels_of(table, condition):
+        found = table.get((condition, level, methods_of(table)[0], "mrae"))
+        if found is not None and found.ratio_low == found.ratio_high == 1:
+            return level
+    return None
 
 
 def methods_of(table: Table) -> list[str]:
@@ -102,8 +99,8 @@ def _level_lines(axes: Axes, table: Table, condition: str, metric: str, methods:
         axes.errorbar(
             x, mean, np.abs(ends - mean), **style | {"ls": style["ls"] if ordered else "none"}, elinewidth=0.6
         )
-    if REFERENCE[condition] in levels:
-        at = levels.index(REFERENCE[condition])
+    if (reference := reference_level(table, condition)) is not None:
+        at = levels.index(reference)
         axes.axvspan(at - 0.42, at + 0.42, color="0.92", lw=0, zorder=0)
     means = [table[condition, level, method, metric].mean for level in levels for method in methods]
     axes.set(xlim=(-0.6, len(levels) - 0.4), ylim=(0, None))
@@ -126,7 +123,7 @@ def plot_overview(table: Table) -> Sheet:
         blocks[condition] = [
             level
             for level in levels_of(table, condition)
-            if level != REFERENCE[condition] and (condition, level, method, "mrae") in table
+            if level != reference_level(table, condition) and (condition, level, method, "mrae") in table
         ]
     sheet, row, left = Sheet(WIDTHS["page"]), 0.128, 1.95
     count = sum(len(levels) + 0.6 for levels in blocks.values() if levels)
@@ -228,6 +225,22 @@ def plot_metamers(table: Table) -> Sheet:
     return sheet
 
 
+def _points_with_metamers(truth: np.ndarray, count: np.ndarray, n: int = 4) -> list[tuple[int, int]]:
+    """Choose pixels with different spectra among those of a cube (H, W, bands) that have the most metamers."""
+    bright = truth.mean(2) >= 2 * DARK
+    bright = bright if bright.any() else np.ones_like(bright)
+    places = np.argwhere(bright & (count >= np.quantile(count[bright], 0.7)))
+    places = places[np.random.default_rng(0).permutation(len(places))[:1000]]
+    shapes = truth[places[:, 0], places[:, 1]]
+    shapes = shapes / np.linalg.norm(shapes, axis=1, keepdims=True)
+    chosen = [0]
+    while len(chosen) < min(n, len(places)):
+        distance = np.linalg.norm(shapes[:, None] - shapes[chosen], axis=2).min(1)
+        apart = np.linalg.norm(places[:, None] - places[chosen], axis=2).min(1) > min(count.shape) / 10
+        chosen.append(int(np.argmax(distance * np.where(apart, 1, 1e-3))))
+    return [(int(row), int(column)) for row, column in places[chosen]]
+
+
 @styled
 def plot_spectra(
     image: np.ndarray,
@@ -253,7 +266,7 @@ def plot_spectra(
         (bands,) in nm.
     """
     sheet = Sheet(WIDTHS["page"])
-    points = pick_points(truth)
+    points = _points_with_metamers(truth, np.sum([feasible for _, _, feasible in metamers], 0))
     height = 1.35
     width = height * image.shape[1] / image.shape[0]
     axes = sheet.axes(EDGE, EDGE + 0.2, width, height)

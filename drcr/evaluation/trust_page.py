@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from drcr.evaluation.conditions import Setting, take
+from drcr.evaluation.conditions import take
 from drcr.evaluation.confidence import sam_map
 from drcr.evaluation.trust import ANY, METRICS, Key, Row, Study, Summary, confidence_map, metamer_levels
 from drcr.images import encode_srgb, normalise_rgb
@@ -54,7 +54,7 @@ ABOUT = {
     "JPEG quality": "at the same noise",
     "exposure": "mean of the image as a part of full scale; brighter values are clipped",
     "camera": "other curves; the image keeps light of equal energy neutral, but for the levels R and B",
-    "encoding": "the image with a colour matrix and the curve of sRGB, decoded by the reader, or taken as linear",
+    "encoding": "as the sensor sees it, or with a colour matrix and the curve of sRGB, decoded or taken as linear",
     "optics": "the truth is blurred or resized with the image",
     "one pixel at 255": "one pixel of the image is set to full scale",
     "light": "CIE illuminants on known reflectances, not white-balanced",
@@ -128,7 +128,7 @@ def write_results(
         for suffix in ("png", "pdf"):
             path = out / f"{name}.{suffix}"
             if name in sheets:
-                sheets[name].save(path)
+                sheets[name].save(path, dpi=130 if name == "trust_confidence" else 200)  # images make large files
             else:
                 path.unlink(missing_ok=True)  # of an earlier run
     write_text(out / "index.html", _page(out, table, notes, command))
@@ -160,7 +160,7 @@ def draw(
     method, reconstruct = next(iter(study.methods.items()))
     scene = median_scene(rows, method)
     truth = cubes[scene]
-    image = take(truth, wavelengths, Setting(), study.views, 0, scene)
+    image = take(truth, wavelengths, study.reference, study.views, 0, scene)
     rgb = normalise_rgb(image)
     raw = reconstruct(rgb)
     rec = np.float32(raw).clip(0, 1)
@@ -208,14 +208,14 @@ def _cell(found: Summary | None, metric: str) -> _Cell:
 
 def _tables(table: dict[Key, Summary]) -> list[dict[str, Any]]:
     """Return the table of each condition: levels by methods and COLUMNS."""
-    from drcr.evaluation.trust_figures import REFERENCE, levels_of, methods_of
+    from drcr.evaluation.trust_figures import levels_of, methods_of, reference_level
 
     tables = []
     for condition, about in ABOUT.items():
         rows = [
             {
                 "level": level.replace("_", " "),
-                "reference": level == REFERENCE.get(condition),
+                "reference": level == reference_level(table, condition),
                 "cells": [
                     _cell(table.get((condition, level, method, metric)), metric)
                     for method in methods_of(table)
@@ -245,7 +245,7 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def markdown(table: dict[Key, Summary]) -> str:
     """Return the main numbers as Markdown tables: the reference, conditions, metamers, equivariance."""
-    from drcr.evaluation.trust_figures import REFERENCE, levels_of, methods_of
+    from drcr.evaluation.trust_figures import levels_of, methods_of, reference_level
 
     methods = methods_of(table)
     first = methods[0]
@@ -258,7 +258,7 @@ def markdown(table: dict[Key, Summary]) -> str:
         if condition == "metamers":
             continue
         for level in levels_of(table, condition):
-            if level == REFERENCE.get(condition) and condition != "light":
+            if level == reference_level(table, condition) and condition != "light":
                 continue
             rows.append([f"{condition}: {level}".replace("_", " "), *_row_of_level(table, condition, level, methods)])
     lines += [f"**{first} under each condition** (×: divided by the reference, with its 95% interval)", ""]
@@ -311,14 +311,14 @@ def _metamer_table(table: dict[Key, Summary], methods: Sequence[str]) -> tuple[l
 
 
 def _confidence_table(table: dict[Key, Summary], method: str) -> tuple[list[str], list[list[str]]]:
-    from drcr.evaluation.trust_figures import REFERENCE
+    from drcr.evaluation.trust_figures import reference_level
 
     header = ["", "images within the bound", "pixels within it", "true SAM", "expected", "bound", "rank correlation",
               "AUROC", "believable", "of those above 15°"]  # fmt: skip
     places = dict.fromkeys((condition, level) for condition, level, name, metric in table if metric == "bound")
     rows = []
     for condition, level in places:
-        if level == REFERENCE.get(condition) and condition != "light":
+        if level == reference_level(table, condition) and condition not in ("light", "reference"):
             continue
 
         def mean(metric: str, form: str, place: tuple[str, str] = (condition, level)) -> str:
