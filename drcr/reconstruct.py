@@ -25,8 +25,8 @@ Protocol = Literal["padded", "released"]
 # the cache. F(4,3) keeps five strips' worth of memory in use at a time, direct convolution two.
 CPU_ROWS = 64
 CPU_BYTES = {"winograd": 6_600_000, "direct": 20_000_000}
-SECTION_ROWS = 96
-"""The fewest rows that are worth a thread of their own, which computes up to 16 more."""
+# the fewest rows that are worth a thread of their own, which computes up to 16 more
+SECTION_ROWS = 64
 # strips and whole feature maps that exist at the same time, measured and rounded up
 STRIPS_AT_A_TIME = 60
 MAPS_AT_A_TIME = 20

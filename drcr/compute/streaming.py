@@ -2,9 +2,9 @@
 
 Rows stream through the layers. A feature map is an iterator of strips of full-width rows, top to bottom. A layer
 takes such iterators and returns one; it reads one strip ahead, because a 3x3 kernel needs a row of the next strip.
-`tee` keeps what the skip connections need later. So nothing is computed twice, nothing at a strip's edge is
-approximate, and only a few strips of each layer exist at a time. Only the CRMs' averages need the whole image: the
-blocks run one after the other, and one feature map is kept between them.
+`tee` keeps what the skip connections need later. So nothing at a strip's edge is approximate, and only a few strips
+of each layer exist at a time. Only the CRMs' averages need the whole image: the blocks run one after the other, and
+one feature map is kept between them. Nothing is computed twice except a few rows where sections meet (sections.py).
 
 3x3 convolutions are computed by Winograd F(4,3) (winograd.py) where that is faster.
 """
