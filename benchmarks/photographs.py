@@ -34,6 +34,7 @@ from drcr.evaluation.metamers import metamer
 from drcr.evaluation.scoring import median_scene, read_scores
 from drcr.images import IMAGE_SUFFIXES, read_rgb
 from drcr.matfile import read_cube, write_cube
+from drcr.metrics import best_scale_mrae
 from drcr.preparation.photograph import Cameras
 from drcr.preparation.render import scene_rng
 from drcr.utils import cli
@@ -217,19 +218,6 @@ def train(out: Path, iterations: tuple[int, int], init: Path | None) -> None:
         )
 
 
-def best_scale_mrae(reconstruction: np.ndarray, truth: np.ndarray) -> float:
-    """Return the MRAE of a reconstruction, clipped to [0, 1] and multiplied by the number that makes it lowest.
-
-    The mean of |k r - t| / t is lowest where k is the median of t / r, weighted with r / t.
-    """
-    ratio = (np.clip(reconstruction, 1e-6, 1) / truth).ravel().astype(np.float64)
-    order = np.argsort(ratio)
-    # medians of 1 / ratio and of ratio are at the same place, weights in the same order
-    weights = np.cumsum(ratio[order])
-    scale = 1 / ratio[order][np.searchsorted(weights, weights[-1] / 2)]
-    return float(np.abs(scale * ratio - 1).mean())
-
-
 def score(out: Path, before: Path | None) -> str:
     """Reconstruct and score the held-out images; return the tables."""
     folder = out / "test"
@@ -252,7 +240,7 @@ def score(out: Path, before: Path | None) -> str:
         tables[method] = read_scores(folder / f"{method}.csv")
         scaled[method] = {
             path.stem: best_scale_mrae(
-                read_cube(folder / method / path.name), raise_to_floor(read_cube(path), FLOOR)[0]
+                read_cube(folder / method / path.name).clip(0, 1), raise_to_floor(read_cube(path), FLOOR)[0]
             )
             for path in sorted(truth.iterdir())
         }

@@ -103,6 +103,35 @@ def sam(rec: np.ndarray, truth: np.ndarray) -> float:
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1)).mean()))
 
 
+def gfc(rec: np.ndarray, truth: np.ndarray) -> float:
+    """Goodness-of-fit coefficient (Romero et al. 1997): mean cosine of the angle between the spectra of two cubes.
+
+    Returns
+    -------
+    float
+        1 for spectra of the same shape; above 0.99 counts as a good fit, above 0.999 as a very good one. Pixels where
+        either spectrum is 0 in all bands are skipped; NaN if none is left.
+    """
+    rec, truth = rec.astype(np.float64), truth.astype(np.float64)
+    dot, rec2, truth2 = (np.einsum("hwb,hwb->hw", a, b) for a, b in ((rec, truth), (rec, rec), (truth, truth)))
+    valid = (rec2 > 0) & (truth2 > 0)
+    return float((dot[valid] / np.sqrt(rec2[valid] * truth2[valid])).mean()) if valid.any() else float("nan")
+
+
+def best_scale_mrae(rec: np.ndarray, truth: np.ndarray) -> float:
+    """Return the MRAE of a reconstruction that is multiplied by the number that makes its MRAE lowest.
+
+    An exposed image does not tell how bright its scene was; this score does not ask for it. The mean of
+    |k r - t| / t is lowest where k is the median of t / r, weighted with r / t. Values of `rec` below 1e-6 count as
+    1e-6.
+    """
+    ratio = np.sort((np.maximum(rec, 1e-6) / truth).ravel())
+    # the medians of r / t and of t / r are at the same place
+    weights = np.cumsum(ratio, dtype=np.float64)
+    scale = 1 / ratio[np.searchsorted(weights, weights[-1] / 2)]
+    return float(np.abs(scale * ratio - 1).mean(dtype=np.float64))
+
+
 def ssim(rec: np.ndarray, truth: np.ndarray) -> float:
     """Structural similarity (Wang et al. 2004), mean over the bands of two cubes (H, W, bands).
 

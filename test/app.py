@@ -1,7 +1,8 @@
 """Look at reconstructions in a browser: load an image, slide through its bands, click for spectra.
 
 Starts a page at http://HOST:PORT; needs pip install "gradio>=6.20". The page reconstructs an image as test.py does
-and shows it in true colour, band by band, and as it was loaded. It plots the spectra of clicked pixels and, with a
+and shows it in true colour, band by band, and as it was loaded. With the table NAME.trust.npz beside the checkpoint
+it shows where not to trust it, as test.py --confidence says it. It plots the spectra of clicked pixels and, with a
 ground truth (.mat), the errors, scored as in compute_mrae.py. Downloads: the cube as .mat, equal to test.py's, and
 the spectra as CSV; pixels are named row,column, from 0.
 
@@ -41,10 +42,10 @@ import numpy as np
 from drcr.checkpoint import MODEL_HELP, fitting_network, load_rgb_model
 from drcr.compute.device import choose_device
 from drcr.cube import WAVELENGTHS, describe_bands
+from drcr.evaluation.confidence import Confidence, load_confidence, table_path
 from drcr.evaluation.page import (
     BAND,
     COLOUR,
-    ERROR,
     LINEAR,
     NO_POINTS,
     PHOTOGRAPH,
@@ -166,6 +167,9 @@ class Handlers:
     def __init__(self, gr: Any, parts: Parts, networks: Networks, args: argparse.Namespace, folder: Path) -> None:  # noqa: D107
         self.gr, self.parts, self.folder = gr, parts, folder
         self.networks = {kind: (path, Reconstructor(model)) for kind, (path, model) in networks.items()}
+        self.tables: dict[Path, Confidence] = {
+            path: load_confidence(path, model) for path, model in networks.values() if table_path(path).is_file()
+        }
         path, model = networks[PHOTOGRAPH]
         self.wavelengths, self.max_side = np.array(model.wavelengths), args.max_side
         self.encoding = encoding_for(model.input_encoding, args.encoding, path)
@@ -204,13 +208,16 @@ class Handlers:
         scene = PageScene(path.stem, words, rgb, cube, self.wavelengths, self.folder)
         scene.keep(path, choice)
         cube_path = scene.folder / f"{scene.name}.mat"
-        write_cube(cube_path, cube, self.wavelengths, f"{origin_of(network)}, image {how}")
+        maps = self.tables[network].variables(rgb, cube) if network in self.tables else {}
+        if maps:
+            scene.add_maps(maps, self.tables[network].statement)
+        write_cube(cube_path, cube, self.wavelengths, f"{origin_of(network)}, image {how}", **maps)
         return {
             **self.show(scene, COLOUR, nm),
             self.parts.state: scene,
             self.parts.image: None,
             self.parts.encoding: self.gr.Radio(value=choice, interactive=not self.as_stored),
-            self.parts.view: self.gr.Radio(choices=[COLOUR, BAND, RGB], value=COLOUR),
+            self.parts.view: self.gr.Radio(choices=scene.choices, value=COLOUR),
             self.parts.cube_file: self.gr.DownloadButton(value=cube_path, interactive=True),
         }
 
@@ -222,17 +229,17 @@ class Handlers:
         updates = self.load(str(before.source), nm, progress, choice)
         after = updates[self.parts.state]
         after.points = before.points
-        choices = [COLOUR, BAND, RGB]
         if before.comparison:
             after.score(before.comparison.truth, before.comparison.floor)
-            choices.append(ERROR)
-        return updates | self.show(after, view, nm) | {self.parts.view: self.gr.Radio(choices=choices, value=view)}
+        view = view if view in after.choices else COLOUR
+        radio = self.gr.Radio(choices=after.choices, value=view)
+        return updates | self.show(after, view, nm) | {self.parts.view: radio}
 
     def compare(self, file: str, scene: PageScene | None, view: str, nm: float, floor: float) -> dict:
         """Score the reconstruction against a ground truth."""
         scene = loaded(scene)
         scene.compare(Path(file), checked(floor))
-        choices = self.gr.Radio(choices=[COLOUR, BAND, RGB, ERROR])
+        choices = self.gr.Radio(choices=scene.choices)
         return {**self.show(scene, view, nm), self.parts.truth: None, self.parts.view: choices}
 
     def example(self, nm: float, floor: float, progress: Callable) -> dict:

@@ -16,49 +16,16 @@ import signal
 if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from colour.characterisation import polynomial_expansion_Finlayson2015  # the field's library; the terms as published
 from tqdm import tqdm
 
 from drcr.data import ValidImages
+from drcr.evaluation.linear_maps import RIDGE, TERMS, fit
 from drcr.images import add_encoding_option, describe_decoding, encoding_for, find_images, read_image
 from drcr.matfile import check_target, write_cube
 from drcr.utils import cli
-from drcr.utils.files import DataError
-
-TERMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "linear": lambda rgb: rgb,
-    "polynomial": lambda rgb: polynomial_expansion_Finlayson2015(rgb, 4, root_polynomial_expansion=True),
-}
-
-
-def terms(rgb: np.ndarray, method: str) -> np.ndarray:
-    """Return the terms (pixels, n), float64, of an image (H, W, 3) in [0, 1]."""
-    return TERMS[method](np.float64(rgb).reshape(-1, 3))
-
-
-def fit(images: ValidImages, method: str, ridge: float) -> np.ndarray:
-    """Return the matrix (terms, bands) with the least squared error over all pixels, and the ridge penalty.
-
-    An image at a time: only the normal equations are kept. Raises DataError if they have no one solution.
-    """
-    normal, right = np.zeros(()), np.zeros(())
-    for i in tqdm(range(len(images)), desc="fitting", unit="image", dynamic_ncols=True, leave=False):
-        rgb, cube = images[i]
-        x, y = terms(rgb.permute(1, 2, 0).numpy(), method), cube.flatten(1).T.double().numpy()
-        normal, right = normal + x.T @ x, right + x.T @ y
-    try:
-        with np.errstate(all="ignore"):
-            penalty = ridge * np.trace(normal) / len(normal)
-            matrix = np.linalg.solve(normal + penalty * np.eye(len(normal)), right)
-    except np.linalg.LinAlgError:
-        matrix = np.full(1, np.nan)
-    if not np.isfinite(matrix).all():
-        raise DataError(f"{images.path}: no solution with --ridge {ridge:g}; give another, or more data")
-    return matrix
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -73,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_encoding_option(parser)
     args = parser.parse_args(argv)
     cli.hold(args.result_dir)
-    ridge = {"linear": 0.0, "polynomial": 1e-6}[args.method] if args.ridge is None else args.ridge
+    ridge = RIDGE[args.method] if args.ridge is None else args.ridge
     paths = find_images(args.RGB_dir)
     images = ValidImages(args.train_data_path, drop_rows=0)
     encoding = encoding_for(images.input_encoding, args.encoding, args.train_data_path)
@@ -82,14 +49,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         decoded.append(read_image(path, encoding).how)  # one that cannot be decoded shows now
         check_target(args.result_dir / f"{path.stem}.mat")
     print(describe_decoding(decoded))
-    matrix = fit(images, args.method, ridge)
+    reconstruct = fit(images, args.method, ridge)
     origin = f"{args.method} map, ridge {ridge:g}, {args.train_data_path}"
     args.result_dir.mkdir(parents=True, exist_ok=True)
     for path in tqdm(paths, desc="reconstructing", unit="image", dynamic_ncols=True):
-        rgb = read_image(path, encoding).normalised()
-        cube = (terms(rgb, args.method) @ matrix).reshape(*rgb.shape[:2], -1)
+        cube = reconstruct(read_image(path, encoding).normalised())
         write_cube(args.result_dir / f"{path.stem}.mat", cube, images.wavelengths, origin)
-    print(f"{len(matrix)} terms, ridge {ridge:g}, {len(images)} scenes; {len(paths)} cubes in {args.result_dir}")
+    n_terms = len(reconstruct.matrix)
+    print(f"{n_terms} terms, ridge {ridge:g}, {len(images)} scenes; {len(paths)} cubes in {args.result_dir}")
 
 
 if __name__ == "__main__":

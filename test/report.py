@@ -2,8 +2,8 @@
 
 It needs no server and no network, and can be sent or printed. It shows each scene's scores (MRAE, RMSE, PSNR, SAM,
 SSIM) and their means, sortable by any score, the worst scene first; each scene's input, ground truth and
-reconstructions in true colour, bands, error maps, spectra and MRAE by wavelength; and how it was made: this command,
-and the origin that the reconstructions' files state.
+reconstructions in true colour, bands, error maps, spectra and MRAE by wavelength; where not to trust reconstructions
+that test.py --confidence wrote; and how it was made: this command, and the origin that the files state.
 
 The scores are those of compute_mrae.py. Without ground truth, as for photographs, --path_gt none shows the scenes
 without scores and errors. An earlier report in OUT is replaced when the new one is complete; a folder with other

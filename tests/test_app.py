@@ -28,10 +28,11 @@ from PIL.PngImagePlugin import PngInfo
 from drcr import metrics
 from drcr.checkpoint import load_model
 from drcr.cube import raise_to_floor
+from drcr.evaluation.confidence import LEVEL_COLOURS, LEVELS, MAPS, Confidence
 from drcr.evaluation.page import ERROR, LINEAR, PHOTOGRAPH, PageScene
 from drcr.evaluation.page_guard import LOCK, PREFIX, temporary_home
 from drcr.images import normalise_rgb, read_rgb
-from drcr.matfile import WAVELENGTHS, load_cube, read_cube, read_origin, write_cube
+from drcr.matfile import WAVELENGTHS, load_cube, read_cube, read_maps, read_origin, write_cube
 from drcr.metrics import HEADINGS, SCORES
 from drcr.reconstruct import Reconstructor
 from drcr.utils.files import DataError
@@ -292,6 +293,23 @@ def test_photographs_and_linear_images(page, reconstructed, tmp_path, name, choi
         assert equals(linear)
     assert said.split(":")[0].lower() in switch(page, choice).lower() or choice == PHOTOGRAPH
     assert equals(srgb)
+
+
+def test_the_page_says_where_not_to_trust(page, reconstructed, tmp_path):
+    images, _, _ = reconstructed
+    load(page, images / "photo.jpg")
+    maps = read_maps(download(page, "Download the cube", tmp_path), MAPS, read_rgb(images / "photo.jpg").shape[:2])
+    page.get_by_label("Trust").check()
+    page.wait_for_function("document.querySelector('.picture svg image').getAttribute('href').includes('trust')")
+    caption = page.locator(".caption").inner_text()
+    for level, words in enumerate(LEVELS):
+        assert f"{words} {(maps['trust'] == level).mean():.0%}" in caption
+    assert Confidence.load(MODEL).statement in caption
+    # blue is believable, yellow doubtful, vermilion not to be believed: shades of them are recognised by their hue
+    colours = shown(page).reshape(-1, 3)
+    hues = colours / np.linalg.norm(colours, axis=1, keepdims=True)
+    wanted = LEVEL_COLOURS / np.linalg.norm(LEVEL_COLOURS, axis=1, keepdims=True)
+    assert np.array_equal((hues @ wanted.T).argmax(1), maps["trust"].ravel())
 
 
 @pytest.mark.parametrize("width", [1024, 1200, 1440])

@@ -1,9 +1,11 @@
 """Where not to trust: drcr/evaluation/confidence.py and calibration.py, train/calibrate.py, test.py --confidence."""
 
+import csv
 import math
 import shutil
 import subprocess
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -25,7 +27,6 @@ from drcr.evaluation.calibration import (
     sum_up,
 )
 from drcr.evaluation.confidence import (
-    HIGHEST_SAM,
     TERMS,
     Colours,
     Confidence,
@@ -66,7 +67,9 @@ def table(ratios, miss=0.1):
     """Return a table whose calibration gave these ratios, with a fit that says 10 degrees everywhere."""
     zeros = np.zeros(len(TERMS))
     scenes = {f"scene{i}": SceneScore(ratio, 10.0, 10.0) for i, ratio in enumerate(ratios)}
-    colours = Colours(curves(), np.zeros((1, 3)), np.zeros((1, BANDS)), np.zeros(1), 0.1)
+    colours = Colours(
+        curves(), np.zeros((1, 2)), np.ones((1, BANDS)), np.zeros((1, 3)), np.zeros((1, BANDS)), np.zeros(1), 0.1
+    )
     return Confidence(colours, Fit(math.log2(10), zeros, zeros, zeros), scenes, miss, [], "linear", "", "")
 
 
@@ -75,7 +78,7 @@ def example(rng, spread, scene="scene", slope=1.0):
     terms = np.zeros((2000, len(TERMS)), np.float32)
     terms[:, METAMERS] = rng.uniform(1, 4, 2000)
     sam = 2 ** (slope * terms[:, METAMERS]) * rng.lognormal(0, 0.3, 2000) * rng.lognormal(0, spread)
-    return Example(scene, scene, "linear", terms, np.float32(sam), np.full(2000, 0.5, np.float32))
+    return Example(Path(scene), scene, scene, "linear", terms, np.float32(sam), np.full(2000, 0.5, np.float32))
 
 
 # ---- the bound
@@ -108,7 +111,7 @@ def test_a_scene_counts_once_by_its_worst_image():
     rng = np.random.default_rng(1)
     fitted = fit([example(rng, 0)], rng)
     good, bad = example(rng, 0), example(rng, 0)
-    bad = Example("b", bad.scene, bad.kind, bad.terms, 3 * bad.sam, bad.brightest)
+    bad = Example(bad.path, "b", bad.scene, bad.kind, bad.terms, 3 * bad.sam, bad.brightest)
     both, alone = (score(fitted, images)["scene"] for images in ([good, bad], [bad]))
     assert both.ratio == alone.ratio
     assert both.true == pytest.approx((good.sam.mean() + bad.sam.mean()) / 2)
@@ -190,6 +193,42 @@ def test_only_colours_with_metamers_in_the_training_get_a_high_term():
     assert (swapped[:, back] > terms[:, back] + 2).all()
 
 
+def test_each_term_rises_with_what_it_is_named_after():
+    rng = np.random.default_rng(7)
+    camera = curves()
+    spectra = 0.1 + 0.8 * np.cumsum(rng.normal(0, 0.1, (5000, BANDS)), 1).clip(0)
+    colours = sum_up([np.float32(spectra @ camera)], [np.float32(spectra)], rng)
+    cube = np.float32(np.full((12, 16, BANDS), 0.2))
+    cube[:, 8:] *= 3  # an edge
+    rgb = np.float32(cube @ camera)
+    rgb /= rgb.max() / 0.9
+    index = {name: i for i, name in enumerate(TERMS)}
+
+    def terms(rgb, cube):
+        return colours.terms(np.float32(rgb), np.float32(cube)).reshape(*rgb.shape[:2], -1)
+
+    plain = terms(rgb, cube)
+    np.testing.assert_allclose(terms(rgb, cube / 2), plain, atol=1e-3)  # the scale of the cube is not in the image
+    assert plain[5, 8, index["edges"]] > plain[5, 2, index["edges"]] + 3
+    assert plain[5, 2, index["edges"]] == plain[5, 13, index["edges"]]
+    dark = terms(rgb / 50, cube)
+    assert (dark[..., index["dark 1/64"]] - plain[..., index["dark 1/64"]])[5, 2] > 1
+    assert plain[5, 13, : index["clipped"]].max() == 0
+    clipped = rgb.copy()
+    clipped[3, 3] = 1
+    assert terms(clipped, cube)[3, 3, index["clipped"]] == 1
+    assert terms(clipped, cube)[3, 4, index["clipped"]] == 0
+    larger = cube.copy()
+    larger[2, 2] *= 2
+    assert terms(rgb, larger)[2, 2, index["residual size"]] == pytest.approx(1, abs=0.1)
+    assert plain[2, 2, index["residual size"]] < 0.1
+    odd = cube.copy()
+    odd[2, 2] += np.float32(0.15 * (-1.0) ** np.arange(BANDS))  # nearly unseen, and like no training spectrum
+    assert terms(rgb, odd)[2, 2, index["unusual"]] > plain[2, 2, index["unusual"]] + 0.5
+    assert terms(rgb, odd)[2, 2, METAMERS] > plain[2, 2, METAMERS] + 0.5
+    assert abs(terms(rgb, odd) - plain)[2, 2, index["residual angle"]] < 0.5
+
+
 def test_the_true_angle_is_that_of_the_scores():
     rng = np.random.default_rng(5)
     rec, truth = rng.normal(0.5, 0.4, (30, 40, BANDS)), rng.random((30, 40, BANDS))
@@ -212,7 +251,15 @@ def test_the_command_makes_a_table_and_says_what_it_promises(prepared_once, scri
     model = tmp_path / "net.pth"
     shutil.copyfile(DATA / "model_c16_b2.pth", model)
     options = ("--model_dir", model, "--train_data_path", train, "--valid_data_path", valid)
-    printed = script("train/calibrate.py", *options, "--evaluate", "--other_data_path", valid).stdout
+    other = ("--evaluate", "--csv", tmp_path / "judged.csv", "--other_data_path", valid, train)
+    printed = script("train/calibrate.py", *options, *other).stdout
+    with open(tmp_path / "judged.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    kinds = {(row["images"], row["table"]): row for row in rows}
+    assert len(rows) == 2 * (2 + 2)  # of the other data, those of the calibration are left aside
+    assert {table for _, table in kinds} == {"all terms", "brightness alone"}
+    assert {images for images, _ in kinds} == {"calibration images", "Train, without tags taken as linear"}
+    assert all(0 <= float(row["covered"]) <= 1 for row in rows)
     path = tmp_path / "net.trust.npz"
     made = Confidence.load(model)
     assert len(made.scenes) == 2
@@ -220,6 +267,7 @@ def test_the_command_makes_a_table_and_says_what_it_promises(prepared_once, scri
     assert made.statement in printed
     assert "at least 67%, at least 90% of the pixels" in printed
     assert "brightness alone" in printed
+    assert "lowest rank correlation: calibration images, ARAD_1K_090" in printed
     first = path.read_bytes()
     script("train/calibrate.py", *options)
     assert path.read_bytes() == first
@@ -246,7 +294,7 @@ def test_the_maps_stand_beside_the_cube(calibrated, script, tmp_path):
     assert content["trust"].dtype == np.uint8
     assert np.array_equal(content["trust"], made.maps(rgb, cube)["trust"])
     assert float(content["sam_factor"]) == made.factor
-    assert content["expected_sam"].max() <= HIGHEST_SAM
+    assert 0 < content["expected_sam"].min() <= content["expected_sam"].max() <= 180
     maps = read_maps(path, ("expected_sam", "trust", "nothing"), rgb.shape[:2])
     assert maps.keys() == {"expected_sam", "trust"}
     assert np.array_equal(maps["trust"], content["trust"])
@@ -279,6 +327,53 @@ def test_the_networks_in_the_box_have_their_tables():
         assert path.with_suffix(".trust.npz").stat().st_size < 200_000
         assert made.wavelengths == load_model(path).wavelengths
         assert len(made.scenes) >= 5
+
+
+# ---- where the maps are shown
+
+
+def test_figures_and_report_show_the_maps_where_there_are_some(calibrated, script, tmp_path):
+    images, truth = DATA / "Dataset/Valid_RGB", DATA / "Dataset/Valid_spectral"
+    run = ("test/test.py", "--RGB_dir", images, "--model_dir", calibrated)
+    script(*run, "--result_dir", tmp_path / "with", "--confidence")
+    script(*run, "--result_dir", tmp_path / "without")
+    both = ("--path_rec", tmp_path / "with", "--path_rec", tmp_path / "without", "--num_workers", 0)
+    for options, words in ((("--path_gt", truth), "true angle"), (("--path_gt", "none"), "expected angle")):
+        script("test/figures.py", *both, *options, "--format", "svg", "--out", tmp_path / words)
+        drawn = (tmp_path / words / "ARAD_1K_0901_trust.svg").read_text()
+        assert f"<!-- {words} -->" in drawn
+        assert "<!-- with -->" in drawn
+        assert "<!-- without -->" not in drawn
+    script("test/report.py", *both, "--path_gt", truth, "--out", tmp_path / "report")
+    page = (tmp_path / "report/index.html").read_text()
+    assert page.count("ARAD_1K_0901_trust.webp") == 1
+    alone = ("--path_rec", tmp_path / "without", "--path_gt", truth, "--num_workers", 0)
+    script("test/report.py", *alone, "--out", tmp_path / "alone")
+    assert "_trust.webp" not in (tmp_path / "alone/index.html").read_text()
+
+
+def test_maps_that_are_none_are_refused(fails, tmp_path):
+    cube = np.random.default_rng(0).random((20, 24, BANDS), np.float32)
+    right = {"expected_sam": np.full((20, 24), 9, np.float32), "trust": np.ones((20, 24), np.uint8)}
+    wrong = (
+        {"expected_sam": right["expected_sam"] * np.nan},
+        {"trust": right["trust"] * 3},
+        {"trust": np.float32(cube[..., 0])},
+    )
+    for i, maps in enumerate(wrong):
+        (tmp_path / f"{i}").mkdir()
+        write_cube(tmp_path / f"{i}/x.mat", cube, None, "origin", **right | maps)
+        options = (
+            "--path_rec",
+            tmp_path / f"{i}",
+            "--path_gt",
+            "none",
+            "--num_workers",
+            0,
+            "--out",
+            tmp_path / "out",
+        )
+        fails("test/figures.py", *options, names=next(iter(maps)))
 
 
 # ---- what cannot be used
@@ -367,6 +462,21 @@ def test_options_that_leave_nothing_and_files_that_are_not_ours(prepared_once, f
     assert (tmp_path / "mine.npz").read_text() == "mine"
     fails("train/calibrate.py", "--model_dir", model, "--train_data_path", tmp_path, names=tmp_path)
     assert script("train/calibrate.py", *options, "--miss", 1, ok=False).returncode == 2
+
+
+def test_the_benchmark_fills_the_page(tmp_path):
+    script = load_script("benchmarks/confidence.py")
+    page = "a\n<!-- x -->\nold\n<!-- end -->\nb\n<!-- y -->\n<!-- end -->"
+    filled = script.fill(page, "x", script.as_markdown(["words", "", "| a |", "|---|", "| 1 |", "lowest: x"]))
+    assert filled == page.replace("old", "words\n\n| a |\n|---|\n| 1 |\n\nlowest: x")
+    with pytest.raises(DataError):
+        script.fill(page, "z", "")
+    assert all(f"<!-- {name} -->" in script.PAGE.read_text() for name in ("model", "linear"))
+    ours = {"a_p101": 0.1, "b_p102": 0.9, "c_p1": 0.3, "e_p101": 0.5, "face_p101": 0.45, "face_p102": 0.6}
+    rows = [f"calibration images,all terms,{name},{value}" for name, value in ours.items()]
+    rows += ["other,all terms,d_p101,0.4", "calibration images,brightness alone,f_p101,0.4"]
+    (tmp_path / "x.csv").write_text("\n".join(["images,table,name,rank_correlation", *rows]))
+    assert script.median_photograph(tmp_path / "x.csv") == "e_p101"
 
 
 def test_other_formats_hold_no_maps(script, calibrated, tmp_path):

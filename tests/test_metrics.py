@@ -202,3 +202,22 @@ def test_names_that_a_spreadsheet_would_run_are_text_in_the_table(script, tmp_pa
     with open(tmp_path / "s.csv", newline="") as file:
         names = [row[0] for row in csv.reader(file)][1:]
     assert names == ["'=cmd|' C calc'!A0", "'@x", "plain-1", "average"]
+
+
+def test_best_scale_is_the_best_of_a_fine_grid_and_undoes_a_factor():
+    truth = RNG.uniform(0.05, 0.5, (6, 7, 31))
+    rec = 0.6 * truth * np.exp(RNG.normal(0, 0.4, truth.shape))
+    by_search = min(np.abs(scale * rec / truth - 1).mean() for scale in np.geomspace(0.2, 5, 4000))
+    assert metrics.best_scale_mrae(rec, truth) == pytest.approx(by_search, rel=1e-4)
+    assert metrics.best_scale_mrae(rec, truth) <= by_search
+    assert metrics.best_scale_mrae(0.5 * truth, truth) == pytest.approx(0, abs=1e-9)
+    assert metrics.best_scale_mrae(np.float32(rec), np.float32(truth)) == pytest.approx(by_search, rel=1e-4)
+
+
+def test_gfc_is_the_cosine_between_spectra():
+    truth = np.zeros((1, 3, 4))
+    truth[0] = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
+    rec = np.zeros((1, 3, 4))
+    rec[0] = [[0.3, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]]
+    assert metrics.gfc(rec, truth) == pytest.approx((1 + 0.5**0.5) / 2)
+    assert np.isnan(metrics.gfc(rec[:, 2:], truth[:, 2:]))

@@ -3,7 +3,6 @@
 import colour
 import numpy as np
 import pytest
-from helpers import load_script
 from PIL import Image
 
 from drcr.camera import Camera
@@ -155,18 +154,6 @@ def test_cameras_of_a_folder_are_drawn(script, tmp_path):
 )
 def test_options_that_make_no_sense(script, tmp_path, options):
     assert script("Dataset/render_rgb.py", *options, ok=False).returncode == 2
-
-
-def test_best_scale():
-    """The scale found is the best of a fine grid, and undoes a factor."""
-    best_scale_mrae = load_script("benchmarks/photographs.py").best_scale_mrae
-    random = rng()
-    truth = random.uniform(0.05, 0.5, (6, 7, 31))
-    reconstruction = 0.6 * truth * np.exp(random.normal(0, 0.4, truth.shape))
-    by_search = min(np.abs(scale * reconstruction / truth - 1).mean() for scale in np.geomspace(0.2, 5, 4000))
-    assert best_scale_mrae(reconstruction, truth) == pytest.approx(by_search, rel=1e-4)
-    assert best_scale_mrae(reconstruction, truth) <= by_search
-    assert best_scale_mrae(0.5 * truth, truth) == pytest.approx(0, abs=1e-9)
 
 
 def test_an_unknown_light_or_camera(fails, tmp_path):

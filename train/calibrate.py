@@ -2,9 +2,9 @@
 
 Writes NAME.trust.npz beside the checkpoint NAME.pth. test.py --confidence then gives for each pixel the spectral
 angle to expect between the reconstruction and the unknown truth, and a bound on it. Both follow from one pass through
-the network: from the brightness and clipping of the pixel, from what is left of the image when the reconstruction is
-projected back to RGB, from the distance to the colours of the training data, and from how far training spectra of the
-same colour differ (metamers). Three steps:
+the network: from the brightness and clipping of the pixel, from the difference between the image and the
+reconstruction projected back to RGB, from the distance to the colours of the training data, from how far training
+spectra of the same colour differ from each other (metamers) and from the reconstruction, and from edges. Three steps:
 
 1. What the training data tell of spectra by colour is summed up in groups of similar pixels (--train_data_path).
 2. The expected angle is fitted to images of the training (--fit_data_path).
@@ -25,8 +25,11 @@ if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, end
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
+import csv
+import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +56,7 @@ from drcr.evaluation.confidence import (
     LEVELS,
     SHARE,
     TERMS,
+    Colours,
     Confidence,
     check_target,
     digest_of,
@@ -61,7 +65,7 @@ from drcr.evaluation.confidence import (
 from drcr.model import DRCR
 from drcr.reconstruct import Reconstructor
 from drcr.utils import cli
-from drcr.utils.files import DataError, plural
+from drcr.utils.files import DataError, csv_text, plural, refuse_foreign, write_atomically
 
 KINDS = ("all", "photographs", "linear")
 
@@ -108,9 +112,8 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--skip",
         nargs="+",
-        default=(),
         metavar="NAME ...",
-        help="do not calibrate on images whose names begin so, such as scenes that this network was trained on",
+        help="leave aside images whose names begin so, such as scenes that this network was trained on",
     )
     add(
         "--miss",
@@ -123,15 +126,18 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=cli.at_least(0), default=0, help="seed of all random choices")
     add("--out", type=Path, metavar="FILE", help="table to write (default: beside the checkpoint)")
     add("--evaluate", action="store_true", help="print how the table does on scenes left out of its calibration")
+    add("--csv", type=Path, metavar="FILE", help="with --evaluate: write the figures of each image, too")
     add(
         "--other_data_path",
         type=Path,
         nargs="+",
-        default=(),
         metavar="FOLDER ...",
-        help="with --evaluate: prepared images of other kinds, on which the bound may fail; all of each folder",
+        help="with --evaluate: prepared images, also of other kinds, on which the bound may fail. Those of the "
+        "calibration, and those of --skip, are left aside",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.skip, args.other_data_path = args.skip or (), args.other_data_path or ()
+    return args
 
 
 def open_folder(path: Path, model: DRCR, model_path: Path) -> ValidImages:
@@ -160,34 +166,65 @@ def describe(judgements: Sequence[Judgement]) -> str:
     """Return a row of means over images."""
 
     def mean(value: Callable[[Judgement], float]) -> float:
-        return float(np.nanmean([value(judgement) for judgement in judgements] or [np.nan]))
+        values = [value(judgement) for judgement in judgements]
+        return float(np.mean([value for value in values if np.isfinite(value)] or np.nan))
 
-    held = sum(judgement.covered >= SHARE for judgement in judgements)
-    return (
-        f"| {held} of {len(judgements)} | {mean(lambda x: x.covered):.1%} | {mean(lambda x: x.true):.1f} | "
-        f"{mean(lambda x: x.expected):.1f} | {mean(lambda x: x.bound):.1f} | "
-        f"{mean(lambda x: x.rank_correlation):.3f} | {mean(lambda x: x.auroc):.3f} |"
-    )
+    scenes = {judgement.scene for judgement in judgements}
+    failed = [judgement.scene for judgement in judgements if judgement.covered < SHARE]
+    cells = [
+        f"{len(scenes.difference(failed))} of {len(scenes)}",
+        f"{len(judgements) - len(failed)} of {len(judgements)}",
+        f"{mean(lambda x: x.covered):.1%}",
+        *(f"{mean(value):.1f}" for value in (lambda x: x.true, lambda x: x.expected, lambda x: x.bound)),
+        *(f"{mean(value):.3f}" for value in (lambda x: x.rank_correlation, lambda x: x.auroc)),
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
+Judged = dict[tuple[str, str], list[Judgement]]
+"""By group of images and by table, the judgement of each image."""
+CSV_START = ("images", "table")
 COLUMNS = (
-    "| | images within the bound | pixels within it | true SAM | expected | bound | rank correlation | AUROC |\n"
-    "|---|---|---|---|---|---|---|---|"
+    "| | scenes within the bound | images | pixels | true SAM | expected | bound | rank correlation | AUROC |\n"
+    "|---|---|---|---|---|---|---|---|---|"
 )
 
 
-def print_evaluation(tables: dict[str, Confidence], groups: dict[str, list[Example]]) -> None:
-    """Print how tables do on groups of images, each image's scene left out of the calibration."""
+def judge_all(tables: dict[str, Confidence], groups: dict[str, list[Example]]) -> Judged:
+    """Judge each table on each image."""
+    return {
+        (group, name): [judge(table, example) for example in examples]
+        for group, examples in groups.items()
+        for name, table in tables.items()
+    }
+
+
+def write_csv(path: Path, judged: Judged) -> None:
+    """Write a row for each image and table."""
+    text = io.StringIO()
+    columns = [field.name for field in fields(Judgement) if field.name not in ("shares", "wrong")]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*CSV_START, *columns])
+    for names, judgements in judged.items():
+        rows = ([*names, *(getattr(judgement, column) for column in columns)] for judgement in judgements)
+        writer.writerows([csv_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def is_evaluation(path: Path) -> bool:
+    """Return whether a file is one that `write_csv` wrote."""
+    return path.is_file() and path.read_bytes().startswith(",".join(CSV_START).encode())
+
+
+def print_evaluation(judged: Judged) -> None:
+    """Print how tables do on groups of images, the first table in detail."""
     print(
-        f"\nMeans over images. Within the bound: {SHARE:.0%} of the image's pixels or more. Angles in degrees. AUROC "
-        f"for a true angle above {DOUBTFUL:g}.\n\n{COLUMNS}"
+        f"\nMeans over images. Within the bound: {SHARE:.0%} of an image's pixels or more, of a scene in each of its "
+        f"images. Angles in degrees. AUROC for a true angle above {DOUBTFUL:g}.\n\n{COLUMNS}"
     )
-    judged = {}
-    for group, examples in groups.items():
-        for name, table in tables.items():
-            judged[group, name] = [judge(table, example) for example in examples]
-            print(f"| {group}: {name} {describe(judged[group, name])}")
-    first = next(iter(tables))
+    for (group, name), judgements in judged.items():
+        print(f"| {group}: {name} {describe(judgements)}")
+    groups, first = dict.fromkeys(group for group, _ in judged), next(iter(judged))[1]
     print(f"\n| | {' | '.join(f'{level}: share, of it above {DOUBTFUL:g} degrees' for level in LEVELS[::-1])} |")
     print("|---" * (1 + len(LEVELS)) + "|")
     for group in groups:
@@ -199,9 +236,55 @@ def print_evaluation(tables: dict[str, Confidence], groups: dict[str, list[Examp
             cells.append(f"{shares.mean():.0%}, {part:.0%}")
         print(f"| {group} | {' | '.join(cells)} |")
     for group in groups:
+        lowest = min(judged[group, first], key=lambda x: np.nan_to_num(x.rank_correlation, nan=np.inf))
+        numbers = f"{lowest.rank_correlation:.3f}, AUROC {lowest.auroc:.3f}"
+        print(f"lowest rank correlation: {group}, {lowest.name}: {numbers}")
         failed = [judgement for judgement in judged[group, first] if judgement.covered < SHARE]
         for judgement in sorted(failed, key=lambda judgement: judgement.covered):
             print(f"bound fails: {group}, {judgement.name}: {judgement.covered:.1%} of its pixels within it")
+
+
+def choose_alike(folder: ValidImages, decodings: Collection[str], count: int, rng: np.random.Generator) -> list[int]:
+    """Return up to `count` images of a folder, at random; those decoded in other ways only if there are no others."""
+    alike = [i for i, scene in enumerate(folder.scenes) if scene.decoding in decodings]
+    return sorted(rng.permutation(alike or len(folder.scenes))[:count].tolist())
+
+
+def make_table(
+    n_terms: int,
+    fitted_to: Sequence[Example],
+    calibration: Sequence[Example],
+    colours: Colours,
+    model: DRCR,
+    args: argparse.Namespace,
+) -> Confidence:
+    """Fit the first `n_terms` of TERMS to images of the training, and calibrate the fit."""
+    fitted = fit(fitted_to, np.random.default_rng(args.seed), n_terms)
+    decodings = Counter(example.kind for example in calibration)
+    return Confidence(
+        colours,
+        fitted,
+        score(fitted, calibration),
+        args.miss,
+        [float(nm) for nm in model.wavelengths or ()],
+        model.input_encoding,
+        digest_of(args.model_dir),
+        ", ".join(f"{plural(count, 'image')} {how}" for how, count in decodings.items()),
+    )
+
+
+def describe_table(table: Confidence, out: Path) -> str:
+    """Return lines on a table: its size, what its bound means, its weights."""
+    weights = zip(TERMS, table.fit.weights, strict=True)
+    lines = [
+        f"{out}: {out.stat().st_size / 1e3:.0f} kB",
+        table.statement,
+        "weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in weights),
+    ]
+    if table.miss > table.asked_miss:
+        needed = int(np.ceil(1 / table.asked_miss - 1 - 1e-9))
+        lines.append(f"a = {table.asked_miss:g} needs {needed} scenes; calibrate on more of them")
+    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -210,6 +293,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = args.out or table_path(args.model_dir)
     model = load_rgb_model(args.model_dir, choose_device())
     check_target(out)
+    if args.csv:
+        refuse_foreign(args.csv, is_evaluation, "an evaluation of calibrate.py", "choose another --csv")
     train = open_folder(args.train_data_path, model, args.model_dir)
     to_fit = train if args.fit_data_path is None else open_folder(args.fit_data_path, model, args.model_dir)
     valid = [open_folder(path, model, args.model_dir) for path in args.valid_data_path]
@@ -217,52 +302,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = [of_kind(folder, args.kind, args.skip) for folder in valid]
     if not any(chosen):
         raise DataError(f"{args.valid_data_path[0]}: no images left; change --kind or --skip")
-    rng = np.random.default_rng(args.seed)
     print(f"learning the colours of {plural(len(train.names), 'image')}", flush=True)
+    check_unseen([folder.scenes[i] for folder, numbers in zip(valid, chosen, strict=True) for i in numbers], train)
+    rng, reconstructor = np.random.default_rng(args.seed), Reconstructor(model)
     colours = learn_colours(train, rng)
-
-    reconstructor = Reconstructor(model)
 
     def read(folder: ValidImages, numbers: Sequence[int]) -> list[Example]:
         progress = tqdm(numbers, f"reconstructing {folder.path.name}", unit="image", dynamic_ncols=True, leave=False)
         return read_examples(folder, progress, reconstructor, args.model_dir, colours, rng)
 
-    calibration = [
-        example for folder, numbers in zip(valid, chosen, strict=True) for example in read(folder, numbers)
-    ]
-    check_unseen(calibration, train)
-    decodings = Counter(example.kind for example in calibration)
-    alike = [i for i, scene in enumerate(to_fit.scenes) if scene.decoding in decodings] or range(len(to_fit.scenes))
-    fitted_to = read(to_fit, sorted(rng.permutation(alike)[: args.fit_images].tolist()))
-
-    def make(n_terms: int) -> Confidence:
-        fitted = fit(fitted_to, rng, n_terms)
-        return Confidence(
-            colours,
-            fitted,
-            score(fitted, calibration),
-            args.miss,
-            [float(nm) for nm in model.wavelengths or ()],
-            model.input_encoding,
-            digest_of(args.model_dir),
-            ", ".join(f"{plural(count, 'image')} {how}" for how, count in decodings.items()),
-        )
-
-    table = make(len(TERMS))
+    calibration = [x for folder, numbers in zip(valid, chosen, strict=True) for x in read(folder, numbers)]
+    fitted_to = read(to_fit, choose_alike(to_fit, {x.kind for x in calibration}, args.fit_images, rng))
+    tables = {
+        name: make_table(n_terms, fitted_to, calibration, colours, model, args)
+        for name, n_terms in (("all terms", len(TERMS)), ("brightness alone", BRIGHTNESS_ONLY))
+    }
+    table = tables["all terms"]
     table.save(out)
-    print(f"{out}: {out.stat().st_size / 1e3:.0f} kB\n{table.statement}")
-    print(
-        "weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in zip(TERMS, table.fit.weights, strict=True))
-    )
-    if args.miss < 1 / (len(table.scenes) + 1):
-        print(f"a = {args.miss:g} needs {int(np.ceil(1 / args.miss - 1 - 1e-9))} scenes; calibrate on more of them")
+    print(describe_table(table, out))
     if args.evaluate:
+        used = {example.path for example in calibration}
         groups = {"calibration images": calibration}
         for folder in others:
-            for example in read(folder, range(len(folder.names))):
+            rest = [i for i in of_kind(folder, "all", args.skip) if folder.scenes[i].path.resolve() not in used]
+            for example in read(folder, rest):
                 groups.setdefault(f"{folder.path.name}, {example.kind}", []).append(example)
-        tables = {"all terms": table, "brightness alone": make(BRIGHTNESS_ONLY)}
-        print_evaluation(tables, groups)
+        judged = judge_all(tables, groups)
+        print_evaluation(judged)
+        if args.csv:
+            write_csv(args.csv, judged)
 
 
 if __name__ == "__main__":

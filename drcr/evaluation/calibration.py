@@ -50,6 +50,8 @@ class Example:
 
     Attributes
     ----------
+    path : Path
+        The prepared scene.
     name, scene : str
         The image's name, and the `fingerprint` of its ground truth.
     kind : str
@@ -61,6 +63,7 @@ class Example:
         The largest channel of each pixel.
     """
 
+    path: Path
     name: str
     scene: str
     kind: str
@@ -103,14 +106,21 @@ def sum_up(colours: Sequence[np.ndarray], spectra: Sequence[np.ndarray], rng: np
     visible = cubes @ projector(camera)
     blacks = (cubes - visible) / np.linalg.norm(visible, axis=1, keepdims=True).clip(1e-6)
     place = place_of(rgb)
-    centres = _cluster(place, rng)
-    cell = KDTree(centres).query(place)[1]
-    counts = np.bincount(cell, minlength=len(centres)).clip(1)
-    mean = np.stack([np.bincount(cell, black, len(centres)) for black in blacks.T], 1) / counts[:, None]
-    spread = np.bincount(cell, ((blacks - mean[cell]) ** 2).sum(1), len(centres)) / counts
-    distance = KDTree(centres[:, :2]).query(place[rgb.max(1) >= BRIGHT, :2])[0]
-    reach = max(float(np.quantile(distance, 0.999)) if distance.size else 0, 2.0**-7)
-    return Colours(camera, centres, mean, spread, reach)
+    places, group = _cluster(place, rng)
+    mean_black = _means(blacks, group, len(places))
+    spread = _means(((blacks - mean_black[group]) ** 2).sum(1, keepdims=True), group, len(places))[:, 0]
+    bright = rgb.max(1) >= min(BRIGHT, float(np.median(rgb.max(1))))
+    tints, group = _cluster(place[bright, :2], rng)
+    shapes = cubes[bright] / np.linalg.norm(cubes[bright], axis=1, keepdims=True).clip(1e-12)
+    distance = KDTree(tints).query(place[bright, :2])[0]
+    reach = max(float(np.quantile(distance, 0.999)), 2.0**-7)
+    return Colours(camera, tints, _means(shapes, group, len(tints)), places, mean_black, spread, reach)
+
+
+def _means(values: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
+    """Return the mean (count, m) of the values (n, m) of each of `count` groups; 0 for one without members."""
+    sums = np.stack([np.bincount(group, column, count) for column in values.T], 1)
+    return sums / np.bincount(group, minlength=count).clip(1)[:, None]
 
 
 def _ridge(cubes: np.ndarray, colours: np.ndarray) -> np.ndarray:
@@ -119,16 +129,16 @@ def _ridge(cubes: np.ndarray, colours: np.ndarray) -> np.ndarray:
     return np.linalg.solve(normal + RIDGE * np.trace(normal) / len(normal) * np.eye(len(normal)), cubes.T @ colours)
 
 
-def _cluster(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the centres of up to CELLS groups of points, by k-means."""
-    points = points[rng.choice(len(points), min(len(points), 40_000), replace=False)]
-    centres = points[: min(CELLS, len(points))]
+def _cluster(points: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the centres of up to CELLS groups of points, by k-means, and the number of each point's group."""
+    some = points[rng.choice(len(points), min(len(points), 40_000), replace=False)]
+    centres = some[:CELLS]
     for _ in range(ROUNDS):
-        cell = KDTree(centres).query(points)[1]
-        counts = np.bincount(cell, minlength=len(centres))
-        sums = np.stack([np.bincount(cell, column, len(centres)) for column in points.T], 1)
-        centres = sums[counts > 0] / counts[counts > 0, None]
-    return centres
+        group = np.asarray(KDTree(centres).query(some)[1])
+        centres = _means(some, group, len(centres))[np.bincount(group, minlength=len(centres)) > 0]
+    group = KDTree(centres).query(points)[1]
+    kept, group = np.unique(group, return_inverse=True)
+    return centres[kept], group
 
 
 def read_examples(
@@ -150,11 +160,8 @@ def read_examples(
             pixels = np.sort(rng.choice(pixels.size, PIXELS_OF_AN_IMAGE, replace=False))
         terms, sam = colours.terms(rgb, cube), sam_map(cube, truth).ravel()
         brightest = rgb.reshape(-1, 3).max(1)
-        examples.append(
-            Example(
-                folder.names[i], fingerprint(truth), scene.decoding, terms[pixels], sam[pixels], brightest[pixels]
-            )
-        )
+        facts = scene.path.resolve(), folder.names[i], fingerprint(truth), scene.decoding
+        examples.append(Example(*facts, terms[pixels], sam[pixels], brightest[pixels]))
     return examples
 
 
@@ -202,8 +209,8 @@ class Judgement:
 
     Attributes
     ----------
-    name, kind : str
-        The image, and how it was decoded.
+    name, scene, kind : str
+        The image, the `fingerprint` of its ground truth, and how it was decoded.
     covered : float
         The share of the pixels within the bound.
     true, expected, bound : float
@@ -218,6 +225,7 @@ class Judgement:
     """
 
     name: str
+    scene: str
     kind: str
     covered: float
     true: float
@@ -238,6 +246,7 @@ def judge(table: Confidence, example: Example) -> Judgement:
     members = [levels == level for level in range(len(LEVELS))]
     return Judgement(
         example.name,
+        example.scene,
         example.kind,
         float((sam <= bound).mean()),
         float(sam.mean()),
@@ -265,12 +274,12 @@ def auroc(score: np.ndarray, positive: np.ndarray) -> float:
     return float((ranks - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
-def check_unseen(examples: Sequence[Example], training: ValidImages) -> None:
-    """Raise DataError if an image of the calibration shows a scene of the training data."""
+def check_unseen(scenes: Sequence[PreparedScene], training: ValidImages) -> None:
+    """Raise DataError if the cube of a scene for the calibration is in the training data."""
     seen = {scene_of(scene) for scene in training.scenes}
-    for example in examples:
-        if example.scene in seen:
+    for scene in scenes:
+        if scene_of(scene) in seen:
             raise DataError(
-                f"{example.name}: its cube is in the training data {training.path}; calibrate on scenes that the "
+                f"{scene.path}: its cube is in the training data {training.path}, too; calibrate on scenes that the "
                 "network has not seen"
             )

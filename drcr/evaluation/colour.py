@@ -1,5 +1,7 @@
 """True colour: cubes as a standard observer sees them, computed with colour-science."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from drcr.cube import WAVELENGTHS
@@ -53,6 +55,11 @@ def white_level(cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS, illumin
     return max(float(np.percentile(cube @ _observer(wavelengths, illuminant)[:, 1], 99.5)), 1e-6)
 
 
+@lru_cache(maxsize=16)
+def _kept_observer(wavelengths: tuple[float, ...], illuminant: str) -> np.ndarray:
+    return _observer(np.array(wavelengths), illuminant)
+
+
 def _observer(wavelengths: np.ndarray, illuminant: str) -> np.ndarray:
     """Return what a value of 1 in each band adds to X, Y, Z: (bands, 3), float32; a cube of ones has Y = 1."""
     with np.printoptions():
@@ -67,3 +74,16 @@ def _observer(wavelengths: np.ndarray, illuminant: str) -> np.ndarray:
     bands = np.stack([np.interp(shape.range(), wavelengths[order], unit) for unit in units])
     weights = bands @ (cmfs.values * light[:, None])
     return (weights / weights[:, 1].sum()).astype(np.float32)
+
+
+def cielab(cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS, illuminant: str = "D65") -> np.ndarray:
+    """Return CIELAB (..., 3) of the spectra (..., bands), taken as reflectances under one of ILLUMINANTS.
+
+    CIE 1931 2 degree observer; a constant spectrum of 1 is white (L* 100). Negative values of XYZ count as 0.
+    """
+    with np.printoptions():
+        from colour import CCS_ILLUMINANTS, XYZ_to_Lab
+
+    weights = _kept_observer(tuple(wavelengths), illuminant)
+    xyz = np.maximum(np.asarray(cube, np.float64) @ weights, 0)
+    return XYZ_to_Lab(xyz, CCS_ILLUMINANTS["CIE 1931 2 Degree Standard Observer"][illuminant])

@@ -11,15 +11,17 @@ import numpy as np
 
 from drcr.cube import Cube, check_cube, check_same_size, same_bands
 from drcr.evaluation.colour import ILLUMINANTS, true_colour, white_level
+from drcr.evaluation.confidence import MAPS, check_maps
 from drcr.evaluation.scoring import pair_cubes, read_reconstruction, read_truth
 from drcr.images import IMAGE_SUFFIXES, read_rgb
+from drcr.matfile import read_maps
 from drcr.preparation.results import RESULT_SUFFIXES, read_result
 from drcr.utils import cli
 from drcr.utils.files import DataError, list_files
 
-KINDS = ("colour", "bands", "errors", "spectra", "mrae")
-"""The figures of a scene."""
-UNSCORED_KINDS = ("colour", "bands", "spectra")
+KINDS = ("colour", "bands", "errors", "spectra", "mrae", "trust")
+"""The figures of a scene; `trust` only of cubes that test.py --confidence wrote."""
+UNSCORED_KINDS = ("colour", "bands", "spectra", "trust")
 """Those of a scene without ground truth."""
 UNSCORED = "Without ground truth: no scores and no errors."
 HIGHER_IS_BETTER = ("psnr", "ssim")
@@ -193,6 +195,8 @@ class ComparedScene:
     points: list[tuple[int, int]]
     origins: dict[str, str]
     """What the files of the reconstructions say of where they come from, by method."""
+    maps: dict[str, dict[str, np.ndarray]]
+    """By method MAPS (H, W), of those that have all of them."""
 
     @property
     def cubes(self) -> dict[str, np.ndarray]:
@@ -234,6 +238,7 @@ def read_scene(job: Job) -> ComparedScene | None:
         raised,
         list(job.points or pick_points(truth.values)),
         {method: cube.origin or "" for method, cube in cubes.items()},
+        _read_maps(job, truth.values.shape),
     )
 
 
@@ -257,7 +262,16 @@ def read_unscored(job: Job) -> ComparedScene:
         0,
         list(job.points or pick_points(first[1].values)),
         {method: cube.origin or "" for method, cube in (first, *others)},
+        _read_maps(job, first[1].values.shape),
     )
+
+
+def _read_maps(job: Job, shape: tuple[int, ...]) -> dict[str, dict[str, np.ndarray]]:
+    """Return MAPS of each method whose file has them. Raises DataError if they are damaged."""
+    found = {method: read_maps(path, MAPS, (shape[0], shape[1])) for method, path in job.recs.items()}
+    for method, maps in found.items():
+        check_maps(maps, job.recs[method])
+    return {method: maps for method, maps in found.items() if len(maps) == len(MAPS)}
 
 
 def _check_points(job: Job, cube: Cube) -> None:

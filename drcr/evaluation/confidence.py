@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
+from scipy.ndimage import uniform_filter
 from scipy.spatial import KDTree
 
 from drcr.cube import same_bands
@@ -29,8 +30,10 @@ from drcr.model import DRCR
 from drcr.utils.files import BROKEN, DataError, is_out_of_memory, plural, refuse_foreign, write_atomically
 
 SUFFIX = ".trust.npz"
-TERMS = ("dark 1/64", "dark 1/23", "dark 1/8", "dark 1/3", "clipped", "residual angle", "residual size", "new colour",
-         "metamers")  # fmt: skip
+TERMS = (
+    "dark 1/64", "dark 1/23", "dark 1/8", "dark 1/3", "clipped", "residual angle", "residual size", "new colour",
+    "metamers", "unusual", "edges",
+)  # fmt: skip
 """What is computed of each pixel. A higher value of any of them means a larger error, or nothing."""
 DARK = np.array((-6.0, -4.5, -3.0, -1.5))
 """Below these brightnesses, log2 of the largest channel, the terms of darkness rise."""
@@ -43,10 +46,16 @@ BELIEVABLE, DOUBTFUL = 10.0, 15.0
 """Degrees of the expected angle: a pixel is believable up to the first, not to be believed above the second."""
 LEVELS = ("not to be believed", "doubtful", "believable")
 """The meaning of 0, 1 and 2 in the mask `trust`."""
+LEVEL_COLOURS = np.array([[213, 94, 0], [240, 228, 66], [86, 180, 233]]) / 255
+"""Of the LEVELS in pictures: vermilion, yellow and blue of Okabe and Ito, which colour-blind readers distinguish."""
+MAPS = ("expected_sam", "trust")
+"""The maps beside a cube."""
 CLIPPED = 0.98
 """A channel is clipped from here up, where 1 is the image's largest value."""
 SHARE = 0.9
 """The share of an image's pixels for which a bound holds."""
+ARRAYS = ("camera", "tints", "usual", "places", "blacks", "spread")
+"""Of Colours."""
 LOWEST_SAM, HIGHEST_SAM = 0.5, 90.0
 MAX_BYTES = 8_000_000
 """Of a table's arrays; those for 31 bands have 0.2 million."""
@@ -71,10 +80,15 @@ def fingerprint(cube: np.ndarray) -> str:
     return sha256(f"{cube.shape}".encode() + values.tobytes()).hexdigest()[:16]
 
 
-def parts(count: int, size: int = 1 << 16) -> Iterator[slice]:
-    """Yield slices that cut `count` pixels into parts: large arrays are worked on piece by piece."""
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
+def strips(height: int, width: int, size: int = 1 << 16) -> Iterator[tuple[slice, slice]]:
+    """Yield the rows of strips of about `size` pixels, and the same pixels in the flat image.
+
+    An image's cube is worked on strip by strip: flat as a whole, it would be a copy.
+    """
+    step = max(size // width, 1)
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        yield slice(top, bottom), slice(top * width, bottom * width)
 
 
 def angle(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -89,11 +103,10 @@ def sam_map(rec: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     Its mean is the score SAM.
     """
-    first, second = rec.reshape(-1, rec.shape[2]), truth.reshape(-1, truth.shape[2])
-    out = np.empty(len(first), np.float32)
-    for part in parts(len(first)):
-        out[part] = angle(first[part].astype(np.float64).clip(0, 1), second[part].astype(np.float64))
-    return out.reshape(rec.shape[:2])
+    out = np.empty(rec.shape[:2], np.float32)
+    for rows, _ in strips(*out.shape):
+        out[rows] = angle(rec[rows].astype(np.float64).clip(0, 1), truth[rows].astype(np.float64))
+    return out
 
 
 def projector(camera: np.ndarray) -> np.ndarray:
@@ -112,6 +125,32 @@ def stops_of(colours: np.ndarray) -> np.ndarray:
     return np.log2(colours.max(1).clip(2.0**-8))
 
 
+class _Nearest(NamedTuple):
+    """The groups nearest to pixels: the distance of the first, and of all the numbers and weights, (n, k)."""
+
+    distance: np.ndarray
+    groups: np.ndarray
+    weights: np.ndarray
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Return the weighted mean (n, m) of the groups' values (groups, m)."""
+        return np.einsum("nk,nkm->nm", self.weights, values[self.groups])
+
+
+def _nearest(tree: KDTree, points: np.ndarray) -> _Nearest:
+    found = tree.query(points, min(NEIGHBOURS, tree.n))
+    distance, groups = (np.reshape(values, (len(points), -1)) for values in found)
+    weights = 1 / (distance + 0.005)
+    return _Nearest(distance[:, 0], groups, weights / weights.sum(1, keepdims=True))
+
+
+def _contrast(rgb: np.ndarray) -> np.ndarray:
+    """Return how much an image varies around each pixel: the standard deviation in stops of 5 x 5 pixels, (H, W)."""
+    stops = np.log2(rgb.mean(2).clip(2.0**-8))
+    variance = uniform_filter(stops * stops, 5) - uniform_filter(stops, 5) ** 2
+    return np.sqrt(variance.clip(4e-4))
+
+
 @dataclass(frozen=True, eq=False)
 class Colours:
     """What the training data tell of spectra by the colours of their pixels: statistics, no pixel of any scene.
@@ -123,17 +162,23 @@ class Colours:
     ----------
     camera : (bands, 3)
         From cubes to images, by least squares over the training data.
+    tints : (cells, 2)
+        Centres of groups of pixels by chromaticity, dark ones left aside.
+    usual : (cells, bands)
+        The mean spectrum of each of these groups; spectra have length 1.
     places : (cells, 3)
-        Centres of groups of similar pixels, as `place_of` describes them.
+        Centres of groups by chromaticity and brightness, as `place_of` describes them.
     blacks : (cells, bands)
-        The mean black of each group.
+        The mean black of each of these groups.
     spread : (cells,)
         The mean squared length of a black's difference from that mean.
     reach : float
-        Chromaticities further than this from all `places` are new; those of 0.1% of the training pixels are.
+        Chromaticities further than this from all `tints` are new; those of 0.1% of the training pixels are.
     """
 
     camera: np.ndarray
+    tints: np.ndarray
+    usual: np.ndarray
     places: np.ndarray
     blacks: np.ndarray
     spread: np.ndarray
@@ -141,25 +186,33 @@ class Colours:
 
     def terms(self, rgb: np.ndarray, cube: np.ndarray) -> np.ndarray:
         """Return TERMS of each pixel of an image (H, W, 3) and its cube (H, W, bands): float32 (H * W, terms)."""
-        colours, spectra = rgb.reshape(-1, 3), cube.reshape(-1, cube.shape[2])
-        seen = np.concatenate([spectra[part].clip(0, 1) @ self.camera for part in parts(len(colours))])
-        # an exposed image does not tell how bright its scene was
-        seen *= (seen * colours).sum(dtype=np.float64) / max((seen * seen).sum(dtype=np.float64), 1e-12)
-        by_colour, by_place = KDTree(self.places[:, :2]), KDTree(self.places)
-        out = np.empty((len(colours), len(TERMS)), np.float32)
-        for part in parts(len(colours)):
-            values = colours[part].astype(np.float64)
-            place, spectrum = place_of(values), spectra[part].astype(np.float64).clip(0, 1)
-            lengths = [np.linalg.norm(both, axis=1).clip(1e-3) for both in (seen[part], values)]
-            out[part, :4] = np.maximum(0, DARK - stops_of(values)[:, None])
-            out[part, 4] = ((values.max(1) - 0.95) / 0.05).clip(0, 1)
-            out[part, 5] = np.log2(angle(seen[part], values).clip(1, 60))
-            out[part, 6] = np.abs(np.log2(lengths[0] / lengths[1])).clip(0, 4)
-            out[part, 7] = np.log2(by_colour.query(place[:, :2])[0].clip(2.0**-8, 0.5)) + 8
-            out[part, 8] = np.log2(self._metamers(spectrum, place, by_place))
-        return out
+        return np.concatenate([terms for _, terms in self.terms_of_parts(rgb, cube)])
 
-    def _metamers(self, spectra: np.ndarray, place: np.ndarray, tree: KDTree) -> np.ndarray:
+    def terms_of_parts(self, rgb: np.ndarray, cube: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield slices of an image's pixels, row by row, and their `terms`: those of all would take much memory."""
+        height, width, bands = cube.shape
+        seen = np.concatenate([cube[rows].clip(0, 1) @ self.camera for rows, _ in strips(height, width)])
+        # an exposed image does not tell how bright its scene was
+        seen *= (seen * rgb).sum(dtype=np.float64) / max((seen * seen).sum(dtype=np.float64), 1e-12)
+        contrast = _contrast(rgb)
+        by_tint, by_place = KDTree(self.tints), KDTree(self.places)
+        for rows, part in strips(height, width):
+            out = np.empty((part.stop - part.start, len(TERMS)), np.float32)
+            values, back = rgb[rows].reshape(-1, 3).astype(np.float64), seen[rows].reshape(-1, 3)
+            place, spectrum = place_of(values), cube[rows].reshape(-1, bands).astype(np.float64).clip(0, 1)
+            lengths = [np.linalg.norm(both, axis=1).clip(1e-3) for both in (back, values)]
+            near = _nearest(by_tint, place[:, :2])
+            out[:, :4] = np.maximum(0, DARK - stops_of(values)[:, None])
+            out[:, 4] = ((values.max(1) - 0.95) / 0.05).clip(0, 1)
+            out[:, 5] = np.log2(angle(back, values).clip(1, 60))
+            out[:, 6] = np.abs(np.log2(lengths[0] / lengths[1])).clip(0, 4)
+            out[:, 7] = np.log2(near.distance.clip(2.0**-8, 0.5)) + 8
+            out[:, 8] = np.log2(self._metamers(spectrum, _nearest(by_place, place)))
+            out[:, 9] = np.log2(angle(spectrum, near.mean(self.usual)).clip(1))
+            out[:, 10] = np.log2(contrast[rows].ravel())
+            yield part, out
+
+    def _metamers(self, spectra: np.ndarray, near: "_Nearest") -> np.ndarray:
         """Return the angle in degrees to expect between spectra (n, bands) and the training spectra of their colour.
 
         As seen by the camera, the training spectra are taken to be equal to the reconstruction: what differs is the
@@ -168,13 +221,9 @@ class Colours:
         """
         visible = spectra @ projector(self.camera)
         black = (spectra - visible) / np.linalg.norm(visible, axis=1, keepdims=True).clip(1e-6)
-        nearest = tree.query(place, min(NEIGHBOURS, len(self.places)))
-        distance, cells = (np.reshape(found, (len(place), -1)) for found in nearest)
-        weights = 1 / (distance + 0.005)
-        weights /= weights.sum(1, keepdims=True)
-        mean = np.einsum("nk,nkb->nb", weights, self.blacks[cells])
-        squares = self.spread + (np.float64(self.blacks) ** 2).sum(1)
-        spread = ((weights * squares[cells]).sum(1) - (mean**2).sum(1)).clip(0)
+        mean = near.mean(self.blacks)
+        squares = near.mean((self.spread + (self.blacks.astype(np.float64) ** 2).sum(1))[:, None])[:, 0]
+        spread = (squares - (mean**2).sum(1)).clip(0)
         return np.degrees(np.arctan(np.sqrt(((black - mean) ** 2).sum(1) + spread))).clip(1)
 
     def is_new(self, terms: np.ndarray) -> np.ndarray:
@@ -271,7 +320,7 @@ class Confidence:
         table = _read(path)
         if table.network != digest_of(model_path):
             raise DataError(
-                f"{path}: was made for another network than {model_path}; run train/calibrate.py for this one"
+                f"{path}: was made for another network than {model_path}; run train/calibrate.py, or remove it"
             )
         return table
 
@@ -334,7 +383,7 @@ class Confidence:
 
     def expected(self, terms: np.ndarray) -> np.ndarray:
         """Return the expected angle in degrees of pixels with these terms, float32."""
-        return (self.scale * self.fit.angles(terms)).clip(LOWEST_SAM, HIGHEST_SAM).astype(np.float32)
+        return (self.scale * self.fit.angles(terms)).clip(0, 180).astype(np.float32)
 
     def maps(self, rgb: np.ndarray, cube: np.ndarray) -> dict[str, np.ndarray]:
         """Return what test.py --confidence writes, from an image and its cube as `expected_sam` takes them.
@@ -346,12 +395,14 @@ class Confidence:
             at most BELIEVABLE and no channel is clipped; 0 where it is above DOUBTFUL, or where the training data
             have no such colour; else 1.
         """
-        terms = self.colours.terms(rgb, cube)
-        expected = self.expected(terms)
-        levels = self.levels(terms, expected, rgb.reshape(-1, 3).max(1))
-        return {"expected_sam": expected.reshape(rgb.shape[:2]), "trust": levels.reshape(rgb.shape[:2])}
+        brightest = rgb.max(2).ravel()
+        angles, levels = np.empty(brightest.size, np.float32), np.empty(brightest.size, np.uint8)
+        for part, terms in self.colours.terms_of_parts(rgb, cube):
+            angles[part] = self.expected(terms)
+            levels[part] = self.levels(terms, angles[part], brightest[part])
+        return {"expected_sam": angles.reshape(rgb.shape[:2]), "trust": levels.reshape(rgb.shape[:2])}
 
-    def variables(self, rgb: np.ndarray, cube: np.ndarray) -> dict[str, np.ndarray | float]:
+    def variables(self, rgb: np.ndarray, cube: np.ndarray) -> dict[str, Any]:
         """Return `maps` and `sam_factor`, the factor of the bound, as variables for `write_cube`."""
         return {**self.maps(rgb, cube), "sam_factor": self.factor}
 
@@ -379,11 +430,25 @@ class Confidence:
             "scores": np.array([astuple(score) for score in self.scenes.values()]),
             "fit": np.array([fit.weights, fit.low, fit.high]),
             "numbers": np.array([fit.constant, self.colours.reach]),
-            **{name: np.float32(getattr(self.colours, name)) for name in ("camera", "places", "blacks", "spread")},
+            **{name: np.float32(getattr(self.colours, name)) for name in ARRAYS},
         }
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+
+
+def level_image(levels: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """Return a mask of LEVELS (H, W) as LEVEL_COLOURS, shaded by the brightness of an image (H, W, 3) in [0, 1]."""
+    return LEVEL_COLOURS[levels] * (0.6 + 0.4 * colour.mean(2, keepdims=True))
+
+
+def check_maps(maps: dict[str, np.ndarray], path: Path) -> None:
+    """Raise DataError if MAPS that were read from a file cannot be what test.py --confidence wrote."""
+    angles, levels = maps.get("expected_sam"), maps.get("trust")
+    if angles is not None and (angles.dtype != np.float32 or not (np.abs(angles - 90) <= 90).all()):
+        raise DataError(f"{path}: expected_sam is not angles in degrees; run test.py --confidence again")
+    if levels is not None and (levels.dtype != np.uint8 or levels.max() >= len(LEVELS)):
+        raise DataError(f"{path}: trust has other values than 0, 1 and 2; run test.py --confidence again")
 
 
 def check_target(path: Path) -> None:
@@ -391,10 +456,10 @@ def check_target(path: Path) -> None:
 
     def is_table(path: Path) -> bool:
         try:
-            _read(path)
-        except DataError:
+            with zipfile.ZipFile(path) as file:
+                return "facts.npy" in file.namelist()
+        except (OSError, zipfile.BadZipFile):
             return False
-        return True
 
     refuse_foreign(path, is_table, "a table of calibrate.py", "choose another --out")
 
@@ -418,9 +483,12 @@ def _read(path: Path) -> Confidence:
 
 def _build(arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Confidence:
     """Return the table of a file's contents. Raises ValueError, LookupError or TypeError if they make none."""
-    bands, cells, scenes = len(facts["wavelengths"]), len(arrays["places"]), len(facts["scenes"])
+    bands, scenes = len(facts["wavelengths"]), len(facts["scenes"])
+    cells, tints = len(arrays["places"]), len(arrays["tints"])
     shapes = {
         "camera": (bands, 3),
+        "tints": (tints, 2),
+        "usual": (tints, bands),
         "places": (cells, 3),
         "blacks": (cells, bands),
         "spread": (cells,),
@@ -428,7 +496,7 @@ def _build(arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Confidence:
         "fit": (3, len(TERMS)),
         "numbers": (2,),
     }
-    if facts["terms"] != list(TERMS) or arrays.keys() != shapes.keys() or not min(bands, cells, scenes):
+    if facts["terms"] != list(TERMS) or arrays.keys() != shapes.keys() or not min(bands, cells, tints, scenes):
         raise ValueError("other contents")
     for name, shape in shapes.items():
         if arrays[name].shape != shape or arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():

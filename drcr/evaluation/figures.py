@@ -35,6 +35,7 @@ from drcr.evaluation.comparison import (
     pick_points,
     read_scene,
 )
+from drcr.evaluation.confidence import LEVEL_COLOURS, LEVELS, level_image, sam_map
 from drcr.evaluation.scoring import scores
 from drcr.evaluation.sheet import (
     EDGE,
@@ -86,12 +87,16 @@ def _errors(truth: np.ndarray, recs: Cubes, bands: list[int], relative: bool, me
             error = error / truth
         rows[name] = [error.mean(2)] * mean + [error[..., band] for band in bands]
         peaks.append(np.percentile(rows[name], 98))
-    peak = max(*peaks, 1e-3)
-    step = 10 ** np.floor(np.log10(peak))
-    peak = float(next(n for n in (1, 2, 3, 5, 10) if n * step >= peak * 0.999) * step)  # a round number
+    peak = _round_up(max(*peaks, 1e-3))
     if relative:
         peak = min(peak, 1.0)  # a larger error is wrong altogether
     return ImageBlock(rows, [peak] * (len(bands) + mean), "relative error" if relative else "absolute error")
+
+
+def _round_up(peak: float) -> float:
+    """Return the next larger round number, for the end of a scale."""
+    step = 10 ** np.floor(np.log10(peak))
+    return float(next(n for n in (1, 2, 3, 5, 10) if n * step >= peak * 0.999) * step)
 
 
 def _mark_points(axes: Axes, points: Sequence[tuple[int, int]], patch: int, width: int) -> None:
@@ -296,6 +301,43 @@ def plot_errors(truth: np.ndarray, recs: Cubes, wavelengths: np.ndarray, bands: 
 
 
 @styled
+def plot_trust(
+    colours: dict[str, np.ndarray],
+    maps: dict[str, dict[str, np.ndarray]],
+    true: dict[str, np.ndarray],
+    width: float,
+) -> Sheet:
+    """Draw where not to trust reconstructions: colours, levels, the expected spectral angle beside the true one.
+
+    Parameters
+    ----------
+    colours
+        By method the reconstruction in true colour, (H, W, 3) in [0, 1].
+    maps
+        By method MAPS (H, W).
+    true
+        By method the true angles (H, W) in degrees; empty without ground truth.
+    width
+        Width of the figure in inches.
+    """
+    sheet = Sheet(width)
+    rows, peak = {}, 1.0
+    for name, found in maps.items():
+        angles = [found["expected_sam"], *([true[name]] if true else [])]
+        rows[name] = [colours[name], level_image(found["trust"], colours[name]), *angles]
+        peak = max(peak, *(float(np.percentile(angle, 98)) for angle in angles))
+    titles = ["true colour", "trust", "expected angle", *(["true angle"] if true else [])]
+    draw_image_rows(sheet, titles, [ImageBlock(rows, [_round_up(peak)] * len(titles), "degrees")])
+    sheet.y += 0.08
+    axes = sheet.axes(EDGE, sheet.y, width - 2 * EDGE, LINE)
+    axes.axis("off")
+    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in LEVEL_COLOURS[::-1]]
+    axes.legend(handles, LEVELS[::-1], loc="upper center", ncols=3, borderpad=0, borderaxespad=0, handlelength=1)
+    sheet.y += LINE
+    return sheet
+
+
+@styled
 def plot_spectra(
     image: np.ndarray,
     title: str,
@@ -475,6 +517,9 @@ def draw_scene(job: Job, bands: Sequence[float], patch: int, width: float, save:
             "errors": lambda: plot_errors(truth, scene.recs, scene.wavelengths, shown, width),
             "mrae": lambda: plot_mrae(curves, scene.wavelengths, width),
         }
+    if scene.maps:
+        true = {} if truth is None else {method: sam_map(scene.recs[method], truth) for method in scene.maps}
+        sheets["trust"] = lambda: plot_trust(scene.colours, scene.maps, true, width)
     for kind, draw in sheets.items():
         save(draw(), f"{file_stem(job.name)}_{kind}")
     return Result(table, curves, scene.wavelengths, scene.origins, scene.raised, n_values)

@@ -8,7 +8,7 @@ spectrum has another RGB.
 """
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from drcr.utils.files import DataError
 
@@ -34,8 +34,8 @@ def project(cube: np.ndarray, sensitivities: np.ndarray) -> np.ndarray:
     """
     if np.linalg.matrix_rank(sensitivities) < sensitivities.shape[1]:
         raise DataError("the camera's channels are not independent in these bands; choose another camera or bands")
-    basis, _ = np.linalg.qr(np.float64(sensitivities))
-    return (np.float64(cube) @ basis) @ basis.T
+    basis, _ = np.linalg.qr(np.asarray(sensitivities, np.float64))
+    return (np.asarray(cube, np.float64) @ basis) @ basis.T
 
 
 def feasible_interval(
@@ -57,18 +57,18 @@ def feasible_interval(
     Two arrays (...), float64, -inf and inf where the black is 0. If no alpha is feasible, the lowest is greater than
     the highest.
     """
-    cube = np.float64(cube)
+    cube = np.asarray(cube, np.float64)
     return _interval(cube, cube - project(cube, sensitivities), low, high)
 
 
 def _interval(cube: np.ndarray, black: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     # of alpha - 1, not of alpha: where the cube itself is within the range, rounding cannot exclude alpha = 1
     with np.errstate(divide="ignore", invalid="ignore"):
-        ends = np.sort(np.stack([(low - cube) / black, (high - cube) / black]), 0)
+        to_low, to_high = (low - cube) / black, (high - cube) / black
     inside = (cube >= low) & (cube <= high)
     flat = black == 0  # a band that does not change with alpha
-    lowest = np.where(flat, np.where(inside, -np.inf, np.inf), ends[0]).max(-1)
-    highest = np.where(flat, np.where(inside, np.inf, -np.inf), ends[1]).min(-1)
+    lowest = np.where(flat, np.where(inside, -np.inf, np.inf), np.minimum(to_low, to_high)).max(-1)
+    highest = np.where(flat, np.where(inside, np.inf, -np.inf), np.maximum(to_low, to_high)).min(-1)
     return 1 + lowest, 1 + highest
 
 
@@ -92,7 +92,7 @@ def metamer(
     -------
     The cube (..., bands), float64, and which pixels (...) are s(alpha), bool. Only these are to be scored.
     """
-    cube = np.float64(cube)
+    cube = np.asarray(cube, np.float64)
     black = cube - project(cube, sensitivities)
     lowest, highest = _interval(cube, black, low, high)
     feasible = (lowest <= alpha) & (alpha <= highest)
@@ -127,7 +127,7 @@ def natural_metamer(
     DataError
         The camera sees all `spectra` as black.
     """
-    cube, spectra = np.float64(cube), np.float64(spectra)
+    cube, spectra = np.asarray(cube, np.float64), np.asarray(spectra, np.float64)
     seen, known = cube @ sensitivities, spectra @ sensitivities
     used = known.sum(-1) > 0
     if not used.any():
@@ -136,7 +136,7 @@ def natural_metamer(
     brightness = seen.sum(-1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         chromaticity = np.where(brightness > 0, seen / brightness, 1 / 3)
-    nearest = cKDTree(known / known.sum(-1, keepdims=True)).query(chromaticity)[1]
+    nearest = KDTree(known / known.sum(-1, keepdims=True)).query(chromaticity)[1]
     blacks = (spectra - project(spectra, sensitivities)) / known.sum(-1, keepdims=True)
     other = project(cube, sensitivities) + brightness * blacks[nearest]
     feasible = ((other >= low) & (other <= high)).all(-1)
@@ -159,5 +159,5 @@ def floor(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     -------
     (...), float64: the mean over the bands.
     """
-    first, second = np.float64(first), np.float64(second)
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     return (np.abs(first - second) / (2 * np.maximum(first, second))).mean(-1)

@@ -18,6 +18,7 @@ from drcr import metrics
 from drcr.cube import Cube, describe_bands, raise_to_floor, same_bands
 from drcr.evaluation.colour import true_colour, white_level
 from drcr.evaluation.comparison import file_stem
+from drcr.evaluation.confidence import LEVEL_COLOURS, LEVELS, level_image
 from drcr.evaluation.page_guard import check_claim
 from drcr.evaluation.scoring import read_truth
 from drcr.images import RGBImage, decode_srgb, read_image
@@ -27,7 +28,7 @@ from drcr.utils.files import DataError, write_atomically
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOUR, BAND, RGB, ERROR = "True colour", "Band", "RGB input", "Error"
+COLOUR, BAND, RGB, TRUST, ERROR = "True colour", "Band", "RGB input", "Trust", "Error"
 """The views; app.js knows the names of BAND and ERROR."""
 POINT_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7")
 """Colours of the points, as in the figures but without the yellow, which does not show on white."""
@@ -84,10 +85,10 @@ class PageScene:
         self.points: list[tuple[int, int]] = []
         self.comparison: Comparison | None = None
         self.source, self.encoding = Path(), PHOTOGRAPH
-        white = white_level(cube, wavelengths, "E")
-        colour = self._write_png("colour", true_colour(cube, wavelengths, "E", white))
+        self.colours = true_colour(cube, wavelengths, "E", white_level(cube, wavelengths, "E"))
+        colour = self._write_png("colour", self.colours)
         # addresses and captions of each view; all bands are files, so that sliding needs no answer from the server
-        self.views = {
+        self.views: dict[str, list[tuple[str, str]]] = {
             COLOUR: [(colour, "The reconstruction in true colour, under equal-energy light")],
             RGB: [(self._write_png("rgb", rgb), "The image as the network gets it")],
             BAND: [],
@@ -97,6 +98,26 @@ class PageScene:
             grey = max(np.percentile(cube[..., band], 99.5), 1e-6)
             caption = f"<b>{nm:g} nm</b> band {band + 1} of {len(wavelengths)}, white: radiance {grey:.2g}"
             self.views[BAND].append((self._write_png(f"band{band}", cube[..., band] / grey), caption))
+
+    def add_maps(self, maps: dict[str, np.ndarray], statement: str) -> None:
+        """Add the view of where not to trust the reconstruction: `Confidence.maps`, and what its bound means."""
+        levels, expected = maps["trust"], maps["expected_sam"]
+        legend = [
+            f"<span class='level' style='background: rgb({', '.join(f'{part:.0%}' for part in colour)})'></span>"
+            f"{words} {(levels == level).mean():.0%}"
+            for level, (words, colour) in enumerate(zip(LEVELS, LEVEL_COLOURS, strict=True))
+        ]
+        low, middle, high = np.percentile(expected, (10, 50, 90))
+        caption = (
+            f"{' '.join(legend[::-1])}<br>Spectral angle to expect between this and the true spectrum: {middle:.0f}° "
+            f"in the median pixel, {low:.0f}° to {high:.0f}° in most. Bound: {html.escape(statement)}"
+        )
+        self.views[TRUST] = [(self._write_png("trust", level_image(levels, self.colours)), caption)]
+
+    @property
+    def choices(self) -> list[str]:
+        """The views that there are, in the order in which the page offers them."""
+        return [view for view in (COLOUR, BAND, RGB, TRUST, ERROR) if view in self.views]
 
     def _write_png(self, name: str, image: np.ndarray) -> str:
         """Write an image (H, W) or (H, W, 3), clipped to [0, 1], as a file; return its address in the page."""

@@ -28,11 +28,13 @@ CAPTIONS = {
     "errors": "Absolute error above, relative error below",
     "spectra": "Spectra at the marked points; r is Pearson's correlation with the ground truth",
     "mrae": "MRAE by wavelength",
+    "trust": "Where not to trust: levels, and the spectral angle that is expected beside the true one",
 }
 UNSCORED_CAPTIONS = {
     "colour": "Input and reconstructions in true colour",
     "bands": "Bands",
     "spectra": "Spectra at the marked points",
+    "trust": "Where not to trust: levels, and the spectral angle that is expected",
 }
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -213,6 +215,7 @@ def _scene(staged: Path, folder: str, name: str, result: Result) -> dict[str, An
         "figures": [
             _picture(staged, folder, f"{stem}_{kind}", caption, name)
             for kind, caption in (CAPTIONS if result.scores else UNSCORED_CAPTIONS).items()
+            if kind != "trust" or (staged / f"{stem}_trust.{SUFFIX}").is_file()
         ],
     }
 
