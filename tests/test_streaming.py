@@ -1,5 +1,7 @@
 """drcr/compute/streaming.py, drcr/compute/memory.py, and the strips and memory of drcr/reconstruct.py."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from drcr.model import DRCR
 from drcr.reconstruct import Reconstructor
 
 CPU = torch.device("cpu")
+N_THREADS = torch.get_num_threads()
 needs_bf16 = pytest.mark.skipif(not native_bf16(CPU), reason="this processor does not compute in bfloat16 itself")
 
 
@@ -37,9 +40,11 @@ def plain(model: DRCR, rgb: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def streamed(model: DRCR, rgb: torch.Tensor, rows: int, winograd: bool = True, dtype=torch.float32) -> torch.Tensor:
-    kept = torch.empty(*rgb.shape[:2], model.architecture["channels"], dtype=dtype)
-    return torch.cat(list(Streamed(model, dtype, winograd)(rgb, rows, kept)))
+def streamed(model: DRCR, rgb: torch.Tensor, rows: int, winograd=True, dtype=torch.float32, **how) -> torch.Tensor:
+    kept = torch.full((*rgb.shape[:2], model.architecture["channels"]), torch.nan, dtype=dtype)
+    cube = torch.full((*rgb.shape[:2], model.architecture["out_channels"]), torch.nan)
+    Streamed(model, dtype, winograd)(rgb, rows, kept, cube, **how)
+    return cube
 
 
 def relative(result, expected) -> float:
@@ -52,6 +57,33 @@ def relative(result, expected) -> float:
 def test_strips_give_the_whole_image(winograd, height, width, rows):
     model, rgb = network(), image(height, width)
     assert relative(streamed(model, rgb, rows, winograd), plain(model, rgb)) < 1e-5
+
+
+@pytest.mark.parametrize("sizes", [{}, {"npm": "paper"}, {"n_blocks": 0}, {"n_blocks": 1}])
+@pytest.mark.parametrize(("height", "count"), [(66, 2), (97, 3), (40, 5)])
+def test_sections_in_threads_give_the_whole_image(sizes, height, count):
+    model, rgb = network(**sizes), image(height, 21)
+    expected = streamed(model, rgb, 8)
+    done = []
+    result = streamed(model, rgb, 8, n_sections=count, advance=done.append)
+    assert relative(result, expected) < 1e-6, "only the sums of the averages are in another order"
+    assert sum(done) == height * (model.architecture["n_blocks"] + 1)
+    assert torch.get_num_threads() == N_THREADS
+
+
+def test_an_error_in_a_thread_is_raised_and_a_stop_ends_the_threads():
+    model, rgb = network(), image(66, 20)
+
+    def stop(rows):
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        streamed(model, rgb, 4, n_sections=2, advance=stop)
+    with pytest.raises(RuntimeError):
+        Streamed(model)(rgb, 4, torch.empty(66, 20, 16), torch.empty(60, 20, 31), n_sections=2)
+    assert threading.active_count() == before
+    assert torch.get_num_threads() == N_THREADS
 
 
 @pytest.mark.parametrize("sizes", [{"npm": "paper"}, {"n_blocks": 0}, {"channels": 9, "out_channels": 5}])
@@ -92,7 +124,7 @@ def test_weights_packed_for_an_image_size_are_freed_when_another_comes():
     net = Streamed(model)
     with torch.inference_mode():
         for width in (12, 20, 20):
-            list(net(image(12, width), 8, torch.empty(12, width, 16)))
+            net(image(12, width), 8, torch.empty(12, width, 16), torch.empty(12, width, 31))
     sizes = {size for conv in net.convs.values() for weights in conv.weights for size in weights._packed}
     assert sizes
     assert {width for _, width in sizes} <= {20, 22, 10, 5}  # with reflection, and NPM's half and quarter
