@@ -10,6 +10,7 @@ from helpers import peak_memory
 from drcr import reconstruct as module
 from drcr.compute.device import native_bf16
 from drcr.compute.memory import free_memory
+from drcr.compute.sections import Section, run_sections, with_margin
 from drcr.compute.streaming import Streamed, Weights, pad_channels, tee
 from drcr.model import DRCR
 from drcr.reconstruct import Reconstructor
@@ -71,19 +72,46 @@ def test_sections_in_threads_give_the_whole_image(sizes, height, count):
     assert torch.get_num_threads() == N_THREADS
 
 
-def test_an_error_in_a_thread_is_raised_and_a_stop_ends_the_threads():
-    model, rgb = network(), image(66, 20)
+def test_a_stop_ends_the_threads():
+    model, rgb, kept = network(), image(600, 20), torch.full((600, 20, 16), torch.nan)
 
     def stop(rows):
         raise KeyboardInterrupt
 
     before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt):
-        streamed(model, rgb, 4, n_sections=2, advance=stop)
-    with pytest.raises(RuntimeError):
-        Streamed(model)(rgb, 4, torch.empty(66, 20, 16), torch.empty(60, 20, 31), n_sections=2)
+    with torch.inference_mode(), pytest.raises(KeyboardInterrupt):
+        Streamed(model)(rgb, 4, kept, torch.empty(600, 20, 31), stop, n_sections=2)
     assert threading.active_count() == before
-    assert torch.get_num_threads() == N_THREADS
+    assert kept.isnan().any(), "they went on to the end"
+
+
+def test_an_error_in_a_thread_is_raised():
+    with torch.inference_mode(), pytest.raises(RuntimeError):
+        Streamed(network())(image(66, 20), 4, torch.empty(66, 20, 16), torch.empty(60, 20, 31), n_sections=2)
+
+
+def test_threads_that_start_later_have_the_number_of_threads_of_before():
+    torch.set_num_threads(2)
+    try:
+        counts = []
+        run_sections([iter((1, 2)), iter((3,))], counts.append)
+        assert sorted(counts) == [1, 2, 3]
+        thread = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert counts[-1] == torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(N_THREADS)
+
+
+def test_what_a_section_reads_of_its_neighbours_is_a_copy():
+    values = torch.arange(40.0).view(20, 2, 1)
+    pieces = with_margin(values, Section(8, 12), 4)
+    assert [(start, len(rows)) for start, rows in pieces] == [(4, 4), (8, 4), (12, 4)]
+    expected = torch.cat([rows.clone() for _, rows in pieces])
+    values[:8], values[12:] = -1, -1
+    assert torch.equal(torch.cat([rows for _, rows in pieces]), expected)
+    assert torch.equal(expected[:, 0, 0], torch.arange(8.0, 32, 2))
 
 
 @pytest.mark.parametrize("sizes", [{"npm": "paper"}, {"n_blocks": 0}, {"channels": 9, "out_channels": 5}])

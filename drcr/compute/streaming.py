@@ -296,10 +296,11 @@ def enlarge(strips: Strips, scale: int, heights: list[int], width: int) -> Strip
 
 def read(pieces: list[Piece], heights: list[int], device: torch.device) -> Strips:
     """Return rows that follow each other, copied to a device as strips of these heights."""
-    top, width_and_channels = pieces[0][0], pieces[0][1].shape[1:]
-    like = pieces[0][1].new_empty(0, device=device)
+    (top, first_values), *_ = pieces
+    _, width, channels = first_values.shape
+    like = first_values.new_empty(0, device=device)
     for rows in heights:
-        strip = Strip.empty(rows, *width_and_channels, like)
+        strip = Strip.empty(rows, width, channels, like)
         for start, values in pieces:
             first, last = max(top, start), min(top + rows, start + len(values))
             if first < last:
