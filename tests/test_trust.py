@@ -3,12 +3,15 @@
 import csv
 import dataclasses
 import math
+import shutil
 
 import numpy as np
 import pytest
 from helpers import DATA, load_script
+from scipy.stats import spearmanr
 
 from drcr.camera import Camera, Imaging
+from drcr.checkpoint import load_model
 from drcr.cube import WAVELENGTHS
 from drcr.evaluation.colour import cielab
 from drcr.evaluation.conditions import (
@@ -23,6 +26,8 @@ from drcr.evaluation.conditions import (
     scene_as_seen,
     take,
 )
+from drcr.evaluation.confidence import Confidence, fingerprint, sam_map
+from drcr.evaluation.sheet import is_figure
 from drcr.evaluation.trust import (
     ALL,
     Row,
@@ -33,10 +38,12 @@ from drcr.evaluation.trust import (
     summarise,
     worst_group,
 )
-from drcr.matfile import write_cube
+from drcr.images import normalise_rgb
+from drcr.matfile import read_cube, write_cube
 from drcr.preparation.photograph import Photograph
 from drcr.preparation.render import scene_rng
 from drcr.preparation.simulation import SceneModel
+from drcr.reconstruct import reconstruct
 from drcr.utils.files import DataError
 
 TRUST = "test/trust.py"
@@ -239,6 +246,40 @@ def data(script, tmp_path):
     script("train/train_data_preprocess.py", "--data_path", "sim", "--train_data_path", "Train", "--patch_size", 16)
     cubes = tmp_path / "sim/Valid_spectral"
     return ("--spectral_dir", cubes, "--train_data_path", "Train", "--model_dir", DATA / "model_c16_b2.pth", *SMALL)
+
+
+def test_the_confidence_map_is_judged_without_the_scene_itself(script, data, tmp_path):
+    """As the library says it of one image, with the scene left out of the calibration."""
+    script("train/valid_data_preprocess.py", "--data_path", "sim", "--valid_data_path", "Valid")
+    model = tmp_path / "net.pth"
+    shutil.copyfile(DATA / "model_c16_b2.pth", model)
+    folders = ("--train_data_path", "Train", "--valid_data_path", "Valid")
+    script("train/calibrate.py", "--model_dir", model, *folders)
+    script(TRUST, *data, "--model_dir", model, "--out", "out", "--num_workers", 0)
+    assert is_figure(tmp_path / "out/trust_confidence.png")
+    assert 'src="trust_confidence.png"' in (tmp_path / "out/index.html").read_text()
+    rows = read(tmp_path / "out/trust.csv")
+
+    name = "ARAD_1K_0902"
+    cube = read_cube(data[1] / f"{name}.mat")
+    rgb = normalise_rgb(take(cube, WAVELENGTHS, Setting(), camera_views(Camera(), {}, (), ()), 0, name))
+    rec = reconstruct(load_model(model), rgb)
+    table = Confidence.load(model)
+    known = table.without(fingerprint(cube))
+    assert len(known.scenes) == len(table.scenes) - 1
+    place = {"scene": name, "condition": "reference", "seed": "0", "method": "DRCR Net"}
+    maps, sam = known.maps(rgb, rec), sam_map(rec, cube)
+    expected = {
+        "expected_sam": maps["expected_sam"].mean(),
+        "bound": known.factor * maps["expected_sam"].mean(),
+        "within_bound": (sam <= known.factor * maps["expected_sam"]).mean(),
+        "believable": (maps["trust"] == 2).mean(),
+        "rank": spearmanr(maps["expected_sam"].ravel(), sam.ravel())[0],
+        "rank_of_darkness": spearmanr(-rgb.max(2).ravel(), sam.ravel())[0],
+    }
+    for metric, value in expected.items():
+        assert value_of(rows, **place, metric=metric) == pytest.approx(float(value), rel=1e-4, abs=1e-6), metric
+    assert "The confidence map" in (tmp_path / "out/tables.md").read_text()
 
 
 def read(path):

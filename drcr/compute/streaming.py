@@ -452,18 +452,20 @@ class Streamed:
                 for weights in conv.weights:
                     weights.forget()
 
-        sections, sums = divide(height, n_sections), []
+        sections = divide(height, n_sections)
+        sums: list[list[Tensor]] = []  # of each section, so that the order in which threads end changes no digit
         blocks = [None, *(cast(DRCRBlock, block) for block in self.model.blocks)]
         for block in blocks:
-            mean = None if block is None else (sum(sums[1:], sums[0]) / (height * width)).float()
+            totals = [total for section in sums for total in section]
+            mean = (sum(totals[1:], totals[0]) / (height * width)).float() if totals else None
             source, margin = (rgb, FIRST_MARGIN) if block is None else (kept, MARGIN)
-            target, sums = cube if block is blocks[-1] else kept, []
+            target, sums = cube if block is blocks[-1] else kept, [[] for _ in sections]
             inputs = [with_margin(source, section, margin) for section in sections]
             sweeps = [self._sweep(pieces, rows, rgb.device, block, mean, block is blocks[-1]) for pieces in inputs]
             run_sections(
                 [
-                    store(sweep, pieces[0][0], section, target, sums)
-                    for sweep, pieces, section in zip(sweeps, inputs, sections, strict=True)
+                    store(sweep, pieces[0][0], section, target, own)
+                    for sweep, pieces, section, own in zip(sweeps, inputs, sections, sums, strict=True)
                 ],
                 advance,
             )
