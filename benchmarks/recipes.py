@@ -1,4 +1,4 @@
-"""Compare main.py's recipes at equal steps: the released one, each part of the improved one added to it, and all.
+"""Compare main.py's recipes at equal steps: the released one, each part added to it, and all.
 
 On two sets of scenes, with RGB images by the preset real-world, dark values raised to 0.01:
 
@@ -32,7 +32,7 @@ from drcr.utils.files import write_atomically
 ROOT = Path(__file__).resolve().parents[1]
 FLOOR = 0.01
 TRAINING = "--channels 24 --n_blocks 2 --batchSize 8 --end_epoch 20 --max_iter 2000 --init_lr 1e-3 --precision bf16"
-RECIPES = ("released", *PARTS, "ema,cosine,clip", "flip,ema,cosine,clip", "improved")
+RECIPES = ("released", *PARTS, "ema,cosine,clip", "flip,ema,cosine,clip", ",".join(PARTS))
 
 
 def get_data(track: str, source: str, folder: str) -> None:

@@ -25,6 +25,8 @@ Protocol = Literal["padded", "released"]
 # the cache. F(4,3) keeps five strips' worth of memory in use at a time, direct convolution two.
 CPU_ROWS = 64
 CPU_BYTES = {"winograd": 6_600_000, "direct": 20_000_000}
+# the fewest rows that are worth a thread of their own, which computes up to 16 more
+SECTION_ROWS = 64
 # strips and whole feature maps that exist at the same time, measured and rounded up
 STRIPS_AT_A_TIME = 60
 MAPS_AT_A_TIME = 20
@@ -113,29 +115,28 @@ class Reconstructor:
     def _run(self, rgb: np.ndarray, cube: np.ndarray, advance: Callable[[float], None]) -> None:
         """Fill `cube` from the image."""
         height, width, _ = rgb.shape
-        rows = self._rows(height, width)
+        n_sections = max(1, min(torch.get_num_threads(), height // SECTION_ROWS)) if self.device.type == "cpu" else 1
+        rows = self._rows(height, width, n_sections)
         image = torch.from_numpy(rgb).to(self.device)
         kept = self._room(height, width)
         sweeps = self.architecture["n_blocks"] + 1
-        strips = self._network(image, rows, kept, lambda done: advance(done * width / sweeps))
-        top = 0
-        for strip in strips:
-            cube[top : top + len(strip)] = strip.cpu().numpy()
-            top += len(strip)
+        self._network(
+            image, rows, kept, torch.from_numpy(cube), lambda rows: advance(rows * width / sweeps), n_sections
+        )
 
-    def _rows(self, height: int, width: int) -> int:
+    def _rows(self, height: int, width: int, n_sections: int = 1) -> int:
         """Return the number of rows of a strip."""
         if isinstance(self.tile, int):
             return self.tile
         row = width * self.architecture["channels"] * self.dtype.itemsize
-        room = 0.5 * free_memory(self.device)
+        room = 0.5 * free_memory(self.device) / n_sections
         largest = room / STRIPS_AT_A_TIME
         if self.device.type == "cuda":
             if MAPS_AT_A_TIME * height * row < room:
                 return height
             rows = int(largest / row)
         else:
-            rows = min(int(min(largest, self._cpu_bytes) / row), CPU_ROWS)
+            rows = min(int(min(largest, self._cpu_bytes / n_sections) / row), CPU_ROWS)
         return max(rows // ROWS * ROWS, ROWS)
 
     def _room(self, height: int, width: int) -> Tensor:

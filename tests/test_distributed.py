@@ -14,6 +14,7 @@ from drcr.checkpoint import read_checkpoint
 from drcr.data import TrainPatches
 from drcr.training.batches import Epochs
 from drcr.training.distributed import World
+from drcr.training.recipe import PARTS
 
 
 def start(prepared, n_processes, outf, *options, elastic=()):
@@ -59,11 +60,9 @@ def test_one_two_and_four_processes_give_the_same_losses(torchrun, prepared_once
         check_same_losses(rows(folder)[:3], rows(tmp_path / "one"))
 
 
-def test_the_improved_recipe_does_the_same_to_each_patch_in_any_number_of_processes(
-    torchrun, prepared_once, tmp_path
-):
-    train_here(prepared_once, tmp_path / "one", "--end_epoch", 3, "--recipe", "improved")
-    finish(torchrun(2, "two", "--end_epoch", 3, "--recipe", "improved"))
+def test_a_recipe_does_the_same_to_each_patch_in_any_number_of_processes(torchrun, prepared_once, tmp_path):
+    train_here(prepared_once, tmp_path / "one", "--end_epoch", 3, "--recipe", ",".join(PARTS))
+    finish(torchrun(2, "two", "--end_epoch", 3, "--recipe", ",".join(PARTS)))
     check_same_losses(rows(tmp_path / "two"), rows(tmp_path / "one"))
 
 

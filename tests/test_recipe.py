@@ -1,4 +1,4 @@
-"""The released recipe, and the parts of the improved one."""
+"""The released recipe, and the parts that can be added."""
 
 import argparse
 
@@ -16,9 +16,9 @@ from drcr.training.recipe import PARTS, augment, degrade, learning_rate, parts_o
     ("text", "recipe", "parts"),
     [
         ("released", "released", ()),
-        ("improved", "improved", tuple(PARTS)),
+        ("improved", "robust", ("robust",)),
         ("ema,flip", "flip,ema", ("flip", "ema")),
-        (",".join(reversed(PARTS)), "improved", tuple(PARTS)),
+        (",".join(reversed(PARTS)), ",".join(PARTS), tuple(PARTS)),
     ],
 )
 def test_recipes_and_their_parts(text, recipe, parts):
@@ -115,5 +115,5 @@ def test_the_average_follows_at_first_and_steadies_later():
 def test_the_learning_rate_of_each_recipe():
     options = argparse.Namespace(init_lr=1e-4, max_iter=1000, decay_power=1.5, recipe="released")
     assert learning_rate(options, 500) == pytest.approx(1e-4 * 0.5**1.5)
-    options.recipe = "improved"
+    options.recipe = ",".join(PARTS)
     assert learning_rate(options, 510) == pytest.approx(0.5e-4)

@@ -16,6 +16,7 @@ from helpers import DATA, EPOCHS, begin, ended, finish, load_script, rows, run_o
 from drcr.checkpoint import load_model, read_checkpoint, save_checkpoint
 from drcr.model import DRCR
 from drcr.training import loop
+from drcr.training.recipe import FORMERLY_IMPROVED
 from drcr.training.run_folder import Every, RunFolder
 from drcr.training.state import RECIPE, make_optimizer
 from drcr.utils.files import DataError
@@ -105,8 +106,8 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(start, go_on, whole, tmp_p
     assert same_run(whole, tmp_path / "stopped")
 
 
-def test_the_improved_recipe_goes_on_as_exactly(start, go_on, tmp_path):
-    recipe = ("--recipe", "improved")
+def test_a_recipe_goes_on_as_exactly(start, go_on, tmp_path):
+    recipe = ("--recipe", FORMERLY_IMPROVED)
     go_on("whole", *recipe)
     process = start("killed", *recipe)
     wait_for_saves(tmp_path / "killed/last.pth", 6, ended(process))
@@ -118,7 +119,11 @@ def test_the_improved_recipe_goes_on_as_exactly(start, go_on, tmp_path):
     # what is tested is an average of the weights, what is trained are the weights themselves
     last = read_checkpoint(tmp_path / "killed/last.pth")
     assert not torch.equal(*(last[state]["stem.0.weight"] for state in ("trained", "state_dict")))
-    assert "--recipe improved" in go_on("killed", "--end_epoch", EPOCHS + 1, ok=False).stderr
+    assert f"--recipe {FORMERLY_IMPROVED}" in go_on("killed", "--end_epoch", EPOCHS + 1, ok=False).stderr
+    # as it was called in checkpoints when all parts were in it
+    last["recipe"]["recipe"] = "improved"
+    save_checkpoint(tmp_path / "killed/last.pth", load_model(tmp_path / "killed/last.pth"), **last)
+    assert f"--recipe {FORMERLY_IMPROVED}" in go_on("killed", "--recipe", "improved", ok=False).stderr
 
 
 @pytest.mark.parametrize("damage", ["torn", "a byte", "gone"])

@@ -1,5 +1,7 @@
 """drcr/compute/streaming.py, drcr/compute/memory.py, and the strips and memory of drcr/reconstruct.py."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,13 @@ from helpers import peak_memory
 from drcr import reconstruct as module
 from drcr.compute.device import native_bf16
 from drcr.compute.memory import free_memory
+from drcr.compute.sections import Section, run_sections, with_margin
 from drcr.compute.streaming import Streamed, Weights, pad_channels, tee
 from drcr.model import DRCR
 from drcr.reconstruct import Reconstructor
 
 CPU = torch.device("cpu")
+N_THREADS = torch.get_num_threads()
 needs_bf16 = pytest.mark.skipif(not native_bf16(CPU), reason="this processor does not compute in bfloat16 itself")
 
 
@@ -37,9 +41,11 @@ def plain(model: DRCR, rgb: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def streamed(model: DRCR, rgb: torch.Tensor, rows: int, winograd: bool = True, dtype=torch.float32) -> torch.Tensor:
-    kept = torch.empty(*rgb.shape[:2], model.architecture["channels"], dtype=dtype)
-    return torch.cat(list(Streamed(model, dtype, winograd)(rgb, rows, kept)))
+def streamed(model: DRCR, rgb: torch.Tensor, rows: int, winograd=True, dtype=torch.float32, **how) -> torch.Tensor:
+    kept = torch.full((*rgb.shape[:2], model.architecture["channels"]), torch.nan, dtype=dtype)
+    cube = torch.full((*rgb.shape[:2], model.architecture["out_channels"]), torch.nan)
+    Streamed(model, dtype, winograd)(rgb, rows, kept, cube, **how)
+    return cube
 
 
 def relative(result, expected) -> float:
@@ -52,6 +58,60 @@ def relative(result, expected) -> float:
 def test_strips_give_the_whole_image(winograd, height, width, rows):
     model, rgb = network(), image(height, width)
     assert relative(streamed(model, rgb, rows, winograd), plain(model, rgb)) < 1e-5
+
+
+@pytest.mark.parametrize("sizes", [{}, {"npm": "paper"}, {"n_blocks": 0}, {"n_blocks": 1}])
+@pytest.mark.parametrize(("height", "count"), [(66, 2), (97, 3), (40, 5)])
+def test_sections_in_threads_give_the_whole_image(sizes, height, count):
+    model, rgb = network(**sizes), image(height, 21)
+    expected = streamed(model, rgb, 8)
+    done = []
+    result = streamed(model, rgb, 8, n_sections=count, advance=done.append)
+    assert relative(result, expected) < 1e-6, "only the sums of the averages are in another order"
+    assert sum(done) == height * (model.architecture["n_blocks"] + 1)
+    assert torch.get_num_threads() == N_THREADS
+
+
+def test_a_stop_ends_the_threads():
+    model, rgb, kept = network(), image(600, 20), torch.full((600, 20, 16), torch.nan)
+
+    def stop(rows):
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with torch.inference_mode(), pytest.raises(KeyboardInterrupt):
+        Streamed(model)(rgb, 4, kept, torch.empty(600, 20, 31), stop, n_sections=2)
+    assert threading.active_count() == before
+    assert kept.isnan().any(), "they went on to the end"
+
+
+def test_an_error_in_a_thread_is_raised():
+    with torch.inference_mode(), pytest.raises(RuntimeError):
+        Streamed(network())(image(66, 20), 4, torch.empty(66, 20, 16), torch.empty(60, 20, 31), n_sections=2)
+
+
+def test_threads_that_start_later_have_the_number_of_threads_of_before():
+    torch.set_num_threads(2)
+    try:
+        counts = []
+        run_sections([iter((1, 2)), iter((3,))], counts.append)
+        assert sorted(counts) == [1, 2, 3]
+        thread = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert counts[-1] == torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(N_THREADS)
+
+
+def test_what_a_section_reads_of_its_neighbours_is_a_copy():
+    values = torch.arange(40.0).view(20, 2, 1)
+    pieces = with_margin(values, Section(8, 12), 4)
+    assert [(start, len(rows)) for start, rows in pieces] == [(4, 4), (8, 4), (12, 4)]
+    expected = torch.cat([rows.clone() for _, rows in pieces])
+    values[:8], values[12:] = -1, -1
+    assert torch.equal(torch.cat([rows for _, rows in pieces]), expected)
+    assert torch.equal(expected[:, 0, 0], torch.arange(8.0, 32, 2))
 
 
 @pytest.mark.parametrize("sizes", [{"npm": "paper"}, {"n_blocks": 0}, {"channels": 9, "out_channels": 5}])
@@ -92,7 +152,7 @@ def test_weights_packed_for_an_image_size_are_freed_when_another_comes():
     net = Streamed(model)
     with torch.inference_mode():
         for width in (12, 20, 20):
-            list(net(image(12, width), 8, torch.empty(12, width, 16)))
+            net(image(12, width), 8, torch.empty(12, width, 16), torch.empty(12, width, 31))
     sizes = {size for conv in net.convs.values() for weights in conv.weights for size in weights._packed}
     assert sizes
     assert {width for _, width in sizes} <= {20, 22, 10, 5}  # with reflection, and NPM's half and quarter
@@ -209,15 +269,16 @@ def test_advance_is_told_of_every_pixel():
 def test_strips_bound_the_memory():
     """In strips, an image eight times as high takes more memory only for the feature map and the cube."""
     program = """
-import sys, numpy as np
+import sys, numpy as np, torch
 from drcr.model import DRCR
 from drcr.reconstruct import Reconstructor
+torch.set_num_threads(2)
 height, tile = map(int, sys.argv[1:])
 Reconstructor(DRCR(channels=32, n_blocks=1).eval(), tile=tile)(np.ones((height, 256, 3), np.float32))
 """
 
     def grown(height: int, tile: int) -> float:
-        return peak_memory("-c", program, height, tile) - peak_memory("-c", program, 32, tile)
+        return peak_memory("-c", program, height, tile) - peak_memory("-c", program, 128, tile)  # two sections
 
     kept_and_cube = 1024 * 256 * (32 + 31 + 3) * 4 / 2**20  # MB
     assert grown(1024, 16) < kept_and_cube + 60

@@ -1,8 +1,8 @@
 """Train DRCR Net on the data that train_data_preprocess.py and valid_data_preprocess.py prepared.
 
 The defaults are the released recipe: batches of 16 patches in random order, MRAE loss, Adam, learning rate
-1e-4 * (1 - i / 300000)^1.5 at iteration i, 130 epochs, fp32, no augmentation. --recipe improved adds methods that the
-field has adopted since. Training ends after --end_epoch epochs or --max_iter iterations, whichever comes first. It
+1e-4 * (1 - i / 300000)^1.5 at iteration i, 130 epochs, fp32, no augmentation. --recipe adds methods that the field
+has adopted since. Training ends after --end_epoch epochs or --max_iter iterations, whichever comes first. It
 runs on a GPU if CUDA finds one, else on the CPU.
 
 Written to --outf after each epoch:
@@ -48,7 +48,7 @@ from drcr.model import DRCR
 from drcr.training.batches import Epochs, Validation, read_into_memory
 from drcr.training.distributed import World, restarted
 from drcr.training.loop import train
-from drcr.training.recipe import PARTS, parts_of, read_recipe
+from drcr.training.recipe import FORMERLY_IMPROVED, PARTS, parts_of, read_recipe
 from drcr.training.run_folder import Every, RunFolder
 from drcr.training.state import check_state, freeze_all_but_tail
 from drcr.utils import cli
@@ -123,8 +123,8 @@ def build_parser() -> argparse.ArgumentParser:
         type=read_recipe,
         default="released",
         metavar="NAME|PART,...",
-        help="released: as the authors trained. improved: all of the following parts; or a comma-separated list of "
-        f"them. {'; '.join(f'{name}: {words}' for name, words in PARTS.items())}. Results: train/README.md",
+        help="released: as the authors trained. improved: the part that has paid, robust. Or a comma-separated list "
+        f"of parts. {'; '.join(f'{name}: {words}' for name, words in PARTS.items())}. Results: train/README.md",
     )
     add("--init_lr", type=cli.positive, default=1e-4, help="learning rate at iteration 0; with cosine the highest")
     add("--decay_power", type=cli.non_negative, default=1.5, help="exponent of the learning rate's polynomial decay")
@@ -293,6 +293,8 @@ def resumed_model(
     model = build_model(checkpoint, args.resume)
     sizes = () if args.init else ("channels", "n_blocks", "npm")  # with --init: those of that network
     trained_with = {name: model.architecture[name] for name in sizes} | checkpoint["recipe"]
+    if trained_with["recipe"] == "improved":
+        trained_with["recipe"] = FORMERLY_IMPROVED
     different = [f"--{option} {value}" for option, value in trained_with.items() if value != getattr(args, option)]
     if different:
         raise DataError(f"{args.resume}: was trained with {' '.join(different)}; use the same options to continue")

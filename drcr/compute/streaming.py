@@ -2,9 +2,9 @@
 
 Rows stream through the layers. A feature map is an iterator of strips of full-width rows, top to bottom. A layer
 takes such iterators and returns one; it reads one strip ahead, because a 3x3 kernel needs a row of the next strip.
-`tee` keeps what the skip connections need later. So nothing is computed twice, nothing at a strip's edge is
-approximate, and only a few strips of each layer exist at a time. Only the CRMs' averages need the whole image: the
-blocks run one after the other, and one feature map is kept between them.
+`tee` keeps what the skip connections need later. So nothing at a strip's edge is approximate, and only a few strips
+of each layer exist at a time. Only the CRMs' averages need the whole image: the blocks run one after the other, and
+one feature map is kept between them. Nothing is computed twice except a few rows where sections meet (sections.py).
 
 3x3 convolutions are computed by Winograd F(4,3) (winograd.py) where that is faster.
 """
@@ -20,11 +20,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from drcr.compute.sections import Piece, Section, divide, run_sections, with_margin
 from drcr.compute.winograd import BIAS_PART, as_image, convolve_parts, join, kernels, scratch, split
 from drcr.model import DRCR, SLOPE, DRCRBlock, TwoKernels
 
 Item = TypeVar("Item")
 Edge = Literal["zero", "reflect", "replicate"]
+FIRST_MARGIN, MARGIN = 20, 8
+"""Rows beyond its own that a section needs in a sweep, in multiples of 4.
+
+First: the quarter scale sees 12 rows, NPM's last convolution, stem and tail see 5. Then: block and tail see 8.
+"""
 ROWS = 4
 """Strips are stored in whole multiples of this: for NPM's pooling and F(4,3)."""
 
@@ -288,31 +294,43 @@ def enlarge(strips: Strips, scale: int, heights: list[int], width: int) -> Strip
     return map(one, with_halo(strips, "replicate"), heights)
 
 
-class FeatureMap:
-    """One whole feature map, kept between two sweeps over the image; `values` is (H, W, C), on any device.
+def read(pieces: list[Piece], heights: list[int], device: torch.device) -> Strips:
+    """Return rows that follow each other, copied to a device as strips of these heights."""
+    (top, first_values), *_ = pieces
+    _, width, channels = first_values.shape
+    like = first_values.new_empty(0, device=device)
+    for rows in heights:
+        strip = Strip.empty(rows, width, channels, like)
+        for start, values in pieces:
+            first, last = max(top, start), min(top + rows, start + len(values))
+            if first < last:
+                strip.inner[first - top : last - top] = values[first - start : last - start]
+        top += rows
+        yield strip
 
-    It may be read and written in the same sweep: a block's output is always behind its input.
+
+def store(strips: Strips, top: int, section: Section, target: Tensor, sums: list[Tensor]) -> Iterator[int]:
+    """Write the section's rows of strips, the first of which is row `top`, into a feature map (H, W, C).
+
+    Add each channel's sum (C,), float64, to `sums`, and yield the number of rows, strip by strip.
     """
+    for strip in strips:
+        first, last = max(top, section.top), min(top + strip.rows, section.bottom)
+        if first < last:
+            rows = strip.inner[first - top : last - top]
+            target[first:last] = rows
+            sums.append(rows.sum((0, 1), dtype=torch.float32).double())
+            yield last - first
+        top += strip.rows
 
-    def __init__(self, values: Tensor) -> None:
-        """Keep the map in `values`."""
-        self.values = values
 
-    def read(self, heights: list[int], like: Tensor) -> Strips:
-        """Return the map as strips of these heights, on the device of `like`."""
-        top = 0
-        for rows in heights:
-            yield Strip.of(self.values[top : top + rows].to(like.device))
-            top += rows
+def strip_heights(height: int, rows: int) -> list[int]:
+    """Return the heights of strips of `rows` rows.
 
-    def write(self, strips: Strips) -> Tensor:
-        """Take the map from strips; return each channel's mean, (C,) float32."""
-        top, totals = 0, []
-        for strip in strips:
-            self.values[top : top + strip.rows] = strip.inner
-            totals.append(strip.inner.sum((0, 1), dtype=torch.float32).double())
-            top += strip.rows
-        return (sum(totals[1:], totals[0]) / self.values[..., 0].numel()).float()
+    The last has at least 4, so that the rows reflected below it are its own.
+    """
+    ends = [*range(rows, height - 3, rows), height]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def pad_channels(model: DRCR, multiple: int) -> DRCR:
@@ -413,32 +431,57 @@ class Streamed:
         return add(d6, skip, gate2.to(self.dtype))
 
     def __call__(
-        self, rgb: Tensor, rows: int, kept: Tensor, advance: Callable[[int], None] = lambda rows: None
-    ) -> Iterator[Tensor]:
-        """Yield the cube (H, W, bands), float32, of an image (H, W, 3), float32, strip by strip, top to bottom.
+        self,
+        rgb: Tensor,
+        rows: int,
+        kept: Tensor,
+        cube: Tensor,
+        advance: Callable[[int], None] = lambda rows: None,
+        n_sections: int = 1,
+    ) -> None:
+        """Fill `cube` (H, W, bands), float32, on any device, from an image (H, W, 3), float32.
 
         Strips have `rows` rows. `kept` is memory for a feature map, (H, W, C) of this network's type, on any device.
-        `advance` is called with the number of rows just finished, (blocks + 1) H in all.
+        `advance` is called with the number of rows just finished, (blocks + 1) H in all. Each of `n_sections`
+        sections of the image is computed by a thread of its own.
         """
         height, width, _ = rgb.shape
-        # the last strip has at least 4 rows, so that the rows reflected below it are its own
-        ends = [*range(rows, height - 3, rows), height]
-        heights = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-        feature_map = FeatureMap(kept)
         if self._size != (rows, height, width):
             self._size = rows, height, width
             for conv in self.convs.values():
                 for weights in conv.weights:
                     weights.forget()
 
-        def sweep(strips: Strips) -> Strips:
-            for strip in strips:
-                yield strip
-                advance(strip.rows)
+        sections = divide(height, n_sections)
+        sums: list[list[Tensor]] = []  # of each section, so that the order in which threads end changes no digit
+        blocks = [None, *(cast(DRCRBlock, block) for block in self.model.blocks)]
+        for block in blocks:
+            totals = [total for section in sums for total in section]
+            mean = (sum(totals[1:], totals[0]) / (height * width)).float() if totals else None
+            source, margin = (rgb, FIRST_MARGIN) if block is None else (kept, MARGIN)
+            target, sums = cube if block is blocks[-1] else kept, [[] for _ in sections]
+            inputs = [with_margin(source, section, margin) for section in sections]
+            sweeps = [self._sweep(pieces, rows, rgb.device, block, mean, block is blocks[-1]) for pieces in inputs]
+            run_sections(
+                [
+                    store(sweep, pieces[0][0], section, target, own)
+                    for sweep, pieces, section, own in zip(sweeps, inputs, sections, sums, strict=True)
+                ],
+                advance,
+            )
 
-        x = self.npm(self.stem(FeatureMap(rgb).read(heights, rgb)), heights, width)
-        for block in self.model.blocks:
-            mean = feature_map.write(sweep(x))
-            x = self.block(feature_map.read(heights, rgb), cast(DRCRBlock, block), mean)
-        for strip in sweep(self.tail(x)):
-            yield strip.inner
+    def _sweep(
+        self,
+        pieces: list[Piece],
+        rows: int,
+        device: torch.device,
+        block: DRCRBlock | None,
+        mean: Tensor | None,
+        is_last: bool,
+    ) -> Strips:
+        """Run stem and NPM, or a block, and in the last sweep the tail, on rows that follow each other."""
+        width = pieces[0][1].shape[1]
+        heights = strip_heights(sum(len(values) for _, values in pieces), rows)
+        x = read(pieces, heights, device)
+        x = self.npm(self.stem(x), heights, width) if block is None else self.block(x, block, cast(Tensor, mean))
+        return self.tail(x) if is_last else x

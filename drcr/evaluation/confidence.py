@@ -103,8 +103,9 @@ def sam_map(rec: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     Its mean is the score SAM.
     """
-    out = np.empty(rec.shape[:2], np.float32)
-    for rows, _ in strips(*out.shape):
+    height, width, _ = rec.shape
+    out = np.empty((height, width), np.float32)
+    for rows, _ in strips(height, width):
         out[rows] = angle(rec[rows].astype(np.float64).clip(0, 1), truth[rows].astype(np.float64))
     return out
 

@@ -1,4 +1,4 @@
-"""Training recipes: the released one, and improvements from the literature at no more compute, part by part."""
+"""Training recipes: the released one, and parts from the literature that can be added at no more compute."""
 
 import argparse
 import math
@@ -18,7 +18,10 @@ PARTS = {
     "clip": "the norm of the gradients is clipped",
     "robust": "half of the patches get another exposure, half more noise, half another JPEG compression",
 }
-NAMES = {"released": (), "improved": tuple(PARTS)}
+NAMES = {"released": (), "improved": ("robust",)}
+"""Of the parts only those that have paid are in `improved`: train/README.md."""
+FORMERLY_IMPROVED = "flip,ema,cosine,clip,robust"
+"""What `improved` in a checkpoint means: since parts have left it, checkpoints name the parts."""
 EMA_DECAY = 0.999
 CLIP_NORM = 1.0
 
@@ -29,14 +32,13 @@ def parts_of(recipe: str) -> tuple[str, ...]:
 
 
 def read_recipe(text: str) -> str:
-    """Read --recipe; the same parts give the same text."""
+    """Read --recipe: `released`, or the parts, separated by commas; the same parts give the same text."""
     asked = parts_of(text)
     if unknown := [part for part in asked if part not in PARTS]:
         raise argparse.ArgumentTypeError(
             f"must be released, improved, or a comma-separated list of {', '.join(PARTS)}, not {unknown[0]!r}"
         )
-    asked = tuple(part for part in PARTS if part in asked)
-    return next((name for name, parts in NAMES.items() if parts == asked), ",".join(asked))
+    return ",".join(part for part in PARTS if part in asked) or "released"
 
 
 def learning_rate(options: argparse.Namespace, iteration: int) -> float:
