@@ -66,15 +66,18 @@ def of(levels: Sequence[Level], condition: str, level: str) -> dict[str, float]:
     return next(found.row for found in levels if (found.condition, found.level) == (condition, level))
 
 
-def sentences(table: dict[str, list[Level]], floors: dict[str, list[Level]]) -> list[str]:
-    """Return what the numbers of a network say, worst numbers first among them."""
+def sentences(
+    table: dict[str, list[Level]], floors: dict[str, list[Level]], other_map: dict[str, list[Level]]
+) -> list[str]:
+    """Return what the numbers of a network say, beside those of any method and of the root-polynomial map."""
     mrae, scaled, sam = (
         of(table[name], "reference", "reference")["mean"] for name in ("mrae", "mrae_best_scale", "sam")
     )
     scenes = int(of(table["mrae"], "reference", "reference")["scenes"])
     lines = [
         f"On the reference image of {scenes} scenes that it has not seen the network has an MRAE of {mrae:.2f} "
-        f"({scaled:.2f} at the best scale) and a SAM of {sam:.1f} degrees."
+        f"({scaled:.2f} at the best scale) and a SAM of {sam:.1f} degrees; the root-polynomial map has {of_map[0]:.2f} "
+        f"({of_map[1]:.2f}) and {of_map[2]:.1f} degrees."
     ]
     angle, error, other = (
         worst(table["sam"], "mean"),
@@ -97,7 +100,7 @@ def sentences(table: dict[str, list[Level]], floors: dict[str, list[Level]]) -> 
     harmless = [level for level in table["sam"] if level.condition in ("photo-electrons", "JPEG quality", "camera")]
     most = worst([level for level in harmless if level.level != "10"], "ratio")
     lines.append(
-        f"Noise, JPEG down to quality 30 and other white-balanced cameras change SAM by a factor of at most "
+        f"Noise, JPEG down to quality 30, other cameras, and gains 10% off change SAM by a factor of at most "
         f"{most.row['ratio']:.2f} ({most.name}), JPEG of quality 10 by "
         f"{of(table['sam'], 'JPEG quality', '10')['ratio']:.2f}."
     )
@@ -156,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tables = (out / name / "tables.md").read_text("utf-8").partition("\n")[2]
         page = fill(page, f"tables of {name}", tables)
         summary = out / name / "summary.csv"
-        lines = sentences(read_summary(summary), read_summary(summary, "any method"))
+        lines = sentences(*(read_summary(summary, method) for method in (NETWORK, "any method", "root-polynomial")))
         page = fill(page, f"numbers of {name}", "\n".join(f"- {line}" for line in lines))
         for figure in FIGURES[name]:
             if (out / name / f"trust_{figure}.png").exists():

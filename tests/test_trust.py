@@ -411,13 +411,18 @@ def test_the_sentences_of_the_page_name_the_worst_numbers(tmp_path):
         f"{place},DRCR Net,within_bound,6,{x},0,0,nan,0,0"
         for place, x in (("reference,reference", 0.93), ("light,F11", 0.01))
     ]
+    for metric, mean in (("mrae", 0.51), ("mrae_best_scale", 0.22), ("sam", 20.7)):
+        lines.append(f"reference,reference,root-polynomial,{metric},6,{mean},0,0,1,0,0")
     header = "condition,level,method,metric,scenes,mean,low,high,ratio,ratio_low,ratio_high"
     (tmp_path / "summary.csv").write_text("\n".join([header, *lines]))
     script = load_script("benchmarks/trust.py")
-    tables = [script.read_summary(tmp_path / "summary.csv", name) for name in ("DRCR Net", "any method")]
+    tables = [
+        script.read_summary(tmp_path / "summary.csv", name) for name in ("DRCR Net", "any method", "root-polynomial")
+    ]
     text = "\n".join(script.sentences(*tables))
     for number in (
         "0.30",
+        "0.51 (0.22) and 20.7",
         "14.0",
         "55 degrees (light, F11)",
         "9.0, 30 times",
