@@ -1,7 +1,7 @@
 """A hyperspectral cube with its wavelengths, and the rules that hold for every cube, wherever it comes from."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,8 @@ class Cube:
         Where a reconstruction comes from: the line that `write_cube` stored.
     notes : tuple of str
         What was done on reading that the user should know, such as bands that were sorted.
+    maps : mapping of str to array (H, W)
+        What stands beside a reconstruction, such as where not to trust it.
     """
 
     values: np.ndarray
@@ -36,6 +38,7 @@ class Cube:
     path: Path | None = None
     origin: str | None = None
     notes: tuple[str, ...] = ()
+    maps: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def known_wavelengths(self) -> np.ndarray | None:
@@ -137,7 +140,7 @@ class StoredCube:
         A value means `stored * scale + offset`.
     good : (bands,) bool or None
         Bands that the file does not mark as bad.
-    origin : str or None
+    origin, maps : str or None, mapping
         As in `Cube`.
     notes : tuple of str
         What the user should know about the reading.
@@ -154,6 +157,7 @@ class StoredCube:
     good: np.ndarray | None = None
     origin: str | None = None
     notes: tuple[str, ...] = ()
+    maps: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 REMEDY = "give --wavelengths or --band_axis to Dataset/import_cubes.py"
@@ -218,7 +222,7 @@ def settle(
     if listed is not None and len(np.unique(listed)) < len(listed):
         values, listed = _average_equal(values, listed)
         notes.append(f"bands with equal wavelengths were averaged; {len(listed)} are left")
-    return Cube(values, listed, path, stored.origin, tuple(notes))
+    return Cube(values, listed, path, stored.origin, tuple(notes), stored.maps)
 
 
 def _listed_wavelengths(stored: StoredCube, counts: tuple[int, ...]) -> np.ndarray | None:

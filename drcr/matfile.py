@@ -26,7 +26,6 @@ __all__ = [
     "check_target",
     "load_cube",
     "read_cube",
-    "read_maps",
     "read_origin",
     "write_cube",
 ]
@@ -34,6 +33,8 @@ __all__ = [
 CUBE_NAMES = ("cube", "rad")
 WAVELENGTH_NAMES = ("bands", "wavelengths", "wavelength", "wl", "lambda")
 NUMERIC_CLASSES = ("double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+MAPS = ("expected_sam", "trust")
+"""What test.py --confidence writes beside a cube, (H, W) each."""
 MAP_CLASSES = {np.dtype(np.float32): "single", np.dtype(np.uint8): "uint8"}
 """MATLAB's classes of the maps that stand beside a cube."""
 HEADER_SIZE = 512
@@ -159,7 +160,19 @@ def _read_hdf5(file: h5py.File, path: Path, names: tuple[str, ...], only_one: bo
         scale=next(iter(_numbers(path, attributes, "scale_factor")), 1.0),
         offset=next(iter(_numbers(path, attributes, "add_offset")), 0.0),
         origin=_origin_of(file),
+        maps={} if _origin_of(file) is None else _read_maps(file, path, dataset.shape[1:]),
     )
+
+
+def _read_maps(file: h5py.File, path: Path, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Return the MAPS beside a reconstruction as (H, W). Raises DataError if one has another size or type."""
+    maps = {}
+    for name in MAPS:
+        if isinstance(found := file.get(name), h5py.Dataset):
+            if found.shape != shape or found.dtype not in MAP_CLASSES:
+                raise DataError(f"{path}: {name} is not a map of {shape[1]} x {shape[0]} pixels; remove it")
+            maps[name] = read_dataset(found).T
+    return maps
 
 
 def _text(value: Any) -> str | None:
@@ -300,28 +313,6 @@ def write_cube(
 
 def _origin_of(file: h5py.File) -> str | None:
     return _text(file.attrs.get("origin"))
-
-
-def read_maps(path: str | Path, names: Iterable[str], size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Return those of the maps `names` that `write_cube` wrote beside a cube, (H, W) each, which is `size`.
-
-    Raises DataError if one has another size or type. Files that are not MATLAB v7.3 have none.
-    """
-    path, maps = Path(path), {}
-    if not path.is_file() or not h5py.is_hdf5(path):
-        return {}
-    try:
-        with open_hdf5(path) as file:
-            for name in names:
-                if isinstance(found := file.get(name), h5py.Dataset):
-                    if found.shape != size[::-1] or found.dtype not in MAP_CLASSES:
-                        raise DataError(f"{path}: {name} is not a map of {size[0]} x {size[1]} pixels; remove it")
-                    maps[name] = read_dataset(found).T
-    except DataError:
-        raise
-    except BROKEN as error:
-        raise unreadable(path, error, "a .mat file") from error
-    return maps
 
 
 def read_origin(path: str | Path) -> str | None:

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from helpers import DATA, ROOT, load_script
@@ -36,7 +35,7 @@ from drcr.evaluation.confidence import (
     sam_map,
 )
 from drcr.images import normalise_rgb, read_rgb
-from drcr.matfile import read_cube, read_maps, write_cube
+from drcr.matfile import load_cube, read_cube, write_cube
 from drcr.model import DRCR
 from drcr.reconstruct import reconstruct
 from drcr.utils.files import DataError
@@ -294,7 +293,7 @@ def test_the_maps_stand_beside_the_cube(calibrated, script, tmp_path):
     assert np.array_equal(content["trust"], made.maps(rgb, cube)["trust"])
     assert float(content["sam_factor"]) == made.factor
     assert 0 < content["expected_sam"].min() <= content["expected_sam"].max() <= 180
-    maps = read_maps(path, ("expected_sam", "trust", "nothing"), rgb.shape[:2])
+    maps = load_cube(path).maps
     assert maps.keys() == {"expected_sam", "trust"}
     assert np.array_equal(maps["trust"], content["trust"])
     assert np.array_equal(read_cube(path), cube)
@@ -485,9 +484,10 @@ def test_other_formats_hold_no_maps(script, calibrated, tmp_path):
 
 def test_maps_of_another_size_are_refused(tmp_path):
     path = tmp_path / "x.mat"
-    write_cube(path, np.zeros((2, 3, 4), np.float32), trust=np.zeros((3, 2), np.uint8))
+    maps = {"trust": np.zeros((3, 2), np.uint8)}
+    write_cube(path, np.zeros((2, 3, 4), np.float32), origin="a network", **maps)
     with pytest.raises(DataError, match="trust"):
-        read_maps(path, ("trust",), (2, 3))
-    cv2.imwrite(str(tmp_path / "x.png"), np.zeros((4, 4), np.uint8))
-    assert read_maps(tmp_path / "x.png", ("trust",), (4, 4)) == {}
+        load_cube(path)
+    write_cube(path, np.zeros((2, 3, 4), np.float32), **maps)  # no reconstruction: a variable of the user's own
+    assert load_cube(path).maps == {}
     assert len(digest_of(path)) == 64

@@ -1,20 +1,21 @@
 """Methods side by side: the options that figures.py and report.py share, their scenes, and the numbers drawn."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from drcr.cube import Cube, check_cube, check_same_size, same_bands
 from drcr.evaluation.colour import ILLUMINANTS, true_colour, white_level
-from drcr.evaluation.confidence import MAPS, check_maps
+from drcr.evaluation.confidence import check_maps
 from drcr.evaluation.scoring import pair_cubes, read_reconstruction, read_truth
 from drcr.images import IMAGE_SUFFIXES, read_rgb
-from drcr.matfile import read_maps
+from drcr.matfile import MAPS
 from drcr.preparation.results import RESULT_SUFFIXES, read_result
 from drcr.utils import cli
 from drcr.utils.files import DataError, list_files
@@ -195,7 +196,7 @@ class ComparedScene:
     points: list[tuple[int, int]]
     origins: dict[str, str]
     """What the files of the reconstructions say of where they come from, by method."""
-    maps: dict[str, dict[str, np.ndarray]]
+    maps: Mapping[str, Mapping[str, np.ndarray]]
     """By method MAPS (H, W), of those that have all of them."""
 
     @property
@@ -238,7 +239,7 @@ def read_scene(job: Job) -> ComparedScene | None:
         raised,
         list(job.points or pick_points(truth.values)),
         {method: cube.origin or "" for method, cube in cubes.items()},
-        _read_maps(job, truth.values.shape),
+        _maps(cubes),
     )
 
 
@@ -262,16 +263,15 @@ def read_unscored(job: Job) -> ComparedScene:
         0,
         list(job.points or pick_points(first[1].values)),
         {method: cube.origin or "" for method, cube in (first, *others)},
-        _read_maps(job, first[1].values.shape),
+        _maps(dict((first, *others))),
     )
 
 
-def _read_maps(job: Job, shape: tuple[int, ...]) -> dict[str, dict[str, np.ndarray]]:
-    """Return MAPS of each method whose file has them. Raises DataError if they are damaged."""
-    found = {method: read_maps(path, MAPS, (shape[0], shape[1])) for method, path in job.recs.items()}
-    for method, maps in found.items():
-        check_maps(maps, job.recs[method])
-    return {method: maps for method, maps in found.items() if len(maps) == len(MAPS)}
+def _maps(cubes: dict[str, Cube]) -> dict[str, Mapping[str, np.ndarray]]:
+    """Return MAPS of each method whose cube has them. Raises DataError if they are damaged."""
+    for cube in cubes.values():
+        check_maps(cube.maps, cast(Path, cube.path))
+    return {method: cube.maps for method, cube in cubes.items() if len(cube.maps) == len(MAPS)}
 
 
 def _check_points(job: Job, cube: Cube) -> None:

@@ -14,7 +14,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -48,8 +48,6 @@ LEVELS = ("not to be believed", "doubtful", "believable")
 """The meaning of 0, 1 and 2 in the mask `trust`."""
 LEVEL_COLOURS = np.array([[213, 94, 0], [240, 228, 66], [86, 180, 233]]) / 255
 """Of the LEVELS in pictures: vermilion, yellow and blue of Okabe and Ito, which colour-blind readers distinguish."""
-MAPS = ("expected_sam", "trust")
-"""The maps beside a cube."""
 CLIPPED = 0.98
 """A channel is clipped from here up, where 1 is the image's largest value."""
 SHARE = 0.9
@@ -443,7 +441,7 @@ def level_image(levels: np.ndarray, colour: np.ndarray) -> np.ndarray:
     return LEVEL_COLOURS[levels] * (0.6 + 0.4 * colour.mean(2, keepdims=True))
 
 
-def check_maps(maps: dict[str, np.ndarray], path: Path) -> None:
+def check_maps(maps: Mapping[str, np.ndarray], path: Path) -> None:
     """Raise DataError if MAPS that were read from a file cannot be what test.py --confidence wrote."""
     angles, levels = maps.get("expected_sam"), maps.get("trust")
     if angles is not None and (angles.dtype != np.float32 or not (np.abs(angles - 90) <= 90).all()):

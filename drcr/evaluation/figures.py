@@ -9,7 +9,7 @@ import csv
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -303,7 +303,7 @@ def plot_errors(truth: np.ndarray, recs: Cubes, wavelengths: np.ndarray, bands: 
 @styled
 def plot_trust(
     colours: dict[str, np.ndarray],
-    maps: dict[str, dict[str, np.ndarray]],
+    maps: Mapping[str, Mapping[str, np.ndarray]],
     true: dict[str, np.ndarray],
     width: float,
 ) -> Sheet:
