@@ -70,14 +70,15 @@ def sentences(
     table: dict[str, list[Level]], floors: dict[str, list[Level]], other_map: dict[str, list[Level]]
 ) -> list[str]:
     """Return what the numbers of a network say, beside those of any method and of the root-polynomial map."""
-    mrae, scaled, sam = (
-        of(table[name], "reference", "reference")["mean"] for name in ("mrae", "mrae_best_scale", "sam")
+    ours, theirs = (
+        [of(found[metric], "reference", "reference")["mean"] for metric in ("mrae", "mrae_best_scale", "sam")]
+        for found in (table, other_map)
     )
     scenes = int(of(table["mrae"], "reference", "reference")["scenes"])
     lines = [
-        f"On the reference image of {scenes} scenes that it has not seen the network has an MRAE of {mrae:.2f} "
-        f"({scaled:.2f} at the best scale) and a SAM of {sam:.1f} degrees; the root-polynomial map has {of_map[0]:.2f} "
-        f"({of_map[1]:.2f}) and {of_map[2]:.1f} degrees."
+        f"On the reference image of {scenes} scenes that it has not seen the network has an MRAE of {ours[0]:.2f} "
+        f"({ours[1]:.2f} at the best scale) and a SAM of {ours[2]:.1f} degrees; the root-polynomial map has "
+        f"{theirs[0]:.2f} ({theirs[1]:.2f}) and {theirs[2]:.1f} degrees."
     ]
     angle, error, other = (
         worst(table["sam"], "mean"),
