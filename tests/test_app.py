@@ -28,11 +28,11 @@ from PIL.PngImagePlugin import PngInfo
 from drcr import metrics
 from drcr.checkpoint import load_model
 from drcr.cube import raise_to_floor
-from drcr.evaluation.confidence import LEVEL_COLOURS, LEVELS, MAPS, Confidence
+from drcr.evaluation.confidence import LEVEL_COLOURS, LEVELS, Confidence
 from drcr.evaluation.page import ERROR, LINEAR, PHOTOGRAPH, PageScene
 from drcr.evaluation.page_guard import LOCK, PREFIX, temporary_home
 from drcr.images import normalise_rgb, read_rgb
-from drcr.matfile import WAVELENGTHS, load_cube, read_cube, read_maps, read_origin, write_cube
+from drcr.matfile import WAVELENGTHS, load_cube, read_cube, read_origin, write_cube
 from drcr.metrics import HEADINGS, SCORES
 from drcr.reconstruct import Reconstructor
 from drcr.utils.files import DataError
@@ -298,7 +298,7 @@ def test_photographs_and_linear_images(page, reconstructed, tmp_path, name, choi
 def test_the_page_says_where_not_to_trust(page, reconstructed, tmp_path):
     images, _, _ = reconstructed
     load(page, images / "photo.jpg")
-    maps = read_maps(download(page, "Download the cube", tmp_path), MAPS, read_rgb(images / "photo.jpg").shape[:2])
+    maps = load_cube(download(page, "Download the cube", tmp_path)).maps
     page.get_by_label("Trust").check()
     page.wait_for_function("document.querySelector('.picture svg image').getAttribute('href').includes('trust')")
     caption = page.locator(".caption").inner_text()
