@@ -140,7 +140,7 @@ def _read_hdf5(file: h5py.File, path: Path, names: tuple[str, ...], only_one: bo
         raise DataError(
             f"{path}: {dataset.name} must be numbers with three dimensions; it is {dataset.dtype}, {dataset.shape}"
         )
-    values = read_dataset(dataset)
+    values, origin = read_dataset(dataset), _origin_of(file)
     lists: list[tuple[str, np.ndarray, str | None]] = [
         (f"attribute {name}", np.asarray(attributes[name]), None) for name in WAVELENGTH_NAMES if name in attributes
     ]
@@ -159,8 +159,8 @@ def _read_hdf5(file: h5py.File, path: Path, names: tuple[str, ...], only_one: bo
         fill=tuple(x for name in ("_FillValue", "missing_value") for x in _numbers(path, attributes, name)),
         scale=next(iter(_numbers(path, attributes, "scale_factor")), 1.0),
         offset=next(iter(_numbers(path, attributes, "add_offset")), 0.0),
-        origin=_origin_of(file),
-        maps={} if _origin_of(file) is None else _read_maps(file, path, dataset.shape[1:]),
+        origin=origin,
+        maps={} if origin is None else _read_maps(file, path, dataset.shape[1:]),
     )
 
 

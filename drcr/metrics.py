@@ -93,14 +93,8 @@ def sam(rec: np.ndarray, truth: np.ndarray) -> float:
     float
         Degrees. Pixels where either spectrum is 0 in all bands have no angle and are skipped; NaN if none is left.
     """
-    # in float32 the angle between equal cubes would be 0.003 degrees
-    rec, truth = rec.astype(np.float64), truth.astype(np.float64)
-    dot, rec2, truth2 = (np.einsum("hwb,hwb->hw", a, b) for a, b in ((rec, truth), (rec, rec), (truth, truth)))
-    valid = (rec2 > 0) & (truth2 > 0)
-    if not valid.any():
-        return float("nan")
-    cosine = dot[valid] / np.sqrt(rec2[valid] * truth2[valid])
-    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1)).mean()))
+    cosine = _cosines(rec, truth)
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1)).mean())) if cosine.size else float("nan")
 
 
 def gfc(rec: np.ndarray, truth: np.ndarray) -> float:
@@ -112,10 +106,17 @@ def gfc(rec: np.ndarray, truth: np.ndarray) -> float:
         1 for spectra of the same shape; above 0.99 counts as a good fit, above 0.999 as a very good one. Pixels where
         either spectrum is 0 in all bands are skipped; NaN if none is left.
     """
+    cosine = _cosines(rec, truth)
+    return float(cosine.mean()) if cosine.size else float("nan")
+
+
+def _cosines(rec: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the cosines of the angles between spectra, float64 (pixels,), without pixels where either is 0."""
+    # in float32 the angle between equal cubes would be 0.003 degrees
     rec, truth = rec.astype(np.float64), truth.astype(np.float64)
     dot, rec2, truth2 = (np.einsum("hwb,hwb->hw", a, b) for a, b in ((rec, truth), (rec, rec), (truth, truth)))
     valid = (rec2 > 0) & (truth2 > 0)
-    return float((dot[valid] / np.sqrt(rec2[valid] * truth2[valid])).mean()) if valid.any() else float("nan")
+    return dot[valid] / np.sqrt(rec2[valid] * truth2[valid])
 
 
 def best_scale_mrae(rec: np.ndarray, truth: np.ndarray) -> float:

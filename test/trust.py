@@ -50,7 +50,6 @@ from drcr.data import ValidImages
 from drcr.evaluation.conditions import REFERENCES, Plan, camera_views, light_name
 from drcr.evaluation.confidence import load_confidence, table_path
 from drcr.evaluation.linear_maps import RIDGE, fit
-from drcr.evaluation.scoring import read_truth
 from drcr.evaluation.trust import (
     Method,
     Network,
@@ -60,6 +59,7 @@ from drcr.evaluation.trust import (
     group_spectra,
     measure,
     plan_jobs,
+    read_scene,
     sample_spectra,
     summarise,
 )
@@ -193,10 +193,7 @@ def read_scenes(
             raise DataError(f"{folder}: contains no {name}.mat, which --scenes names")
     for name in wanted or files:
         path = files[name]
-        read = read_truth(path, floor)
-        if read is None:
-            raise DataError(f"{path}: has values <= 0; use --non_positive floor VALUE, such as 0.01")
-        cube, count = read
+        cube, count = read_scene(Scene(name, path, floor))
         if cube.values.max() > 1:
             raise DataError(f"{path}: values up to {cube.values.max():g}; radiance from 0 to 1 is needed")
         own = cube.require_wavelengths()

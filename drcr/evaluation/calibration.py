@@ -1,10 +1,12 @@
 """Make the table of a network (see confidence.py), and judge it on scenes that it was not calibrated on."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.cluster.vq import kmeans2
 from scipy.optimize import nnls
 from scipy.spatial import KDTree
 from scipy.stats import rankdata
@@ -132,10 +134,9 @@ def _ridge(cubes: np.ndarray, colours: np.ndarray) -> np.ndarray:
 def _cluster(points: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return the centres of up to CELLS groups of points, by k-means, and the number of each point's group."""
     some = points[rng.choice(len(points), min(len(points), 40_000), replace=False)]
-    centres = some[:CELLS]
-    for _ in range(ROUNDS):
-        group = np.asarray(KDTree(centres).query(some)[1])
-        centres = _means(some, group, len(centres))[np.bincount(group, minlength=len(centres)) > 0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of groups that stay empty: they are removed below
+        centres = kmeans2(some, some[:CELLS], iter=ROUNDS, minit="matrix")[0]
     group = KDTree(centres).query(points)[1]
     kept, group = np.unique(group, return_inverse=True)
     return centres[kept], group

@@ -55,13 +55,14 @@ def white_level(cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS, illumin
     return max(float(np.percentile(cube @ _observer(wavelengths, illuminant)[:, 1], 99.5)), 1e-6)
 
 
-@lru_cache(maxsize=16)
-def _kept_observer(wavelengths: tuple[float, ...], illuminant: str) -> np.ndarray:
-    return _observer(np.array(wavelengths), illuminant)
-
-
 def _observer(wavelengths: np.ndarray, illuminant: str) -> np.ndarray:
     """Return what a value of 1 in each band adds to X, Y, Z: (bands, 3), float32; a cube of ones has Y = 1."""
+    return _weights(tuple(np.asarray(wavelengths, np.float64).tolist()), illuminant)
+
+
+@lru_cache(maxsize=16)
+def _weights(bands: tuple[float, ...], illuminant: str) -> np.ndarray:
+    wavelengths = np.array(bands)
     with np.printoptions():
         from colour import MSDS_CMFS, SDS_ILLUMINANTS, SpectralShape, sd_ones
 
@@ -71,8 +72,8 @@ def _observer(wavelengths: np.ndarray, illuminant: str) -> np.ndarray:
     # spectra are interpolated linearly between bands; np.interp needs rising wavelengths
     order = np.argsort(wavelengths)
     units = np.eye(len(wavelengths))[:, order]
-    bands = np.stack([np.interp(shape.range(), wavelengths[order], unit) for unit in units])
-    weights = bands @ (cmfs.values * light[:, None])
+    unit_cubes = np.stack([np.interp(shape.range(), wavelengths[order], unit) for unit in units])
+    weights = unit_cubes @ (cmfs.values * light[:, None])
     return (weights / weights[:, 1].sum()).astype(np.float32)
 
 
@@ -84,6 +85,5 @@ def cielab(cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS, illuminant: 
     with np.printoptions():
         from colour import CCS_ILLUMINANTS, XYZ_to_Lab
 
-    weights = _kept_observer(tuple(wavelengths), illuminant)
-    xyz = np.maximum(np.asarray(cube, np.float64) @ weights, 0)
+    xyz = np.maximum(np.asarray(cube, np.float64) @ _observer(wavelengths, illuminant), 0)
     return XYZ_to_Lab(xyz, CCS_ILLUMINANTS["CIE 1931 2 Degree Standard Observer"][illuminant])

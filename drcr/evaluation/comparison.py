@@ -285,7 +285,7 @@ def _check_points(job: Job, cube: Cube) -> None:
 
 @dataclass(frozen=True)
 class Result:
-    """What is kept of a scene: by method SCORES, the MRAE of each band at `wavelengths` (nm), and origins.
+    """What is kept of a scene: by method SCORES, the MRAE of each band at `wavelengths` (nm), origins; its figures.
 
     Without ground truth, scores and MRAE are empty.
     """
@@ -296,6 +296,7 @@ class Result:
     origins: dict[str, str]
     raised: int
     n_values: int
+    figures: tuple[str, ...]
 
 
 def pick_points(cube: np.ndarray, count: int = 4, seed: int = 0) -> list[tuple[int, int]]:

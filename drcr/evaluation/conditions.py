@@ -16,8 +16,8 @@ from scipy.ndimage import gaussian_filter
 
 from drcr.camera import Camera, Imaging
 from drcr.cube import WAVELENGTHS
-from drcr.images import decode_srgb, encode_srgb
-from drcr.preparation.photograph import colour_matrix
+from drcr.images import decode_srgb
+from drcr.preparation.photograph import colour_matrix, to_srgb
 from drcr.preparation.render import scene_rng
 from drcr.preparation.simulation import illuminant
 from drcr.utils.files import DataError
@@ -178,16 +178,19 @@ def _develop_srgb(raw: np.ndarray, setting: Setting, camera: Camera, rng: np.ran
     """
     if setting.electrons:
         raw = rng.poisson(raw * setting.electrons) / setting.electrons
-    linear = np.maximum(raw @ matrix_to_srgb(camera), 0)
-    exposure = setting.mean / max(linear.mean(), 1e-12)
-    return np.round(255 * encode_srgb(np.minimum(linear * exposure, 1))).astype(np.uint8)
+    return to_srgb(raw, *_balance(camera), setting.mean)
 
 
 def matrix_to_srgb(camera: Camera) -> np.ndarray:
     """Return the matrix (3, 3) by which raw RGB under light of equal energy is multiplied for linear sRGB."""
+    gains, matrix = _balance(camera)
+    return gains[:, None] * matrix.T
+
+
+def _balance(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
     light = np.ones(len(WAVELENGTHS))
     neutral = light @ camera.curves()
-    return (neutral[1] / neutral)[:, None] * colour_matrix(camera, light).T
+    return neutral[1] / neutral, colour_matrix(camera, light)
 
 
 def _decode(data: bytes) -> np.ndarray:

@@ -522,7 +522,7 @@ def draw_scene(job: Job, bands: Sequence[float], patch: int, width: float, save:
         sheets["trust"] = lambda: plot_trust(scene.colours, scene.maps, true, width)
     for kind, draw in sheets.items():
         save(draw(), f"{file_stem(job.name)}_{kind}")
-    return Result(table, curves, scene.wavelengths, scene.origins, scene.raised, n_values)
+    return Result(table, curves, scene.wavelengths, scene.origins, scene.raised, n_values, tuple(sheets))
 
 
 def draw_all(args: Namespace, jobs: list[Job], width: str, save: Save) -> tuple[dict[str, Result], list[str]]:

@@ -36,7 +36,7 @@ UNSCORED_CAPTIONS = {
     "spectra": "Spectra at the marked points",
     "trust": "Where not to trust: levels, and the spectral angle that is expected",
 }
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
     autoescape=True,
     undefined=StrictUndefined,
@@ -215,7 +215,7 @@ def _scene(staged: Path, folder: str, name: str, result: Result) -> dict[str, An
         "figures": [
             _picture(staged, folder, f"{stem}_{kind}", caption, name)
             for kind, caption in (CAPTIONS if result.scores else UNSCORED_CAPTIONS).items()
-            if kind != "trust" or (staged / f"{stem}_trust.{SUFFIX}").is_file()
+            if kind in result.figures
         ],
     }
 
@@ -235,7 +235,7 @@ def _page(
     overall = [_picture(staged, folder, "scores", "Scores by scene")] if scored else []
     if (staged / f"mrae.{SUFFIX}").is_file():
         overall.append(_picture(staged, folder, "mrae", "Mean MRAE by wavelength"))
-    return _TEMPLATES.get_template("report.html").render(
+    return TEMPLATES.get_template("report.html").render(
         generator=GENERATOR,
         count=f"{plural(len(results), 'scene')}, {plural(len(methods), 'method')}",
         notes=notes,

@@ -244,11 +244,12 @@ def sample_spectra(folder: PreparedFolder, count: int = 20000, seed: int = 0) ->
 
 
 @lru_cache(maxsize=1)
-def _read(scene: Scene) -> Cube:
+def read_scene(scene: Scene) -> tuple[Cube, int]:
+    """Return a scene's cube, and how many of its values were raised. Raises DataError if it cannot be scored."""
     read = read_truth(scene.path, scene.floor)
     if read is None:
         raise DataError(f"{scene.path}: has values <= 0; use --non_positive floor VALUE, such as 0.01")
-    return read[0]
+    return read
 
 
 def back_projection_mrae(rec: np.ndarray, image: np.ndarray, curves: np.ndarray) -> float:
@@ -270,7 +271,7 @@ def back_projection_mrae(rec: np.ndarray, image: np.ndarray, curves: np.ndarray)
 def measure(job: Job) -> Measured:
     """Take the image of a job, reconstruct it by all methods, and score them."""
     torch.set_num_threads(1)  # the last digits depend on it
-    cube, study, setting = _read(job.scene), job.study, job.setting
+    cube, study, setting = read_scene(job.scene)[0], job.study, job.setting
     wavelengths = cube.require_wavelengths()
     truth = scene_as_seen(cube.values, wavelengths, setting, job.scene.floor)
     image = take(truth, wavelengths, setting, study.views, job.seed, job.scene.name)

@@ -6,13 +6,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
-from drcr.evaluation.confidence import LEVELS, SHARE
+from drcr.evaluation.confidence import SHARE
 from drcr.evaluation.sheet import (
     EDGE,
-    ERROR_MAP,
-    GAP,
     LINE,
     METHODS,
     TRUTH,
@@ -28,8 +25,6 @@ from drcr.evaluation.trust import ANY, DARK, METRICS, Key, Summary
 Table = dict[Key, Summary]
 ROWS = (("photo-electrons", "JPEG quality", "exposure"), ("optics", "light"), ("camera", "encoding"))
 """The conditions of `plot_conditions`, in rows."""
-LEVEL_COLOURS = ((0.84, 0.37, 0.0), (0.94, 0.89, 0.26), (0.0, 0.62, 0.45))
-"""Of the levels of trust; of Okabe and Ito, too."""
 TICKS = [part * 10.0**power for power in range(-3, 3) for part in (1, 2, 5)]
 SHOWN = ("mrae", "mrae_best_scale", "sam")
 
@@ -296,38 +291,5 @@ def plot_spectra(
     ]
     labels = ["ground truth", "metamers: other spectra with exactly the same RGB", method]
     foot.legend(handles, labels, loc="center", ncols=3, borderpad=0, borderaxespad=0)
-    sheet.y += LINE
-    return sheet
-
-
-@styled
-def plot_confidence(image: np.ndarray, sam: np.ndarray, expected: np.ndarray, levels: np.ndarray) -> Sheet:
-    """Draw an image, the true angle of each pixel, the expected one, and the mask of three levels.
-
-    Parameters
-    ----------
-    image
-        (H, W, 3) in [0, 1], to be shown.
-    sam, expected
-        (H, W), degrees.
-    levels
-        (H, W), 0 to 2, see `confidence.LEVELS`.
-    """
-    sheet, bar, top = Sheet(WIDTHS["page"]), 0.62, EDGE + 0.2
-    width = (sheet.width - 2 * EDGE - bar - 3 * GAP) / 4
-    height = width * image.shape[0] / image.shape[1]
-    places = [sheet.axes(EDGE + i * (width + GAP) + bar * (i == 3), top, width, height) for i in range(4)]
-    draw_image(places[0], image, "input image")
-    draw_image(places[1], sam, "true SAM", cmap=ERROR_MAP, vmin=0, vmax=40)
-    drawn = draw_image(places[2], expected, "expected SAM", cmap=ERROR_MAP, vmin=0, vmax=40)
-    axes = sheet.axes(EDGE + 3 * (width + GAP), top, 0.09, height)
-    colours = sheet.figure.colorbar(drawn, cax=axes, extend="max", ticks=[0, 10, 20, 30, 40], format="%g°")
-    colours.outline.set_linewidth(0.4)
-    draw_image(places[3], np.array(LEVEL_COLOURS)[levels], "trust")
-    sheet.y = top + height + 0.06
-    foot = sheet.axes(EDGE, sheet.y, sheet.width - 2 * EDGE, LINE)
-    foot.axis("off")
-    handles = [Patch(facecolor=colour, edgecolor="k", lw=0.4) for colour in LEVEL_COLOURS]
-    foot.legend(handles, LEVELS, loc="center right", ncols=3, borderpad=0, borderaxespad=0)
     sheet.y += LINE
     return sheet

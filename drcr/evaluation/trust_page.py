@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from drcr.evaluation.colour import true_colour, white_level
 from drcr.evaluation.conditions import take
 from drcr.evaluation.confidence import sam_map
+from drcr.evaluation.report import TEMPLATES
+from drcr.evaluation.scoring import median_scene
 from drcr.evaluation.trust import ANY, METRICS, Key, Row, Study, Summary, confidence_map, metamer_levels
 from drcr.images import encode_srgb, normalise_rgb
 from drcr.utils.files import csv_text, refuse_foreign, write_atomically
@@ -154,11 +156,15 @@ def draw(
 ) -> dict[str, Any]:
     """Return the figures by name."""
     from drcr.evaluation import trust_figures as figures
+    from drcr.evaluation.figures import plot_trust
+    from drcr.evaluation.sheet import WIDTHS
 
     sheets = {f"trust_{metric}": figures.plot_conditions(table, metric) for metric in figures.SHOWN}
     sheets |= {"trust_overview": figures.plot_overview(table), "trust_metamers": figures.plot_metamers(table)}
     method, reconstruct = next(iter(study.methods.items()))
-    scene = median_scene(rows, method)
+    first = ("reference", method, "mrae", 0)
+    mrae = {row.scene: row.value for row in rows if (row.condition, row.method, row.metric, row.seed) == first}
+    scene = median_scene({name: {"mrae": value} for name, value in mrae.items()})
     truth = cubes[scene]
     image = take(truth, wavelengths, study.reference, study.views, 0, scene)
     rgb = normalise_rgb(image)
@@ -166,20 +172,12 @@ def draw(
     rec = np.float32(raw).clip(0, 1)
     others = list(metamer_levels(truth, study.views["training"].curves(wavelengths), study))
     if (sure := confidence_map(study, truth, rgb, {method: raw})) is not None:
-        sam = sam_map(sure.rec, truth)
-        sheets["trust_confidence"] = figures.plot_confidence(encode_srgb(image), sam, sure.expected, sure.levels)
+        colours = true_colour(rec, wavelengths, "E", white_level(truth, wavelengths, "E"))
+        maps = {"expected_sam": sure.expected, "trust": sure.levels}
+        true = {method: sam_map(sure.rec, truth)}
+        sheets["trust_confidence"] = plot_trust({method: colours}, {method: maps}, true, WIDTHS["page"])
     sheets["trust_spectra"] = figures.plot_spectra(encode_srgb(image), truth, others, rec, method, wavelengths)
     return sheets
-
-
-def median_scene(rows: Sequence[Row], method: str) -> str:
-    """Return the scene of the median MRAE of a method's reference images: a picture should not show the best."""
-    found = {
-        row.scene: row.value
-        for row in rows
-        if (row.condition, row.method, row.metric, row.seed) == ("reference", method, "mrae", 0)
-    }
-    return sorted(found, key=found.__getitem__)[len(found) // 2]
 
 
 # ---- tables
@@ -378,14 +376,7 @@ def _page(out: Path, table: dict[Key, Summary], notes: Sequence[str], command: s
             continue
         with Image.open(out / f"{name}.png") as image:
             pictures.append({"name": name, "caption": caption, "width": image.width, "height": image.height})
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return templates.get_template("trust.html").render(
+    return TEMPLATES.get_template("trust.html").render(
         generator=GENERATOR,
         methods=methods_of(table),
         notes=notes,

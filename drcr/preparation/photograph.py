@@ -67,6 +67,21 @@ def estimate_neutral(raw: np.ndarray) -> np.ndarray:
     return np.maximum((raw**6).mean((0, 1)) ** (1 / 6), 1e-9)
 
 
+def to_srgb(raw: np.ndarray, gains: np.ndarray, matrix: np.ndarray, mean: float) -> np.ndarray:
+    """Return raw RGB (H, W, 3) as 8-bit sRGB.
+
+    Parameters
+    ----------
+    raw : (H, W, 3), >= 0
+    gains : (3,) of the white balance
+    matrix : (3, 3) from white-balanced RGB to linear sRGB
+    mean : the mean of the exposed linear image, as a part of full scale
+    """
+    linear = np.maximum(raw * gains @ matrix.T, 0)
+    exposure = mean / max(linear.mean(), 1e-12)
+    return np.round(255 * encode_srgb(np.minimum(linear * exposure, 1))).astype(np.uint8)
+
+
 @dataclass(frozen=True)
 class Photograph:
     """What makes a photograph of a cube. Pairs are ranges from which each photograph's value is drawn.
@@ -113,9 +128,7 @@ class Photograph:
         else:
             neutral = light @ camera.curves()
         error = np.exp(rng.normal(0, self.balance_error, 3) * (1, 0, 1))
-        linear = np.maximum(raw * (neutral[1] / neutral * error) @ colour_matrix(camera, light).T, 0)
-        exposure = rng.uniform(*self.mean) / max(linear.mean(), 1e-12)
-        return np.round(255 * encode_srgb(np.minimum(linear * exposure, 1))).astype(np.uint8)
+        return to_srgb(raw, neutral[1] / neutral * error, colour_matrix(camera, light), rng.uniform(*self.mean))
 
     def encode(self, image: np.ndarray, rng: np.random.Generator) -> bytes:
         """Return an 8-bit sRGB image (H, W, 3) as the bytes of a JPEG whose EXIF data say that it is sRGB."""
