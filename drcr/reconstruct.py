@@ -22,9 +22,9 @@ from drcr.utils.files import DataError
 Protocol = Literal["padded", "released"]
 
 # The most rows and bytes of a strip on a CPU, measured (benchmarks/README.md): fewer rows cost calls, more bytes miss
-# the cache. F(4,3) keeps five strips' worth of memory in use at a time, direct convolution two.
-CPU_ROWS = 64
-CPU_BYTES = {"winograd": 6_600_000, "direct": 20_000_000}
+# the cache. F(6,3) keeps five strips' worth of memory in use at a time, direct convolution two.
+CPU_ROWS = 60
+CPU_BYTES = {"winograd": 8_000_000, "direct": 20_000_000}
 # the fewest rows that are worth a thread of their own, which computes up to 16 more
 SECTION_ROWS = 64
 # strips and whole feature maps that exist at the same time, measured and rounded up
@@ -57,8 +57,8 @@ class Reconstructor:
             "fp32": the network's own result except for rounding. "bf16": bfloat16 between the first convolution and
             the last.
         tile
-            Rows of a strip, a multiple of 4. Smaller strips need less memory; the result does not depend on it.
-            "auto": chosen by speed and free memory.
+            Rows of a strip, a multiple of 4. Smaller strips need less memory; the result is the same except for
+            rounding. "auto": chosen by speed and free memory.
         scratch
             Folder for a feature map that does not fit in memory (default: the system's temporary folder).
         """

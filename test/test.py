@@ -97,8 +97,9 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         default="auto",
         metavar="auto|ROWS",
         help="the image goes through the network in strips of so many rows, a multiple of 4, at full width. The "
-        "result is the same (each layer gets the rows that it needs, averages are over the whole image), the memory "
-        "is not. auto: by the free memory. A feature map that fits in none is kept in a file in RESULT_DIR meanwhile",
+        "result is the same except for rounding (each layer gets the rows that it needs, averages are over the whole "
+        "image), the memory is not. auto: by the free memory. A feature map that fits in none is kept in a file in "
+        "RESULT_DIR meanwhile",
     )
     parser.add_argument(
         "--confidence",

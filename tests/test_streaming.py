@@ -67,7 +67,7 @@ def test_sections_in_threads_give_the_whole_image(sizes, height, count):
     expected = streamed(model, rgb, 8)
     done = []
     result = streamed(model, rgb, 8, n_sections=count, advance=done.append)
-    assert relative(result, expected) < 1e-6, "only the sums of the averages are in another order"
+    assert relative(result, expected) < 3e-6, "only the order of sums differs"
     assert sum(done) == height * (model.architecture["n_blocks"] + 1)
     assert torch.get_num_threads() == N_THREADS
 
@@ -234,11 +234,11 @@ def test_no_room_for_the_file_says_how_much_is_needed(tmp_path, monkeypatch):
 
 
 def test_auto_takes_fewer_rows_of_wide_images():
-    """At most 6.6 MB with Winograd, 20 MB without (16 channels); 80 channels take 320 bytes per pixel."""
+    """At most 8 MB with Winograd, 20 MB without (16 channels); 80 channels take 320 bytes per pixel."""
     reconstructor = Reconstructor(network(channels=80, n_blocks=0))
-    assert [reconstructor._rows(1000, width) for width in (100, 1000, 5000, 1_000_000)] == [64, 20, 4, 4]
+    assert [reconstructor._rows(1000, width) for width in (100, 1000, 5000, 1_000_000)] == [60, 24, 6, 6]
     direct = Reconstructor(network())
-    assert [direct._rows(1000, width) for width in (1000, 10_000)] == [64, 28]
+    assert [direct._rows(1000, width) for width in (1000, 10_000)] == [60, 30]
 
 
 def test_auto_takes_fewer_rows_where_memory_is_short(monkeypatch):
@@ -247,7 +247,7 @@ def test_auto_takes_fewer_rows_where_memory_is_short(monkeypatch):
     for free in (10**12, 5 * 10**7, 10**5):
         monkeypatch.setattr(module, "free_memory", lambda device, free=free: free)
         rows.append(reconstructor._rows(1000, 100))
-    assert rows == [64, 12, 4]
+    assert rows == [60, 12, 6]
 
 
 def test_small_images_are_refused():

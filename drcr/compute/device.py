@@ -32,7 +32,7 @@ def native_bf16(device: torch.device) -> bool:
 
 
 def winograd_pays(device: torch.device, precision: Precision, channels: int) -> bool:
-    """Return whether Winograd F(4,3) is faster than direct convolution in reconstruction, for so many `channels`.
+    """Return whether Winograd F(6,3) is faster than direct convolution in reconstruction, for so many `channels`.
 
     It is not in small networks, nor on CUDA, where cuDNN chooses such algorithms itself, nor where AMX multiplies
     bfloat16 ten times as fast as the processor adds. The limits are measured (benchmarks/README.md), and fixed, so
@@ -42,7 +42,7 @@ def winograd_pays(device: torch.device, precision: Precision, channels: int) -> 
         return False
     amx = torch.cpu._is_amx_tile_supported()
     if precision == "bf16":
-        return not amx and channels >= 64
+        return not amx and channels >= 48
     return channels >= (80 if amx else 24)
 
 

@@ -6,7 +6,7 @@ takes such iterators and returns one; it reads one strip ahead, because a 3x3 ke
 of each layer exist at a time. Only the CRMs' averages need the whole image: the blocks run one after the other, and
 one feature map is kept between them. Nothing is computed twice except a few rows where sections meet (sections.py).
 
-3x3 convolutions are computed by Winograd F(4,3) (winograd.py) where that is faster.
+3x3 convolutions are computed by Winograd F(6,3) (winograd.py) where that is faster.
 """
 
 import copy
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from drcr.compute.sections import Piece, Section, divide, run_sections, with_margin
-from drcr.compute.winograd import BIAS_PART, as_image, convolve_parts, join, kernels, scratch, split
+from drcr.compute.winograd import BIAS_PART, PARTS, TILE, as_image, convolve_parts, join, kernels, scratch, split
 from drcr.model import DRCR, SLOPE, DRCRBlock, TwoKernels
 
 Item = TypeVar("Item")
@@ -31,8 +31,10 @@ FIRST_MARGIN, MARGIN = 20, 8
 
 First: the quarter scale sees 12 rows, NPM's last convolution, stem and tail see 5. Then: block and tail see 8.
 """
-ROWS = 4
-"""Strips are stored in whole multiples of this: for NPM's pooling and F(4,3)."""
+ROWS = TILE
+"""Strips are stored in whole multiples of this, and auto chooses multiples of it."""
+FIRST_ROWS = 12
+"""The same in the first sweep, where NPM's pooling needs multiples of 4."""
 
 
 def as_strip(image: Tensor) -> Tensor:
@@ -44,7 +46,7 @@ def as_strip(image: Tensor) -> Tensor:
 class Strip:
     """Some rows of a feature map.
 
-    `data` is (1 + rows + fill + 1, W, C): a row of halo above, the rows, up to 3 rows of fill to a multiple of 4,
+    `data` is (1 + rows + fill + 1, W, C): a row of halo above, the rows, up to 5 rows of fill to a multiple of 6,
     a row of halo below. Halo and fill are undefined until `with_halo` sets them.
     """
 
@@ -75,7 +77,7 @@ Strips = Iterator[Strip]
 
 @dataclass
 class Split:
-    """A convolution's input: (6, n, W, C) for F(4,3), else (rows + 2, W, C). The convolution gives `rows` rows."""
+    """A convolution's input: (8, n, W, C) for F(6,3), else (rows + 2, W, C). The convolution gives `rows` rows."""
 
     data: Tensor
     rows: int
@@ -129,7 +131,7 @@ def with_halo(strips: Strips, edge: Edge) -> Strips:
 
 
 class Weights:
-    """A kernel (C out, C in, k, k), or its six for F(4,3), in the memory order that oneDNN wants.
+    """A kernel (C out, C in, k, k), or its eight for F(6,3), in the memory order that oneDNN wants.
 
     That order depends on the size of the input; oneDNN converts weights in any other order again at every call.
     """
@@ -167,7 +169,7 @@ class Convolution:
     def __init__(
         self, conv: nn.Conv2d, winograd: bool, dtype: torch.dtype, n_inputs: int = 1, slope: float | None = None
     ) -> None:
-        """Prepare the weights of `conv` for strips of type `dtype`; `winograd`: use F(4,3). `slope`: LeakyReLU's."""
+        """Prepare the weights of `conv` for strips of type `dtype`; `winograd`: use F(6,3). `slope`: LeakyReLU's."""
         three = conv.kernel_size == (3, 3)
         self.reflect = conv.padding_mode == "reflect"
         self.winograd = winograd and three
@@ -193,7 +195,7 @@ class Convolution:
                 data = torch.cat([data[:, 1:2], data, data[:, -2:-1]], 1)
             if not self.winograd:
                 return Split(data, strip.rows)
-            parts = data.new_empty(6, len(data) // 4, *data.shape[1:])
+            parts = data.new_empty(PARTS, len(data) // TILE, *data.shape[1:])
             split(data, parts)
             return Split(parts, strip.rows)
 
@@ -204,10 +206,10 @@ class Convolution:
         return map(self._convolve_winograd if self.winograd else self._convolve, *inputs)
 
     def _convolve_winograd(self, *splits: Split) -> Strip:
-        """Convolve by Winograd F(4,3)."""
+        """Convolve by Winograd F(6,3)."""
         _, n, width, _ = splits[0].data.shape
         width_out = width - 2 * self.reflect
-        totals = scratch("totals", (6, n, width_out, self.out_channels), splits[0].data).zero_()
+        totals = scratch("totals", (PARTS, n, width_out, self.out_channels), splits[0].data).zero_()
         if self.bias is not None:
             totals[BIAS_PART] = self.bias
         for given, weights in zip(splits, self.weights, strict=True):
@@ -362,7 +364,7 @@ class Streamed:
     """
 
     def __init__(self, model: DRCR, dtype: torch.dtype = torch.float32, winograd: bool = True) -> None:
-        """Prepare the weights for the device they are on; `winograd`: 3x3 convolutions by F(4,3)."""
+        """Prepare the weights for the device they are on; `winograd`: 3x3 convolutions by F(6,3)."""
         self.model, self.dtype = model, dtype
         self._size: tuple[int, int, int] | None = None  # rows of a strip and size of the last image
         self.convs: dict[nn.Module, Convolution] = {}
@@ -481,6 +483,7 @@ class Streamed:
     ) -> Strips:
         """Run stem and NPM, or a block, and in the last sweep the tail, on rows that follow each other."""
         width = pieces[0][1].shape[1]
+        rows += -rows % FIRST_ROWS if block is None else 0
         heights = strip_heights(sum(len(values) for _, values in pieces), rows)
         x = read(pieces, heights, device)
         x = self.npm(self.stem(x), heights, width) if block is None else self.block(x, block, cast(Tensor, mean))
