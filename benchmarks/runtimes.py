@@ -9,6 +9,7 @@ import torch
 from measuring import Run, Way
 
 from drcr.compute.export import export_onnx
+from drcr.compute.memory import free_memory
 from drcr.model import DRCR
 from drcr.utils.files import DataError
 from drcr.utils.parallel import available_cores
@@ -17,6 +18,8 @@ NEEDED = {
     "ONNX Runtime": ("onnxruntime", "onnx", "onnxscript"),
     "OpenVINO": ("openvino", "onnx", "onnxscript"),
 }
+MAPS = {"ONNX Runtime": 41, "OpenVINO": 10}
+"""Feature maps of the image's size whose memory they take at most, measured with the full-size network."""
 
 
 def onnx_runtime(file: Path, image: np.ndarray) -> Run:
@@ -60,6 +63,11 @@ def runtimes(model: DRCR, image: np.ndarray, file: Path, operations: float) -> l
         missing = [package for package in NEEDED[name] if importlib.util.find_spec(package) is None]
         if missing:
             print(f"skipped {name}: pip install {' '.join(missing)}", flush=True)
+            continue
+        height, width, _ = image.shape
+        needed = MAPS[name] * height * width * model.architecture["channels"] * 4
+        if needed > free_memory(torch.device("cpu")):
+            print(f"skipped {name}: it takes about {needed / 1e9:.0f} GB of memory", flush=True)
             continue
         if not file.exists():
             export_onnx(model, file)
