@@ -152,11 +152,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = read_options(argv)
     cli.hold(args.result_dir)
     device, encoding = choose_device(args.precision), args.encoding
+    networks = {}
     if args.model_dir is not None:
-        encoding = encoding_for(load_rgb_model(args.model_dir, device).input_encoding, encoding, args.model_dir)
+        networks[args.model_dir] = load_rgb_model(args.model_dir, device)
+        encoding = encoding_for(networks[args.model_dir].input_encoding, encoding, args.model_dir)
     jobs, n_pixels = check_images(args, encoding)
     args.result_dir.mkdir(parents=True, exist_ok=True)
-    networks = {path: load_rgb_model(path, device) for path in {job.network for job in jobs.values()}}
+    for path in {job.network for job in jobs.values()} - networks.keys():
+        networks[path] = load_rgb_model(path, device)
     reconstructors = {
         path: Reconstructor(model, args.precision, args.tile, scratch=args.result_dir)
         for path, model in networks.items()

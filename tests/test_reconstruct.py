@@ -1,10 +1,13 @@
 """test/test.py and drcr/reconstruct.py."""
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
 import torch
-from helpers import DATA
+from helpers import DATA, ROOT
 
 from drcr.checkpoint import load_model
 from drcr.images import normalise_rgb
@@ -81,3 +84,17 @@ def test_orientation_survives(script, tmp_path):
     row, column = np.unravel_index(change[2:-2, 2:-2].argmax(), change[2:-2, 2:-2].shape)
     assert row + 2 < 10
     assert column + 2 > 28
+
+
+def test_test_py_imports_nothing_that_it_does_not_use(tmp_path):
+    """It starts within 0.3 s of PyTorch (benchmarks/README.md); SciPy alone takes 0.2 s."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((8, 8, 3), 100, np.uint8))
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from helpers import load_script
+load_script("test/test.py").main(["--RGB_dir", "a.png", "--model_dir", {str(ROOT / "test/model/model.pth")!r}])
+print(*{{"scipy", "skimage", "matplotlib", "colour"}} & sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == ""

@@ -267,22 +267,24 @@ def test_advance_is_told_of_every_pixel():
 
 
 def test_strips_bound_the_memory():
-    """In strips, an image eight times as high takes more memory only for the feature map and the cube."""
+    """A higher image takes more memory only for the feature map and the cube: in wide strips, too."""
     program = """
 import sys, numpy as np, torch
 from drcr.model import DRCR
 from drcr.reconstruct import Reconstructor
 torch.set_num_threads(2)
-height, tile = map(int, sys.argv[1:])
-Reconstructor(DRCR(channels=32, n_blocks=1).eval(), tile=tile)(np.ones((height, 256, 3), np.float32))
+height, width, tile = map(int, sys.argv[1:])
+Reconstructor(DRCR(channels=32, n_blocks=1).eval(), tile=tile)(np.ones((height, width, 3), np.float32))
 """
 
-    def grown(height: int, tile: int) -> float:
-        return peak_memory("-c", program, height, tile) - peak_memory("-c", program, 128, tile)  # two sections
+    def beyond(low: int, high: int, width: int, tile: int) -> float:
+        kept_and_cube = (high - low) * width * (32 + 31 + 3) * 4 / 2**20  # MB
+        peaks = [peak_memory("-c", program, height, width, tile) for height in (low, high)]
+        return peaks[1] - peaks[0] - kept_and_cube
 
-    kept_and_cube = 1024 * 256 * (32 + 31 + 3) * 4 / 2**20  # MB
-    assert grown(1024, 16) < kept_and_cube + 60
-    assert grown(1024, 1024) > 3 * kept_and_cube
+    assert beyond(128, 1024, 256, 16) < 60
+    assert beyond(512, 1024, 3000, 12) < 100
+    assert beyond(128, 1024, 256, 1024) > 120
 
 
 def test_free_memory_is_what_the_system_says():

@@ -311,17 +311,18 @@ def read(pieces: list[Piece], heights: list[int], device: torch.device) -> Strip
         yield strip
 
 
-def store(strips: Strips, top: int, section: Section, target: Tensor, sums: list[Tensor]) -> Iterator[int]:
+def store(strips: Strips, top: int, section: Section, target: Tensor, sums: Tensor) -> Iterator[int]:
     """Write the section's rows of strips, the first of which is row `top`, into a feature map (H, W, C).
 
-    Add each channel's sum (C,), float64, to `sums`, and yield the number of rows, strip by strip.
+    Add each channel's sum to `sums` (C,), float64, and yield the number of rows, strip by strip.
     """
     for strip in strips:
         first, last = max(top, section.top), min(top + strip.rows, section.bottom)
         if first < last:
             rows = strip.inner[first - top : last - top]
             target[first:last] = rows
-            sums.append(rows.sum((0, 1), dtype=torch.float32).double())
+            # in place: a tensor kept per strip would lie between the strips' memory, and the system never get it back
+            sums += rows.sum((0, 1), dtype=torch.float32)
             yield last - first
         top += strip.rows
 
@@ -455,13 +456,13 @@ class Streamed:
                     weights.forget()
 
         sections = divide(height, n_sections)
-        sums: list[list[Tensor]] = []  # of each section, so that the order in which threads end changes no digit
+        sums = None  # of each section, so that the order in which threads end changes no digit
         blocks = [None, *(cast(DRCRBlock, block) for block in self.model.blocks)]
         for block in blocks:
-            totals = [total for section in sums for total in section]
-            mean = (sum(totals[1:], totals[0]) / (height * width)).float() if totals else None
+            mean = None if sums is None else (sums.sum(0) / (height * width)).float()
             source, margin = (rgb, FIRST_MARGIN) if block is None else (kept, MARGIN)
-            target, sums = cube if block is blocks[-1] else kept, [[] for _ in sections]
+            target = cube if block is blocks[-1] else kept
+            sums = torch.zeros(n_sections, target.shape[2], dtype=torch.float64, device=rgb.device)
             inputs = [with_margin(source, section, margin) for section in sections]
             sweeps = [self._sweep(pieces, rows, rgb.device, block, mean, block is blocks[-1]) for pieces in inputs]
             run_sections(

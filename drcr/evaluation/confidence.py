@@ -18,16 +18,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
-from scipy.ndimage import uniform_filter
-from scipy.spatial import KDTree
 
 from drcr.cube import same_bands
 from drcr.images import InputEncoding
 from drcr.model import DRCR
 from drcr.utils.files import BROKEN, DataError, is_out_of_memory, plural, refuse_foreign, write_atomically
+
+if TYPE_CHECKING:
+    from scipy.spatial import KDTree  # SciPy takes a fifth of a second: it is imported where a map is made
 
 SUFFIX = ".trust.npz"
 TERMS = (
@@ -136,7 +137,7 @@ class _Nearest(NamedTuple):
         return np.einsum("nk,nkm->nm", self.weights, values[self.groups])
 
 
-def _nearest(tree: KDTree, points: np.ndarray) -> _Nearest:
+def _nearest(tree: "KDTree", points: np.ndarray) -> _Nearest:
     found = tree.query(points, min(NEIGHBOURS, tree.n))
     distance, groups = (np.reshape(values, (len(points), -1)) for values in found)
     weights = 1 / (distance + 0.005)
@@ -145,6 +146,8 @@ def _nearest(tree: KDTree, points: np.ndarray) -> _Nearest:
 
 def _contrast(rgb: np.ndarray) -> np.ndarray:
     """Return how much an image varies around each pixel: the standard deviation in stops of 5 x 5 pixels, (H, W)."""
+    from scipy.ndimage import uniform_filter
+
     stops = np.log2(rgb.mean(2).clip(2.0**-8))
     variance = uniform_filter(stops * stops, 5) - uniform_filter(stops, 5) ** 2
     return np.sqrt(variance.clip(4e-4))
@@ -189,6 +192,8 @@ class Colours:
 
     def terms_of_parts(self, rgb: np.ndarray, cube: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield slices of an image's pixels, row by row, and their `terms`: those of all would take much memory."""
+        from scipy.spatial import KDTree
+
         height, width, bands = cube.shape
         seen = np.concatenate([cube[rows].clip(0, 1) @ self.camera for rows, _ in strips(height, width)])
         # an exposed image does not tell how bright its scene was
