@@ -443,7 +443,7 @@ class Confidence:
 
 def level_image(levels: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """Return a mask of LEVELS (H, W) as LEVEL_COLOURS, shaded by the brightness of an image (H, W, 3) in [0, 1]."""
-    return LEVEL_COLOURS[levels] * (0.6 + 0.4 * colour.mean(2, keepdims=True))
+    return LEVEL_COLOURS[levels] * (0.75 + 0.25 * colour.mean(2, keepdims=True))
 
 
 def check_maps(maps: Mapping[str, np.ndarray], path: Path) -> None:
