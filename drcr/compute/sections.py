@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 ALIGNED = 4
-"""Sections begin at multiples of this, as strips do."""
+"""Sections begin at multiples of this, because NPM averages 4 x 4 pixels."""
 
 
 class Section(NamedTuple):
