@@ -18,8 +18,8 @@ between the others. On CUDA if there is a GPU, else on the CPU.
   start        test.py from the command line on one image of 128 x 128, network of test/model
 
 The data are simulated and the weights random. Below the times of reconstruction: how far the results are from the
-plain network's. ONNX Runtime and OpenVINO are skipped if they are not installed: pip install onnx onnxscript
-onnxruntime openvino.
+plain network's. ONNX Runtime and OpenVINO are skipped if they are not installed (pip install onnx onnxscript
+onnxruntime openvino), or need more memory than is free.
 """
 
 import json

@@ -176,8 +176,9 @@ def without_value(setup: Callable[[], Run]) -> Run:
 
 
 def reconstruct_photo(work: Work) -> list[Way]:
-    """Reconstruct 12 megapixels in memory with the shipped network."""
-    ways = passes(replace(work, height=3000, width=4000), shipped=True)[1:]  # the plain network takes 40 GB
+    """Reconstruct 12 megapixels in memory with the shipped network, without the plain one, which takes 40 GB."""
+    height, width = (300, 400) if work.quick else (3000, 4000)
+    _plain, *ways = passes(replace(work, height=height, width=width), shipped=True)
     return [replace(way, setup=partial(without_value, way.setup)) for way in ways]
 
 

@@ -231,9 +231,7 @@ def build_model(checkpoint: dict[str, Any], path: str | Path) -> DRCR:
         If the network does not fit into memory.
     """
     try:
-        with torch.device("meta"):  # without random values
-            model = DRCR(**checkpoint["architecture"])
-        model.to_empty(device="cpu")
+        model = skeleton(checkpoint["architecture"]).to_empty(device="cpu")  # drawing random weights takes time
         model.load_state_dict(checkpoint["state_dict"])
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):

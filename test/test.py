@@ -57,10 +57,7 @@ def rows_of_a_strip(text: str) -> int | str:
     """Read --tile."""
     if text == "auto":
         return text
-    rows = cli.at_least(4)(text)
-    if rows % 4:
-        raise argparse.ArgumentTypeError(f"must be auto, or a multiple of 4, not {rows}")
-    return rows
+    return cli.at_least(4)(text)
 
 
 def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -99,7 +96,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         type=rows_of_a_strip,
         default="auto",
         metavar="auto|ROWS",
-        help="the image goes through the network in strips of so many rows, a multiple of 4, at full width. The "
+        help="the image goes through the network in strips of so many rows, best a multiple of 6, at full width. The "
         "result is the same except for rounding (each layer gets the rows that it needs, averages are over the whole "
         "image), the memory is not. auto: by the free memory. A feature map that fits in none is kept in a file in "
         "RESULT_DIR meanwhile",

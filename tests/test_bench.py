@@ -81,6 +81,10 @@ def test_other_runtimes_and_networks_are_measured_in_the_same_run(tmp_path, monk
     for name in ("ours, fp32", *(name for name in cubes if name.startswith(("ONNX", "OpenVINO")))):
         assert np.abs(cubes[name] - plain).max() < 1e-5 * np.abs(plain).max()
 
+    photo = stages.reconstruct_photo(work)  # of 300 x 400 pixels
+    assert [way.name for way in photo] == [name for name in cubes if name.startswith(("ours", "ONNX", "OpenVINO"))]
+    assert [way.setup()() for way in photo] == [None] * len(photo)
+
 
 def test_a_way_that_fails_ends_the_benchmark(script, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(

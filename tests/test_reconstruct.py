@@ -87,7 +87,7 @@ def test_orientation_survives(script, tmp_path):
 
 
 def test_test_py_imports_nothing_that_it_does_not_use(tmp_path):
-    """It starts within 0.3 s of PyTorch (benchmarks/README.md); SciPy alone takes 0.2 s."""
+    """It starts within 0.3 s of PyTorch (benchmarks/README.md); SciPy alone takes 0.1 s."""
     cv2.imwrite(str(tmp_path / "a.png"), np.full((8, 8, 3), 100, np.uint8))
     code = f"""
 import sys

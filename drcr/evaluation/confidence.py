@@ -28,7 +28,7 @@ from drcr.model import DRCR
 from drcr.utils.files import BROKEN, DataError, is_out_of_memory, plural, refuse_foreign, write_atomically
 
 if TYPE_CHECKING:
-    from scipy.spatial import KDTree  # SciPy takes a fifth of a second: it is imported where a map is made
+    from scipy.spatial import KDTree  # SciPy takes a tenth of a second: it is imported where a map is made
 
 SUFFIX = ".trust.npz"
 TERMS = (

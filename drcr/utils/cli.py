@@ -181,8 +181,11 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as the commands set it during their imports
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    gc.freeze()  # what is imported stays: it is never searched for garbage, at the end neither
-    gc.enable()
+    if (
+        not gc.isenabled()
+    ):  # as test.py sets it during its imports; what is imported is never searched, at the end neither
+        gc.freeze()
+        gc.enable()
     try:
         with _held, redirect_stdout(cast(TextIO, _Printable(sys.stdout))):
             main(argv)
