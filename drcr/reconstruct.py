@@ -57,8 +57,8 @@ class Reconstructor:
             "fp32": the network's own result except for rounding. "bf16": bfloat16 between the first convolution and
             the last.
         tile
-            Rows of a strip, 4 or more, best a multiple of 6. Smaller strips need less memory; the result is the same except for
-            rounding. "auto": chosen by speed and free memory.
+            Rows of a strip, 4 or more, best a multiple of 6. Smaller strips need less memory; the result is
+            the same except for rounding. "auto": chosen by speed and free memory.
         scratch
             Folder for a feature map that does not fit in memory (default: the system's temporary folder).
         """
