@@ -181,9 +181,7 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as the commands set it during their imports
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if (
-        not gc.isenabled()
-    ):  # as test.py sets it during its imports; what is imported is never searched, at the end neither
+    if not gc.isenabled():  # as test.py sets it during its imports: what they made is never searched
         gc.freeze()
         gc.enable()
     try:
