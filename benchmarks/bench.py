@@ -43,10 +43,10 @@ def measure_stages(stages: list[str], work: Work, rounds: int, rooflines: Roofli
         prepare_released(work, 2)()
         prepare_ours(work, 0)()
     for stage in stages:
-        ways, unit = STAGES[stage]
-        turns = [[way] for way in ways(work)] if stage == "photo" else [ways(work)]  # a runtime takes all memory
+        ways = STAGES[stage].ways(work)
+        turns = [ways] if STAGES[stage].in_turns else [[way] for way in ways]
         results[stage] = [result for turn in turns for result in measure(stage, turn, rounds, rooflines)]
-        print("\n" + "\n".join(table(stage, unit, results[stage], rooflines.medians())), flush=True)
+        print("\n" + "\n".join(table(stage, STAGES[stage].unit, results[stage], rooflines.medians())), flush=True)
         if stage in ("reconstruct", "shipped"):
             print("\n".join(deviations(results[stage])), flush=True)
         if stage == "shipped":
@@ -68,8 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise DataError(f"{args.mst}: no such file; --mst takes the authors' MST_Plus_Plus.py")
 
     cuda = torch.cuda.is_available()
-    # on a CPU, `files` is little more than the sum of `reconstruct` and `write`
-    stages = args.stages or [stage for stage in STAGES if stage != "photo" and (stage != "files" or cuda)]
+    stages = args.stages or [name for name, stage in STAGES.items() if stage.by_default]
     rounds = 1 if args.quick else args.rounds
     rooflines = Rooflines(args.quick)
     print(f"{machine()['processor']}, {machine()['cores']} cores, PyTorch {torch.__version__}", flush=True)

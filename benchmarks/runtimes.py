@@ -18,7 +18,7 @@ NEEDED = {
     "ONNX Runtime": ("onnxruntime", "onnx", "onnxscript"),
     "OpenVINO": ("openvino", "onnx", "onnxscript"),
 }
-MAPS = {"ONNX Runtime": 41, "OpenVINO": 10}
+MAPS_IN_MEMORY = {"ONNX Runtime": 41, "OpenVINO": 10}
 """Feature maps of the image's size whose memory they take at most, measured with the full-size network."""
 
 
@@ -65,7 +65,7 @@ def runtimes(model: DRCR, image: np.ndarray, file: Path, operations: float) -> l
             print(f"skipped {name}: pip install {' '.join(missing)}", flush=True)
             continue
         height, width, _ = image.shape
-        needed = MAPS[name] * height * width * model.architecture["channels"] * 4
+        needed = MAPS_IN_MEMORY[name] * height * width * model.architecture["channels"] * 4
         if needed > free_memory(torch.device("cpu")):
             print(f"skipped {name}: it takes about {needed / 1e9:.0f} GB of memory", flush=True)
             continue

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -378,15 +378,25 @@ def start(work: Work) -> list[Way]:
     return [Way("import torch, alone", start_torch), Way("ours", partial(start_ours, work))]
 
 
+class Stage(NamedTuple):
+    """A stage: a function that returns its ways, the first of which the others are compared with; its unit."""
+
+    ways: Callable[[Work], list[Way]]
+    unit: str
+    by_default: bool = True
+    in_turns: bool = True
+    """All ways exist at the same time; else one after the other, because one may need all memory."""
+
+
 STAGES = {
-    "prepare": (prepare, "scene"),
-    "load": (load, "patch"),
-    "train": (train, "step"),
-    "reconstruct": (reconstruct, "image"),
-    "shipped": (reconstruct_shipped, "image"),
-    "photo": (reconstruct_photo, "image"),
-    "write": (write, "cube"),
-    "files": (files, "image"),
-    "start": (start, "start"),
+    "prepare": Stage(prepare, "scene"),
+    "load": Stage(load, "patch"),
+    "train": Stage(train, "step"),
+    "reconstruct": Stage(reconstruct, "image"),
+    "shipped": Stage(reconstruct_shipped, "image"),
+    "photo": Stage(reconstruct_photo, "image", by_default=False, in_turns=False),
+    "write": Stage(write, "cube"),
+    # on a CPU it is little more than the sum of `reconstruct` and `write`
+    "files": Stage(files, "image", by_default=torch.cuda.is_available()),
+    "start": Stage(start, "start"),
 }
-"""Of each stage: a function that returns its ways, the first of which the others are compared with; its unit."""

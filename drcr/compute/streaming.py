@@ -484,7 +484,8 @@ class Streamed:
     ) -> Strips:
         """Run stem and NPM, or a block, and in the last sweep the tail, on rows that follow each other."""
         width = pieces[0][1].shape[1]
-        rows += -rows % FIRST_ROWS if block is None else 0
+        if block is None:
+            rows += -rows % FIRST_ROWS
         heights = strip_heights(sum(len(values) for _, values in pieces), rows)
         x = read(pieces, heights, device)
         x = self.npm(self.stem(x), heights, width) if block is None else self.block(x, block, cast(Tensor, mean))
