@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from drcr.evaluation.scoring import median_scene, print_means, read_scores
+from drcr.formats.mat import read_cube
 from drcr.images import normalise_rgb, read_rgb
-from drcr.matfile import read_cube
+from drcr.scoring.scoring import median_scene, print_means, read_scores
 from drcr.utils import cli
 from drcr.utils.cli import step
 
@@ -80,7 +80,7 @@ def print_scores() -> str:
 
 def draw(name: str) -> None:
     """Draw a scene and the training run."""
-    from drcr.evaluation.figures import plot_curves, plot_reconstruction  # matplotlib takes a second to import
+    from drcr.figures.scenes import plot_curves, plot_reconstruction  # matplotlib takes a second to import
 
     plot_reconstruction(
         DEMO / "reconstruction.png",

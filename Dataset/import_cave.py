@@ -27,8 +27,8 @@ import numpy as np
 from tqdm import tqdm
 
 from drcr.cube import WAVELENGTHS
+from drcr.formats.band_files import read_band_files
 from drcr.preparation.bands import PARTS, add_size_option, read_split, shrink
-from drcr.preparation.formats import read_band_files
 from drcr.preparation.render import DataFolder, add_folder_options, add_image_options, image_options, scene_rng
 from drcr.utils import cli
 from drcr.utils.files import DataError, check_name, plural

@@ -36,8 +36,8 @@ import numpy as np
 from tqdm import tqdm
 
 from drcr.cube import WAVELENGTHS, check_cube, describe_bands, same_bands, wavelengths_in_nm
+from drcr.formats.cubes import AXES, HDF5_SUFFIXES, CubeSource, find_cubes, read_cube_file
 from drcr.preparation.bands import PARTS, add_size_option, read_split, resample, shrink, unmeasured
-from drcr.preparation.formats import AXES, HDF5_SUFFIXES, CubeSource, find_cubes, read_cube_file
 from drcr.preparation.render import DataFolder, add_folder_options, add_image_options, image_options, scene_rng
 from drcr.utils import cli
 from drcr.utils.files import DataError, plural, read_text

@@ -18,8 +18,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from drcr.cube import check_cube
+from drcr.formats.mat import load_cube
 from drcr.images import IMAGE_SUFFIXES
-from drcr.matfile import load_cube
 from drcr.preparation.render import add_folder_options, add_image_options, image_options, render_rgb, scene_rng
 from drcr.utils import cli
 from drcr.utils.files import DataError, list_files, write_atomically

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from drcr.matfile import WAVELENGTHS
+from drcr.cube import WAVELENGTHS
 from drcr.preparation.render import DataFolder, add_folder_options, add_image_options, image_options
 from drcr.preparation.simulation import SceneModel, illuminant, read_library
 from drcr.utils import cli

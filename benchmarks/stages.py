@@ -26,10 +26,10 @@ from drcr.checkpoint import load_model, save_checkpoint
 from drcr.compute.device import Precision, choose_device, for_training, native_bf16
 from drcr.data import TrainPatches
 from drcr.images import normalise_rgb, read_rgb
+from drcr.inference import Reconstructor
 from drcr.model import DRCR
 from drcr.preparation.render import PRESETS, render_rgb
 from drcr.preparation.simulation import SceneModel
-from drcr.reconstruct import Reconstructor
 from drcr.utils.parallel import available_cores
 
 ROOT = Path(__file__).resolve().parents[1]

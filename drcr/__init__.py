@@ -1,6 +1,8 @@
 """DRCR Net for spectral reconstruction: an RGB image in, a 31-band hyperspectral cube (400-700 nm) out.
 
-`from drcr import DRCR, load_model, reconstruct` is all that most programs need.
+What most programs need is here, imported when it is first used::
+
+    from drcr import load_model, read_image, reconstruct
 """
 
 from importlib import import_module
@@ -8,20 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from drcr.checkpoint import load_model
+    from drcr.formats.mat import read_cube, write_cube
+    from drcr.images import read_image
+    from drcr.inference import Reconstructor, reconstruct
     from drcr.model import DRCR
-    from drcr.reconstruct import reconstruct
 
-__all__ = ["DRCR", "load_model", "reconstruct"]
+_PLACES = {
+    "DRCR": "drcr.model",
+    "Reconstructor": "drcr.inference",
+    "load_model": "drcr.checkpoint",
+    "read_cube": "drcr.formats.mat",
+    "read_image": "drcr.images",
+    "reconstruct": "drcr.inference",
+    "write_cube": "drcr.formats.mat",
+}
+__all__ = ["DRCR", "Reconstructor", "load_model", "read_cube", "read_image", "reconstruct", "write_cube"]
 
 
 def __getattr__(name: str) -> Any:
     # PyTorch takes a second to import: not before it is used
-    if name == "DRCR":
-        return import_module("drcr.model").DRCR
-    if name == "load_model":
-        return import_module("drcr.checkpoint").load_model
-    if name == "reconstruct":
-        return import_module("drcr.reconstruct")  # a module that can be called: it has the name of its function
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'drcr' has no attribute {name!r}")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from drcr.matfile import WAVELENGTHS
+from drcr.cube import WAVELENGTHS
 from drcr.utils.files import DataError
 
 BAND_WIDTH = 10.0

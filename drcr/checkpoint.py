@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from drcr.compute.device import exact_fp32
+from drcr.cube import WAVELENGTHS
 from drcr.images import InputEncoding
-from drcr.matfile import WAVELENGTHS
 from drcr.model import DRCR
 from drcr.utils.files import DataError, is_out_of_memory, write_atomically
 

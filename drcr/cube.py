@@ -1,6 +1,6 @@
 """A hyperspectral cube with its wavelengths, and the rules that hold for every cube, wherever it comes from."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -385,3 +385,14 @@ def describe_floor(floor: float, raised: list[int], n_values: int) -> str:
         f"dark values: {sum(raised):,} of {n_values:,} ({sum(raised) / n_values:.2%}), in "
         f"{np.count_nonzero(raised)} of {len(raised)} scenes, raised to {floor:g}"
     )
+
+
+def strips(height: int, width: int, size: int = 1 << 16) -> Iterator[tuple[slice, slice]]:
+    """Yield the rows of strips of about `size` pixels, and the same pixels in the flat image.
+
+    An image's cube is worked on strip by strip: flat as a whole, it would be a copy.
+    """
+    step = max(size // width, 1)
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        yield slice(top, bottom), slice(top * width, bottom * width)

@@ -20,8 +20,8 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
+from drcr.tags import PRIMARIES, WHITE_D65, Tags, read_tags
 from drcr.utils.files import BROKEN, DataError, is_out_of_memory, list_files
-from drcr.utils.tags import PRIMARIES, WHITE_D65, Tags, read_tags
 
 Encoding = Literal["auto", "linear", "srgb"]
 ENCODINGS: tuple[str, ...] = get_args(Encoding)

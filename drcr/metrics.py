@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from drcr.cube import strips
+
 HEADINGS = {
     "mrae": ("MRAE", 4),
     "rmse": ("RMSE", 4),
@@ -150,3 +152,22 @@ def ssim(rec: np.ndarray, truth: np.ndarray) -> float:
     window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     score: Any = structural_similarity(rec, truth, data_range=1.0, channel_axis=2, **window)
     return float(score)
+
+
+def angle(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the angle in degrees between vectors along the last axis; 90 if one of the two is zero."""
+    lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
+    cosine = (first * second).sum(-1) / np.maximum(lengths, 1e-30)
+    return np.degrees(np.arccos(cosine.clip(-1, 1)))
+
+
+def sam_map(rec: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the spectral angle of each pixel in degrees, float32 (H, W), of a reconstruction clipped to [0, 1].
+
+    Its mean is the score SAM.
+    """
+    height, width, _ = rec.shape
+    out = np.empty((height, width), np.float32)
+    for rows, _ in strips(height, width):
+        out[rows] = angle(rec[rows].astype(np.float64).clip(0, 1), truth[rows].astype(np.float64))
+    return out

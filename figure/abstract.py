@@ -22,11 +22,11 @@ from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
 from drcr import metrics
-from drcr.evaluation.colour import ILLUMINANTS, true_colour
-from drcr.evaluation.comparison import ComparedScene, Job, point, read_scene
-from drcr.evaluation.scoring import median_scene, pair_cubes, read_reconstruction, read_truth
-from drcr.evaluation.sheet import ERROR_MAP, METHODS, TRUTH, Sheet, is_figure, styled
+from drcr.figures.colour import ILLUMINANTS, true_colour
+from drcr.figures.comparison import ComparedScene, Job, point, read_scene
+from drcr.figures.layout import ERROR_MAP, METHODS, TRUTH, Sheet, is_figure, styled
 from drcr.images import IMAGE_SUFFIXES
+from drcr.scoring.scoring import median_scene, pair_cubes, read_reconstruction, read_truth
 from drcr.utils import cli
 from drcr.utils.files import DataError, list_files, refuse_foreign
 

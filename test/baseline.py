@@ -22,9 +22,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from drcr.data import ValidImages
-from drcr.evaluation.linear_maps import RIDGE, TERMS, fit
+from drcr.formats.mat import check_target, write_cube
 from drcr.images import add_encoding_option, describe_decoding, encoding_for, find_images, read_image
-from drcr.matfile import check_target, write_cube
+from drcr.scoring.baselines import RIDGE, TERMS, fit
 from drcr.utils import cli
 
 

@@ -32,8 +32,8 @@ from tqdm import tqdm
 
 from drcr import metrics
 from drcr.cube import describe_floor
-from drcr.evaluation.scoring import describe_skipped, pair_cubes, read_reconstruction, read_truth, scores
 from drcr.metrics import SCORES
+from drcr.scoring.scoring import describe_skipped, pair_cubes, read_reconstruction, read_truth, scores
 from drcr.utils import cli
 from drcr.utils.files import DataError, csv_text, print_other_files, refuse_foreign, write_atomically
 

@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drcr.evaluation.comparison import (
+from drcr.figures.comparison import (
     BANDS,
     KINDS,
     UNSCORED,
@@ -39,12 +39,12 @@ from drcr.evaluation.comparison import (
     file_stem,
     find_jobs,
 )
-from drcr.evaluation.scoring import describe_skipped
+from drcr.scoring.scoring import describe_skipped
 from drcr.utils import cli
 from drcr.utils.files import refuse_foreign
 
 if TYPE_CHECKING:
-    from drcr.evaluation.sheet import Sheet
+    from drcr.figures.layout import Sheet
 
 
 def save(sheet: "Sheet", name: str, args: argparse.Namespace) -> None:
@@ -55,7 +55,7 @@ def save(sheet: "Sheet", name: str, args: argparse.Namespace) -> None:
 
 def check_targets(args: argparse.Namespace, jobs: list[Job]) -> None:
     """Raise DataError if a figure would overwrite a file that is not one of our figures."""
-    from drcr.evaluation.sheet import is_figure
+    from drcr.figures.layout import is_figure
 
     kinds = KINDS if args.path_gt else UNSCORED_KINDS
     names = [f"{file_stem(job.name)}_{kind}" for job in jobs for kind in kinds]
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     jobs = find_jobs(args)
     check_targets(args, jobs)
-    from drcr.evaluation.figures import draw_all  # matplotlib takes a second to import
+    from drcr.figures.scenes import draw_all  # matplotlib takes a second to import
 
     args.out.mkdir(parents=True, exist_ok=True)
     shown, skipped = draw_all(args, jobs, args.width, partial(save, args=args))

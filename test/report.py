@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drcr.cube import describe_floor
-from drcr.evaluation.comparison import UNSCORED, add_options, find_jobs
-from drcr.evaluation.report import SUFFIX, check_folder, staging, write_report
-from drcr.evaluation.scoring import describe_skipped
+from drcr.figures.comparison import UNSCORED, add_options, find_jobs
+from drcr.figures.report import SUFFIX, check_folder, staging, write_report
+from drcr.scoring.scoring import describe_skipped
 from drcr.utils import cli
 
 if TYPE_CHECKING:
-    from drcr.evaluation.sheet import Sheet
+    from drcr.figures.layout import Sheet
 
 
 def save(sheet: "Sheet", name: str, folder: Path) -> None:
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     check_folder(args.out)
     jobs = find_jobs(args)
-    from drcr.evaluation.figures import draw_all  # matplotlib takes a second to import
+    from drcr.figures.scenes import draw_all  # matplotlib takes a second to import
 
     with staging(args.out) as folder:
         results, skipped = draw_all(args, jobs, "page", partial(save, folder=folder))

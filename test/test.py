@@ -29,10 +29,10 @@ from tqdm import tqdm
 
 from drcr.checkpoint import MODEL_HELP, fitting_network, load_rgb_model
 from drcr.compute.device import choose_device
-from drcr.evaluation.confidence import BELIEVABLE, DOUBTFUL, load_confidence
+from drcr.confidence.model import BELIEVABLE, DOUBTFUL, load_confidence
+from drcr.formats.results import FORMATS, check_target, write_result
 from drcr.images import Encoding, add_encoding_option, describe_decoding, encoding_for, find_images, read_image
-from drcr.preparation.results import FORMATS, check_target, write_result
-from drcr.reconstruct import Reconstructor, origin_of, reconstruct_image
+from drcr.inference import Reconstructor, origin_of, reconstruct_image
 from drcr.utils import cli
 from drcr.utils.files import DataError, plural
 
@@ -80,8 +80,8 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         default="padded",
         help="released: as the authors' code, which accepts only multiples of 4 and so runs rows [0, H-2) and again "
         "[2, H), twice the work for two rows. padded: the whole image once, padded where the network pools by 4. "
-        "Measured with the demo's network on simulated 482 x 512 scenes (benchmarks/protocols.py): the two differ by "
-        "up to 0.35 in the last 16 rows, by less than 3e-4 above; the MRAE changes by less than 0.1%% of itself",
+        "Measured with the demo's network on simulated 482 x 512 scenes: the two differ by up to 0.35 in the last "
+        "16 rows, by less than 3e-4 above; the MRAE changes by less than 0.1%% of itself",
     )
     parser.add_argument(
         "--precision",
@@ -106,10 +106,10 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="write beside each cube where not to trust it. expected_sam, H x W, single: the spectral angle to "
         "expect between reconstruction and truth, in degrees. sam_factor: sam_factor * expected_sam is the bound "
-        "whose meaning is printed (see train/calibrate.py). trust, H x W, uint8: 2 believable (expected angle up to "
-        f"{BELIEVABLE:g} degrees, no channel clipped), 0 not to be believed (above {DOUBTFUL:g} degrees, or a colour "
-        "that the training data do not have), 1 doubtful (the rest). Needs the table NAME.trust.npz beside the "
-        "checkpoint NAME.pth, and --format mat",
+        "whose meaning is printed (see train/calibrate_confidence.py). trust, H x W, uint8: 2 believable (expected "
+        f"angle up to {BELIEVABLE:g} degrees, no channel clipped), 0 not to be believed (above {DOUBTFUL:g} degrees, "
+        "or a colour that the training data do not have), 1 doubtful (the rest). Needs the table NAME.confidence.npz "
+        "beside the checkpoint NAME.pth, and --format mat",
     )
     add_encoding_option(parser)
     args = parser.parse_args(argv)

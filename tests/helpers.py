@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from drcr.checkpoint import read_checkpoint
-from drcr.matfile import write_cube
+from drcr.formats.mat import write_cube
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"

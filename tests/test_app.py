@@ -26,15 +26,17 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from drcr import metrics
+from drcr.app import server
+from drcr.app.guard import LOCK, PREFIX, temporary_home
+from drcr.app.scene import ERROR, LINEAR, PHOTOGRAPH, PageScene
 from drcr.checkpoint import load_model
-from drcr.cube import raise_to_floor
-from drcr.evaluation.confidence import LEVEL_COLOURS, LEVELS, Confidence
-from drcr.evaluation.page import ERROR, LINEAR, PHOTOGRAPH, PageScene
-from drcr.evaluation.page_guard import LOCK, PREFIX, temporary_home
+from drcr.confidence.model import Confidence
+from drcr.cube import WAVELENGTHS, raise_to_floor
+from drcr.formats.maps import LEVEL_COLOURS, LEVELS
+from drcr.formats.mat import load_cube, read_cube, read_origin, write_cube
 from drcr.images import normalise_rgb, read_rgb
-from drcr.matfile import WAVELENGTHS, load_cube, read_cube, read_origin, write_cube
+from drcr.inference import Reconstructor
 from drcr.metrics import HEADINGS, SCORES
-from drcr.reconstruct import Reconstructor
 from drcr.utils.files import DataError
 
 if importlib.util.find_spec("gradio") is None:
@@ -529,7 +531,7 @@ def test_without_gradio(fails, environment, monkeypatch):
 
 
 def test_a_network_trained_on_encoded_images_gets_them_as_they_are_stored(reconstructed, environment, tmp_path):
-    app, path = load_script("test/app.py"), reconstructed[0] / "tagged.png"
+    app, path = server, reconstructed[0] / "tagged.png"
     gr = app.import_gradio()
     model = load_model(MODEL)
     model.input_encoding = "stored"
@@ -548,7 +550,7 @@ def test_a_network_trained_on_encoded_images_gets_them_as_they_are_stored(recons
 
 
 def test_each_kind_of_image_has_its_network(monkeypatch):
-    app = load_script("test/app.py")
+    app = server
     monkeypatch.chdir(ROOT / "test")
     networks = app.load_networks(None)
     assert [path.name for path, _ in networks.values()] == ["model.pth", "linear.pth"]
@@ -561,7 +563,7 @@ def test_port_that_cannot_be(script):
 
 def test_folders_of_killed_processes_are_swept_those_of_living_ones_are_not(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    code = "import drcr.evaluation.page_guard as g\nwith g.temporary_home() as home: print(home, flush=True); input()"
+    code = "import drcr.app.guard as g\nwith g.temporary_home() as home: print(home, flush=True); input()"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}

@@ -23,12 +23,13 @@ from helpers import DATA, ROOT, begin, finish, load_script, make_scenes, run_opt
 
 from drcr.checkpoint import load_model, read_checkpoint, save_checkpoint
 from drcr.data import TrainPatches, ValidImages
-from drcr.matfile import write_cube
+from drcr.formats.mat import write_cube
 from drcr.model import DRCR
 from drcr.preparation.prepare import prepare
 from drcr.training.state import check_state
 from drcr.utils import cli
-from drcr.utils.files import LOCK, DataError, list_files, lock_folder, write_atomically
+from drcr.utils.files import DataError, list_files, write_atomically
+from drcr.utils.locks import LOCK, lock_folder
 
 MODEL = DATA / "model_c16_b2.pth"
 FOREIGN = b"the only copy of a thesis"

@@ -10,7 +10,7 @@ import scipy.io
 import torch
 from helpers import DATA
 
-from drcr.matfile import read_cube, write_cube
+from drcr.formats.mat import read_cube, write_cube
 
 PREPARE = "train/train_data_preprocess.py"
 MODEL = DATA / "model_c16_b2.pth"

@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from drcr.matfile import WAVELENGTHS, load_cube, read_cube, read_origin, write_cube
+from drcr.cube import WAVELENGTHS
+from drcr.formats.mat import load_cube, read_cube, read_origin, write_cube
 
 BASELINE = "test/baseline.py"
 rng = np.random.default_rng(2)

@@ -6,7 +6,7 @@ import pytest
 from helpers import DATA, SHARED
 
 from drcr.camera import PRESETS, Camera, Imaging
-from drcr.matfile import WAVELENGTHS
+from drcr.cube import WAVELENGTHS
 from drcr.utils.files import DataError
 
 RNG = np.random.default_rng(0)

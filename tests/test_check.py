@@ -14,7 +14,7 @@ import pytest
 import scipy.io
 from helpers import DATA, ROOT, peak_memory
 
-from drcr.matfile import read_cube, write_cube
+from drcr.formats.mat import read_cube, write_cube
 from drcr.preparation.prepare import prepare
 from drcr.utils.files import DataError
 

@@ -8,7 +8,7 @@ import torch
 from helpers import DATA, ROOT
 
 from drcr.checkpoint import load_model, read_checkpoint, save_checkpoint
-from drcr.matfile import read_cube
+from drcr.formats.mat import read_cube
 from drcr.model import DRCR
 from drcr.utils.files import DataError
 

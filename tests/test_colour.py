@@ -5,8 +5,8 @@ import colour
 import numpy as np
 import pytest
 
-from drcr.evaluation.colour import ILLUMINANTS, true_colour, white_level
-from drcr.matfile import WAVELENGTHS
+from drcr.cube import WAVELENGTHS
+from drcr.figures.colour import ILLUMINANTS, true_colour, white_level
 from drcr.utils.files import DataError
 
 
@@ -53,7 +53,7 @@ def test_white_level_brings_the_bright_pixels_to_white():
 
 
 def test_numpy_prints_as_before():
-    code = "import numpy as np; from drcr.evaluation.colour import true_colour; true_colour(np.ones((1, 1, 31)))"
+    code = "import numpy as np; from drcr.figures.colour import true_colour; true_colour(np.ones((1, 1, 31)))"
     command = [sys.executable, "-c", f"{code}; print(np.float32(0.7168593))"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "0.7168593\n"
 

@@ -1,4 +1,4 @@
-"""Where not to trust: drcr/evaluation/confidence.py and calibration.py, train/calibrate.py, test.py --confidence."""
+"""Where not to trust: drcr/confidence, train/calibrate_confidence.py, test.py --confidence."""
 
 import csv
 import math
@@ -13,8 +13,7 @@ from scipy.stats import spearmanr
 
 from drcr import metrics
 from drcr.checkpoint import load_model, save_checkpoint
-from drcr.cube import raise_to_floor
-from drcr.evaluation.calibration import (
+from drcr.confidence.calibration import (
     CELLS,
     Example,
     auroc,
@@ -24,20 +23,13 @@ from drcr.evaluation.calibration import (
     score,
     sum_up,
 )
-from drcr.evaluation.confidence import (
-    TERMS,
-    Colours,
-    Confidence,
-    Fit,
-    SceneScore,
-    digest_of,
-    fingerprint,
-    sam_map,
-)
+from drcr.confidence.model import TERMS, Colours, Confidence, Fit, SceneScore, digest_of, fingerprint
+from drcr.cube import raise_to_floor
+from drcr.formats.mat import load_cube, read_cube, write_cube
 from drcr.images import normalise_rgb, read_rgb
-from drcr.matfile import load_cube, read_cube, write_cube
+from drcr.inference import reconstruct
+from drcr.metrics import sam_map
 from drcr.model import DRCR
-from drcr.reconstruct import reconstruct
 from drcr.utils.files import DataError
 
 BANDS = 31
@@ -51,7 +43,7 @@ def calibrated(prepared_once, tmp_path_factory):
     model = tmp_path_factory.mktemp("network") / "net.pth"
     shutil.copyfile(DATA / "model_c16_b2.pth", model)
     options = ("--model_dir", model, "--train_data_path", train, "--valid_data_path", valid)
-    load_script("train/calibrate.py").main([*map(str, options)])
+    load_script("train/calibrate_confidence.py").main([*map(str, options)])
     return model
 
 
@@ -250,7 +242,7 @@ def test_the_command_makes_a_table_and_says_what_it_promises(prepared_once, scri
     shutil.copyfile(DATA / "model_c16_b2.pth", model)
     options = ("--model_dir", model, "--train_data_path", train, "--valid_data_path", valid)
     other = ("--evaluate", "--csv", tmp_path / "judged.csv", "--other_data_path", valid, train)
-    printed = script("train/calibrate.py", *options, *other).stdout
+    printed = script("train/calibrate_confidence.py", *options, *other).stdout
     with open(tmp_path / "judged.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     kinds = {(row["images"], row["table"]): row for row in rows}
@@ -258,7 +250,7 @@ def test_the_command_makes_a_table_and_says_what_it_promises(prepared_once, scri
     assert {table for _, table in kinds} == {"all terms", "brightness alone"}
     assert {images for images, _ in kinds} == {"calibration images", "Train, without tags taken as linear"}
     assert all(0 <= float(row["covered"]) <= 1 for row in rows)
-    path = tmp_path / "net.trust.npz"
+    path = tmp_path / "net.confidence.npz"
     made = Confidence.load(model)
     assert len(made.scenes) == 2
     assert made.miss == pytest.approx(1 / 3)
@@ -267,9 +259,9 @@ def test_the_command_makes_a_table_and_says_what_it_promises(prepared_once, scri
     assert "brightness alone" in printed
     assert "lowest rank correlation: calibration images, ARAD_1K_090" in printed
     first = path.read_bytes()
-    script("train/calibrate.py", *options)
+    script("train/calibrate_confidence.py", *options)
     assert path.read_bytes() == first
-    script("train/calibrate.py", *options, "--seed", 1)
+    script("train/calibrate_confidence.py", *options, "--seed", 1)
     assert path.read_bytes() != first
 
 
@@ -322,7 +314,7 @@ def test_the_networks_in_the_box_have_their_tables():
     for name in ("model", "linear"):
         path = ROOT / f"test/model/{name}.pth"
         made = Confidence.load(path)
-        assert path.with_suffix(".trust.npz").stat().st_size < 200_000
+        assert path.with_suffix(".confidence.npz").stat().st_size < 200_000
         assert made.wavelengths == load_model(path).wavelengths
         assert len(made.scenes) >= 5
 
@@ -381,17 +373,17 @@ def test_a_network_without_a_table(fails, tmp_path):
     model = tmp_path / "net.pth"
     shutil.copyfile(DATA / "model_c16_b2.pth", model)
     options = ("--RGB_dir", DATA / "Dataset/Valid_RGB", "--model_dir", model, "--result_dir", tmp_path / "out")
-    message = fails("test/test.py", *options, "--confidence", names=tmp_path / "net.trust.npz")
-    assert "calibrate.py" in message
+    message = fails("test/test.py", *options, "--confidence", names=tmp_path / "net.confidence.npz")
+    assert "calibrate_confidence.py" in message
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 def test_the_table_of_another_network(calibrated, fails, tmp_path):
     other = tmp_path / "net.pth"
     save_checkpoint(other, DRCR(channels=8, n_blocks=1))
-    shutil.copyfile(calibrated.with_suffix(".trust.npz"), tmp_path / "net.trust.npz")
+    shutil.copyfile(calibrated.with_suffix(".confidence.npz"), tmp_path / "net.confidence.npz")
     options = ("--RGB_dir", DATA / "Dataset/Valid_RGB", "--model_dir", other, "--result_dir", tmp_path / "out")
-    assert "another network" in fails("test/test.py", *options, "--confidence", names="net.trust.npz")
+    assert "another network" in fails("test/test.py", *options, "--confidence", names="net.confidence.npz")
 
 
 class Trap:
@@ -408,10 +400,10 @@ class Trap:
     "how", ["truncated", "changed", "text", "pickle", "other arrays", "wrong shape", "NaN", "bomb"]
 )
 def test_a_damaged_table(calibrated, tmp_path, how):
-    model, path, trap = tmp_path / "net.pth", tmp_path / "net.trust.npz", tmp_path / "trap"
+    model, path, trap = tmp_path / "net.pth", tmp_path / "net.confidence.npz", tmp_path / "trap"
     shutil.copyfile(calibrated, model)
-    data = calibrated.with_suffix(".trust.npz").read_bytes()
-    with np.load(calibrated.with_suffix(".trust.npz")) as file:
+    data = calibrated.with_suffix(".confidence.npz").read_bytes()
+    with np.load(calibrated.with_suffix(".confidence.npz")) as file:
         arrays = dict(file)
     if how == "truncated":
         path.write_bytes(data[:-200])
@@ -444,8 +436,8 @@ def test_scenes_of_the_training_are_refused(prepared_once, fails, tmp_path):
     model = tmp_path / "net.pth"
     shutil.copyfile(DATA / "model_c16_b2.pth", model)
     options = ("--model_dir", model, "--train_data_path", train, "--valid_data_path", train)
-    fails("train/calibrate.py", *options, names="not seen")
-    assert not (tmp_path / "net.trust.npz").exists()
+    fails("train/calibrate_confidence.py", *options, names="not seen")
+    assert not (tmp_path / "net.confidence.npz").exists()
 
 
 def test_options_that_leave_nothing_and_files_that_are_not_ours(prepared_once, fails, script, tmp_path):
@@ -453,17 +445,17 @@ def test_options_that_leave_nothing_and_files_that_are_not_ours(prepared_once, f
     model = tmp_path / "net.pth"
     shutil.copyfile(DATA / "model_c16_b2.pth", model)
     options = ("--model_dir", model, "--train_data_path", train, "--valid_data_path", valid)
-    fails("train/calibrate.py", *options, "--kind", "photographs", names="--kind")
-    fails("train/calibrate.py", *options, "--skip", "ARAD", names="--skip")
+    fails("train/calibrate_confidence.py", *options, "--kind", "photographs", names="--kind")
+    fails("train/calibrate_confidence.py", *options, "--skip", "ARAD", names="--skip")
     (tmp_path / "mine.npz").write_text("mine")
-    fails("train/calibrate.py", *options, "--out", tmp_path / "mine.npz", names="mine.npz")
+    fails("train/calibrate_confidence.py", *options, "--out", tmp_path / "mine.npz", names="mine.npz")
     assert (tmp_path / "mine.npz").read_text() == "mine"
-    fails("train/calibrate.py", "--model_dir", model, "--train_data_path", tmp_path, names=tmp_path)
-    assert script("train/calibrate.py", *options, "--miss", 1, ok=False).returncode == 2
+    fails("train/calibrate_confidence.py", "--model_dir", model, "--train_data_path", tmp_path, names=tmp_path)
+    assert script("train/calibrate_confidence.py", *options, "--miss", 1, ok=False).returncode == 2
 
 
 def test_the_benchmark_fills_the_page(tmp_path):
-    script = load_script("benchmarks/confidence.py")
+    script = load_script("experiments/confidence.py")
     page = "a\n<!-- x -->\nold\n<!-- end -->\nb\n<!-- y -->\n<!-- end -->"
     filled = script.fill(page, "x", script.as_markdown(["words", "", "| a |", "|---|", "| 1 |", "lowest: x"]))
     assert filled == page.replace("old", "words\n\n| a |\n|---|\n| 1 |\n\nlowest: x")

@@ -12,8 +12,8 @@ import scipy.io
 from helpers import make_scenes
 
 from drcr.cube import WAVELENGTHS, Cube, check_same_size, same_bands
-from drcr.evaluation.comparison import find_jobs, read_scene
-from drcr.matfile import load_cube, write_cube
+from drcr.figures.comparison import find_jobs, read_scene
+from drcr.formats.mat import load_cube, write_cube
 from drcr.preparation.checking import CheckedScene, check_one_cube
 from drcr.preparation.prepare import prepare
 from drcr.utils.files import DataError

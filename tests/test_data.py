@@ -12,8 +12,9 @@ import scipy.io
 from helpers import DATA, ROOT, make_scenes, peak_memory
 from torch.utils.data import DataLoader
 
+from drcr.cube import WAVELENGTHS
 from drcr.data import TrainPatches, ValidImages
-from drcr.matfile import WAVELENGTHS, read_cube, write_cube
+from drcr.formats.mat import read_cube, write_cube
 from drcr.preparation.prepare import prepare
 from drcr.utils.files import DataError
 from drcr.utils.parallel import in_order, processes_for

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from helpers import ROOT, SHARED
 
+from drcr.formats.mat import read_cube
 from drcr.images import read_rgb
-from drcr.matfile import read_cube
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 from helpers import DATA, ROOT, load_script
 from matplotlib import colormaps
 
+from drcr.formats.mat import read_cube, write_cube
 from drcr.images import read_rgb
-from drcr.matfile import read_cube, write_cube
 from drcr.utils.files import DataError
 
 

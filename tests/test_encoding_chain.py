@@ -9,9 +9,9 @@ from PIL import Image, ImageCms
 
 from drcr.checkpoint import load_model
 from drcr.data import TrainPatches
+from drcr.formats.mat import load_cube, write_cube
 from drcr.images import encode_srgb, read_image
-from drcr.matfile import load_cube, write_cube
-from drcr.reconstruct import reconstruct
+from drcr.inference import reconstruct
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 SIZES = ("--patch_size", 16, "--stride", 16, "--num_workers", 0)

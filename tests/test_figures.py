@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from drcr import metrics
 from drcr.cube import WAVELENGTHS
-from drcr.evaluation import figures as plots
-from drcr.evaluation.comparison import (
+from drcr.figures import scenes as plots
+from drcr.figures.comparison import (
     MAX_METHODS,
     add_options,
     find_jobs,
@@ -23,8 +23,8 @@ from drcr.evaluation.comparison import (
     pick_points,
     read_scene,
 )
-from drcr.evaluation.sheet import METHODS, WIDTHS
-from drcr.matfile import write_cube
+from drcr.figures.layout import METHODS, WIDTHS
+from drcr.formats.mat import write_cube
 from drcr.utils import cli
 from drcr.utils.files import DataError
 

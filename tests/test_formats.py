@@ -17,9 +17,10 @@ from helpers import DATA, ROOT, SHARED, make_scenes
 from odd_inputs import WL, base_cube, write_envi, write_h5, write_v5
 
 from drcr.cube import wavelengths_in_nm
-from drcr.matfile import load_cube, read_cube, write_cube
+from drcr.formats.band_files import sort_band_files, wavelengths_in_names
+from drcr.formats.cubes import find_cubes, read_cube_file
+from drcr.formats.mat import load_cube, read_cube, write_cube
 from drcr.preparation.bands import read_split, unmeasured
-from drcr.preparation.formats import find_cubes, read_cube_file, sort_band_files, wavelengths_in_names
 from drcr.preparation.prepare import prepare
 from drcr.utils.files import DataError, write_atomically
 
@@ -397,7 +398,7 @@ def test_a_file_larger_than_the_memory_is_not_called_broken(tmp_path):
     values = np.ones((400, 400, 100), np.float32)
     np.savez_compressed(tmp_path / "a.npz", cube=values)
     code = (
-        "import resource, sys; from pathlib import Path; from drcr.preparation.formats import read_cube_file\n"
+        "import resource, sys; from pathlib import Path; from drcr.formats.cubes import read_cube_file\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 50_000_000,) * 2)\n"
         "try: read_cube_file(Path(sys.argv[1]))\n"

@@ -7,8 +7,8 @@ import tifffile
 from helpers import DATA, SHARED
 from PIL import Image, ImageOps
 
+from drcr.formats.mat import read_cube
 from drcr.images import IMAGE_SUFFIXES, find_images, normalise_rgb, read_image, read_rgb
-from drcr.matfile import read_cube
 from drcr.utils.files import DataError
 
 RNG = np.random.default_rng(0)

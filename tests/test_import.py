@@ -11,10 +11,11 @@ import spectral.io.envi
 import tifffile
 from helpers import ROOT, SHARED
 
+from drcr.cube import WAVELENGTHS
+from drcr.formats.cubes import read_cube_file
+from drcr.formats.mat import load_cube, read_cube, write_cube
 from drcr.images import read_rgb
-from drcr.matfile import WAVELENGTHS, load_cube, read_cube, write_cube
 from drcr.preparation.bands import read_split, resample, shrink
-from drcr.preparation.formats import read_cube_file
 from drcr.utils.files import DataError
 
 CAVE, CUBES, RENDER = "Dataset/import_cave.py", "Dataset/import_cubes.py", "Dataset/render_rgb.py"

@@ -5,11 +5,11 @@ import pytest
 from helpers import SHARED
 
 from drcr.camera import Camera
-from drcr.evaluation.metamers import feasible_interval, floor, metamer, natural_metamer, project
-from drcr.matfile import WAVELENGTHS
+from drcr.cube import WAVELENGTHS
+from drcr.formats.band_files import read_band_files
 from drcr.metrics import mrae
-from drcr.preparation.formats import read_band_files
 from drcr.preparation.simulation import SceneModel
+from drcr.stress.metamers import feasible_interval, floor, metamer, natural_metamer, project
 from drcr.utils.files import DataError
 
 ALPHAS = (-1, 0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 2)

@@ -8,7 +8,7 @@ import torch
 from helpers import DATA
 
 from drcr import metrics
-from drcr.matfile import read_cube, write_cube
+from drcr.formats.mat import read_cube, write_cube
 
 RNG = np.random.default_rng(1)
 

@@ -11,7 +11,7 @@ import pytest
 from helpers import DATA
 from odd_inputs import NAME, make
 
-from drcr.matfile import load_cube
+from drcr.formats.mat import load_cube
 
 COUNT = int(os.environ.get("ODD_INPUTS", "24"))
 

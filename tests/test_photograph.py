@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from drcr.camera import Camera
+from drcr.cube import WAVELENGTHS
+from drcr.formats.mat import write_cube
 from drcr.images import decode_srgb, read_image
-from drcr.matfile import WAVELENGTHS, write_cube
 from drcr.preparation.photograph import Cameras, Photograph, colour_matrix
 from drcr.preparation.render import render_rgb
 from drcr.preparation.simulation import illuminant, reflectances

@@ -12,7 +12,7 @@ from helpers import ROOT, load_script
 
 from drcr import metrics
 from drcr.cube import WAVELENGTHS
-from drcr.matfile import read_cube, write_cube
+from drcr.formats.mat import read_cube, write_cube
 
 RNG = np.random.default_rng(5)
 NAMES = ("scenes", "b c#1%20", "d'\"<i>&")
@@ -249,7 +249,7 @@ def test_a_kill_while_a_report_is_replaced_leaves_one_of_both(script, tmp_path):
 import os, shutil, signal, sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from helpers import load_script
-from drcr.evaluation import report
+from drcr.figures import report
 def kill(*arguments, rmtree=shutil.rmtree, **options):
     if not options:
         os.kill(os.getpid(), signal.SIGKILL)

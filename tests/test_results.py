@@ -7,10 +7,10 @@ import spectral.io.envi
 import tifffile
 from helpers import DATA
 
-from drcr.matfile import load_cube
-from drcr.preparation import results
-from drcr.preparation.formats import read_cube_file
-from drcr.preparation.results import FORMATS, check_target, read_result, write_result
+from drcr.formats.cubes import read_cube_file
+from drcr.formats.mat import load_cube
+from drcr.formats.results import FORMATS, check_target, read_result, write_result
+from drcr.utils import files
 from drcr.utils.files import DataError
 
 MODEL = DATA / "model_c16_b2.pth"
@@ -128,7 +128,7 @@ class Stop(BaseException):
 
 def stop_at_write(monkeypatch, count):
     """Let the `count`-th rename of `write_atomically` fail as if the process were stopped before it."""
-    real, calls = results.os.replace, []
+    real, calls = files.os.replace, []
 
     def replace(*paths):
         calls.append(paths)

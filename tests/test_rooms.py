@@ -11,11 +11,16 @@ ALLOWED = {
     "utils": {"utils"},
     "compute": {"compute", "model", "utils"},
     "flat": {"flat", "utils"},
-    "preparation": {"preparation", "flat", "utils"},
+    "formats": {"formats", "cube", "utils"},
+    "preparation": {"preparation", "formats", "flat", "utils"},
     "training": {"training", "preparation", "flat", "compute", "utils"},
-    "evaluation": {"evaluation", "preparation", "flat", "utils"},
+    "scoring": {"scoring", "formats", "flat", "utils"},
+    "figures": {"figures", "scoring", "formats", "flat", "utils"},
+    "confidence": {"confidence", "scoring", "formats", "flat", "utils"},
+    "stress": {"stress", "confidence", "figures", "scoring", "preparation", "formats", "flat", "utils"},
+    "app": {"app", "confidence", "figures", "scoring", "preparation", "formats", "flat", "utils"},
 }
-RUN_THE_NETWORK = ("reconstruct", "checkpoint")
+RUN_THE_NETWORK = ("inference", "checkpoint", "app.server")
 
 
 def imports(path):

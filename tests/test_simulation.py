@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from helpers import DATA
 
+from drcr.cube import WAVELENGTHS
+from drcr.formats.mat import read_cube
 from drcr.images import read_image, read_rgb
-from drcr.matfile import WAVELENGTHS, read_cube
 from drcr.preparation.simulation import SceneModel, illuminant, read_library, reflectances
 from drcr.utils.files import DataError
 

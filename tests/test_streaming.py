@@ -1,4 +1,4 @@
-"""drcr/compute/streaming.py, drcr/compute/memory.py, and the strips and memory of drcr/reconstruct.py."""
+"""drcr/compute/streaming.py, drcr/compute/memory.py, and the strips and memory of drcr/inference.py."""
 
 import gc
 import threading
@@ -8,13 +8,13 @@ import pytest
 import torch
 from helpers import peak_memory
 
-from drcr import reconstruct as module
+from drcr import inference as module
 from drcr.compute.device import native_bf16
 from drcr.compute.memory import free_memory
 from drcr.compute.sections import Section, run_sections, with_margin
 from drcr.compute.streaming import Streamed, Weights, pad_channels, tee
+from drcr.inference import Reconstructor
 from drcr.model import DRCR
-from drcr.reconstruct import Reconstructor
 
 CPU = torch.device("cpu")
 N_THREADS = torch.get_num_threads()
@@ -272,7 +272,7 @@ def test_strips_bound_the_memory():
     program = """
 import sys, numpy as np, torch
 from drcr.model import DRCR
-from drcr.reconstruct import Reconstructor
+from drcr.inference import Reconstructor
 torch.set_num_threads(2)
 height, tile = map(int, sys.argv[1:])
 Reconstructor(DRCR(channels=32, n_blocks=1).eval(), tile=tile)(np.ones((height, 256, 3), np.float32))

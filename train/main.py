@@ -52,7 +52,8 @@ from drcr.training.recipe import FORMERLY_IMPROVED, PARTS, parts_of, read_recipe
 from drcr.training.run_folder import Every, RunFolder
 from drcr.training.state import check_state, freeze_all_but_tail
 from drcr.utils import cli
-from drcr.utils.files import DataError, lock_folder
+from drcr.utils.files import DataError
+from drcr.utils.locks import lock_folder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -373,7 +374,7 @@ def loading_options(args: argparse.Namespace, device: torch.device) -> dict[str,
 
 def draw_curves(path: Path, loss_csv: Path) -> None:
     """Draw a run's losses and learning rate."""
-    from drcr.evaluation.figures import plot_curves  # takes a second to import; the first epoch does not wait for it
+    from drcr.figures.scenes import plot_curves  # takes a second to import; the first epoch does not wait for it
 
     plot_curves(path, loss_csv)
 

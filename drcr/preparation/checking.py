@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from drcr.cube import check_cube, check_same_size, check_scale, describe_bands, same_bands, times
 from drcr.data import PreparedFolder
+from drcr.formats.mat import load_cube
 from drcr.images import IMAGE_SUFFIXES, Encoding, RGBImage, doubt_encoding, read_image
-from drcr.matfile import load_cube
 from drcr.utils.files import BrokenFile, DataError, check_name
 from drcr.utils.parallel import prepare_process
 

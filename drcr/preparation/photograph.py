@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from drcr.camera import Camera
+from drcr.cube import WAVELENGTHS
 from drcr.images import encode_srgb
-from drcr.matfile import WAVELENGTHS
 
 EXIF_IFD, COLOR_SPACE, SRGB = 0x8769, 0xA001, 1
 """Where EXIF keeps its `ColorSpace`, and its value for sRGB (CIPA DC-008)."""

@@ -33,9 +33,10 @@ from drcr.data import (
     remove_scenes,
     scene_checksum,
 )
+from drcr.formats.mat import load_cube
 from drcr.images import IMAGE_SUFFIXES, Encoding, InputEncoding, describe_decoding, read_image
-from drcr.matfile import load_cube
-from drcr.utils.files import DataError, list_files, print_other_files, strip_suffix, write_atomically, write_hdf5
+from drcr.utils.files import DataError, list_files, print_other_files, strip_suffix, write_atomically
+from drcr.utils.hdf5 import write_hdf5
 from drcr.utils.parallel import in_order, processes_for
 
 

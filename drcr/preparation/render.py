@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from drcr.camera import PRESETS, Camera, Imaging
+from drcr.formats.mat import write_cube
 from drcr.images import IMAGE_SUFFIXES
-from drcr.matfile import write_cube
 from drcr.preparation.photograph import Cameras, Photograph
 from drcr.utils import cli
 from drcr.utils.files import DataError, list_files, write_atomically

@@ -14,7 +14,7 @@ import numpy as np
 from colour.quality.cfi2017 import load_TCS_CIE2017
 from scipy.ndimage import gaussian_filter
 
-from drcr.matfile import WAVELENGTHS
+from drcr.cube import WAVELENGTHS
 from drcr.utils.files import DataError
 
 

@@ -14,7 +14,8 @@ from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from drcr.utils.files import DataError, is_out_of_memory, lock_folder, printable
+from drcr.utils.files import DataError, is_out_of_memory, printable
+from drcr.utils.locks import lock_folder
 from drcr.utils.parallel import available_cores
 
 

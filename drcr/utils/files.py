@@ -1,33 +1,21 @@
 """Files: atomic writing, listing folders, and the error for a problem with a user's file."""
 
 import errno
-import io
 import lzma
-import math
 import os
 import re
 import secrets
-import shlex
-import socket
 import stat
 import struct
-import sys
 import tokenize
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
-
-import h5py
-import h5py.h5d
-import h5py.h5g
-import h5py.h5l
-import h5py.h5o
-import numpy as np
 
 try:
     import fcntl
@@ -82,53 +70,6 @@ def unreadable(path: Path, error: Exception, what: str) -> DataError:
     if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
         return DataError(f"{path}: {os.strerror(error.errno)}")
     return BrokenFile(f"{path}: truncated, corrupted or not {what}; copy or download it again")
-
-
-@contextmanager
-def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading. Raises DataError if it would read other files: they need not be the user's."""
-    with h5py.File(path, "r") as file:
-        for _ in walk_hdf5(file, path):
-            pass
-        yield file
-
-
-def walk_hdf5(file: h5py.File, path: Path) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Yield the name and data set of each in an HDF5 file. Raises DataError at what is stored in another file."""
-    groups, seen = [(b"", file.id)], set()
-    while groups:
-        prefix, group = groups.pop()
-        for name in group:
-            full_name = (prefix + name).decode(errors="replace")
-            link = group.links.get_info(name).type
-            if link not in (h5py.h5l.TYPE_HARD, h5py.h5l.TYPE_SOFT):
-                raise DataError(f"{path}: {full_name} is a link into another file, which is not followed; copy it in")
-            if link == h5py.h5l.TYPE_SOFT:  # what it leads to in this file is visited under its own name
-                continue
-            found = h5py.h5o.open(group, name)
-            address = h5py.h5o.get_info(found).addr
-            if address in seen:
-                continue
-            seen.add(address)
-            if isinstance(found, h5py.h5g.GroupID):
-                groups.append((prefix + name + b"/", found))
-            elif isinstance(found, h5py.h5d.DatasetID):
-                layout = found.get_create_plist()
-                if layout.get_external_count() or layout.get_layout() == h5py.h5d.VIRTUAL:
-                    raise DataError(f"{path}: {full_name} is stored in other files, which are not read; copy it in")
-                yield full_name, h5py.Dataset(found)
-
-
-def read_dataset(dataset: h5py.Dataset) -> np.ndarray:
-    """Return an HDF5 data set. Raises ValueError if part of it was never written: HDF5 would invent that part."""
-    if dataset.chunks:
-        written = dataset.id.get_num_chunks()
-        whole = math.prod(-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-    else:
-        written, whole = dataset.id.get_storage_size(), dataset.nbytes
-    if written < whole:
-        raise ValueError("part of the values was never written")
-    return np.asarray(dataset)
 
 
 def read_text(path: Path, what: str, limit: int = 10_000_000) -> str:
@@ -218,39 +159,6 @@ def write_atomically(path: str | Path, write: Callable[[Any], None]) -> None:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
-def write_hdf5(
-    path: str | Path, arrays: dict[str, np.ndarray], fill: Callable[[h5py.File], None], header: bytes = b""
-) -> None:
-    """Write an HDF5 file atomically: `arrays`, each contiguous in the file, and what `fill` adds to the open file.
-
-    `header` becomes the user block. The HDF5 library writes only the structure, in memory, because it does not
-    recover from a full disk. The values are plain writes, slice by slice, so that no array is copied as a whole.
-    """
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w", userblock_size=512 if header else 0) as file:
-        datasets = {
-            name: file.create_dataset(name, array.shape, array.dtype, fill_time="never")
-            for name, array in arrays.items()
-        }
-        fill(file)
-        # one value allocates the array; the largest comes last, so that the part in memory ends where it begins
-        for name in sorted(arrays, key=lambda name: arrays[name].nbytes):
-            datasets[name][(0,) * arrays[name].ndim] = 0
-        offsets = {name: dataset.id.get_offset() for name, dataset in datasets.items()}
-    if header:
-        buffer.seek(0)
-        buffer.write(header)
-
-    def write(file: Any) -> None:
-        file.write(buffer.getbuffer())
-        for name, array in arrays.items():
-            file.seek(offsets[name])
-            for part in array:
-                file.write(np.ascontiguousarray(part))
-
-    write_atomically(path, write)
-
-
 def list_files(folder: str | Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:
     """Return the files of a folder that have one of the suffixes (lower case), by name without suffix, sorted.
 
@@ -278,11 +186,9 @@ def list_files(folder: str | Path, suffixes: tuple[str, ...], what: str) -> dict
     return found
 
 
-# ---- temporary files, locks
+# ---- temporary files
 
 _TEMPORARY = re.compile(r"\.drcr-[0-9a-f]{16}\.tmp")
-LOCK = ".drcr.lock"
-_LOCK_MARK = b"DRCR Net, in use by "
 
 
 def _create_temporary(folder: Path) -> tuple[Path, BinaryIO]:
@@ -311,71 +217,6 @@ def _remove_stale(folder: Path) -> None:
                         path.unlink()
                 finally:
                     os.close(descriptor)
-
-
-@contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Reserve an output folder for this process within a `with` block.
-
-    A missing folder is made, and removed again if nothing is written to it. Raises DataError, with the other command,
-    if another process has reserved the folder.
-    """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        try:
-            descriptor = _lock(folder)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                (folder / LOCK).unlink()
-            os.close(descriptor)
-    finally:
-        with suppress(OSError):  # ends at the first that is not empty
-            for parent in made:
-                parent.rmdir()
-
-
-def _lock(folder: Path) -> int:
-    """Create and lock a folder's lock file, or take over that of a killed process; return its descriptor."""
-    path, locked = folder / LOCK, False
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-        try:
-            holder = os.read(descriptor, 4096) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b"not a file"
-            if holder and not holder.startswith(_LOCK_MARK):
-                raise DataError(f"{path}: exists and is not a lock; move it, or choose another folder")
-            if not _try_lock(descriptor):
-                who = holder.removeprefix(_LOCK_MARK).decode(errors="replace") or "another process"
-                raise DataError(f"{folder}: in use by {who}; wait until it has ended, or choose another folder")
-            if os.fstat(descriptor).st_nlink:
-                command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:1000]
-                text = f"process {os.getpid()} on {socket.gethostname()}: {command}"
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, _LOCK_MARK + text.encode(errors="backslashreplace"), 0)
-                locked = True
-                return descriptor
-            # the process that held it removed it, after it was opened here: once more
-        finally:
-            if not locked:
-                os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    """Lock a file for this process; return False if another process has locked it."""
-    if fcntl is None:
-        return True
-    try:
-        # unlike that of flock, this lock is not inherited by forked worker processes, which may outlive this one
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
 
 
 # ---- names and errors

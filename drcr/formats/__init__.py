@@ -1,0 +1,1 @@
+"""Cubes in files: one file a format, reading and writing together."""

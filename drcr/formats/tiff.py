@@ -1,0 +1,106 @@
+"""Cubes in TIFF files: one page per band. Read by tifffile; written for ImageJ, each page labelled."""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from drcr.cube import StoredCube
+from drcr.utils.files import BROKEN, BrokenFile, DataError, printable, unreadable, write_atomically
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it logs ends in one line of ours, or does no harm
+
+GDAL_METADATA, GDAL_NODATA = 42112, 42113
+"""Tags of TIFF files that GDAL writes."""
+
+
+ORIGIN_MARK = "drcr origin: "
+"""What ImageJ's text on the image begins with in a TIFF that is a reconstruction."""
+
+
+def read_tiff(path: Path) -> StoredCube:
+    """Return the cube of a TIFF. Raises DataError if it is broken or states something that is not understood."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            check_tiff(file, path)
+            page, axes = file.pages[0], file.series[0].axes if len(file.series) == 1 else ""
+            nodata = page.tags.get(GDAL_NODATA)
+            fill = () if nodata is None else (float(str(nodata.value).strip("\0 ")),)
+            # Q: tifffile wrote an array of which it knew nothing, and a page need not be a band
+            axis = {"YXS": 2, "QYX": None}.get(axes, 0)
+            values = file.asarray() if len(file.pages) == 1 else file.asarray(key=slice(None))
+            lists = _labelled_wavelengths(file)
+            if values.ndim == 2 and lists:  # a cube of one band
+                values = values[None]
+            return StoredCube(values, path, axis, lists=lists, fill=fill, origin=_origin(file))
+    except DataError:
+        raise
+    except (tifffile.TiffFileError, *BROKEN) as error:
+        raise unreadable(path, error, "a TIFF") from error
+
+
+def check_tiff(file: tifffile.TiffFile, path: Path) -> None:
+    """Raise DataError if a TIFF has something that changes what its values mean, or not all of its values."""
+    pages = list(file.pages)
+    if not pages:
+        raise ValueError("no pages")
+    if len({(page.shape, page.dtype) for page in pages}) > 1:
+        raise DataError(f"{path}: its pages differ in size or type; one page per band is needed, all alike")
+    for page in pages:
+        assert isinstance(page, tifffile.TiffPage)  # a whole page, not a frame that repeats another one's tags
+        photometric = tifffile.PHOTOMETRIC(page.photometric)
+        if photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):
+            raise DataError(f"{path}: its values are {photometric.name}, not intensities; save it as MINISBLACK")
+        orientation = page.tags.get("Orientation")
+        if orientation is not None and orientation.value != 1:
+            raise DataError(
+                f"{path}: is stored rotated or mirrored (orientation {orientation.value}); save it upright"
+            )
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+            if not count or offset + count > file.filehandle.size:
+                raise BrokenFile(f"{path}: truncated, or written in part; copy or download it again")
+        scaling = page.tags.get(GDAL_METADATA)
+        if scaling is not None and re.search(r'role="(scale|offset)"', str(scaling.value)):
+            raise DataError(f"{path}: states scale and offset (GDAL_METADATA); apply them and save it again")
+
+
+def _labelled_wavelengths(file: tifffile.TiffFile) -> tuple[tuple[str, np.ndarray, str | None], ...]:
+    """Return the wavelengths in the labels of an ImageJ stack, such as `450 nm`, as a StoredCube lists them."""
+    labels = (file.imagej_metadata or {}).get("Labels") or []
+    labels = [labels] if isinstance(labels, str) else labels
+    found = [re.fullmatch(r"(\d+(?:\.\d+)?) ?nm", str(label).strip()) for label in labels]
+    if not found or not all(found):
+        return ()
+    return (("labels of the slices", np.array([float(match[1]) for match in found if match]), "nm"),)
+
+
+def origin_in_tiff(path: Path) -> str | None:
+    """Return the line on its origin that a TIFF has if it is a reconstruction; None for any other file."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            return _origin(file)
+    except (tifffile.TiffFileError, *BROKEN):
+        return None
+
+
+def _origin(file: tifffile.TiffFile) -> str | None:
+    text = str((file.imagej_metadata or {}).get("Info", ""))
+    return text.removeprefix(ORIGIN_MARK) if text.startswith(ORIGIN_MARK) else None
+
+
+def write_tiff(path: Path, cube: np.ndarray, wavelengths: np.ndarray | None, origin: str) -> None:
+    """Write a reconstruction (H, W, bands), atomically; wavelengths in nm."""
+    metadata: dict[str, object] = {"axes": "ZYX", "Info": ORIGIN_MARK + printable(origin)}
+    if wavelengths is not None:
+        metadata["Labels"] = [f"{nm} nm" for nm in wavelengths.tolist()]
+    shape = cube.shape[2], *cube.shape[:2]
+
+    def write(file: Any) -> None:
+        # one page per band: ImageJ opens no others
+        pages = (np.ascontiguousarray(cube[..., i], "<f4") for i in range(shape[0]))
+        tifffile.imwrite(file, pages, shape=shape, dtype="<f4", imagej=True, metadata=metadata)
+
+    write_atomically(path, write)

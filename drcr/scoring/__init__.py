@@ -1,0 +1,1 @@
+"""Scores of folders of reconstructions, and maps per pixel to compare with."""

@@ -1,0 +1,1 @@
+"""The stress test: when the spectra are not to be believed."""

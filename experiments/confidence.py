@@ -1,0 +1,146 @@
+"""Make and judge the confidence tables of both networks in test/model, and draw a scene with its true error.
+
+Needs the folder OUT of photographs.py: its prepared training data, and its held-out images with their cubes. Writes
+test/model/NAME.confidence.npz, and to --out: the held-out images prepared, and NAME.csv with the evaluation. Puts the
+evaluation into docs/confidence.md, and draws docs/confidence.png: of the photographs by held-out cameras the one with
+the median rank correlation between expected and true angle. Takes a few minutes on one core.
+
+model.pth is calibrated with the photographs of the ten scenes that photographs.py does not train on, linear.pth with
+the linear images of those that it was not trained on: --linear_seen names the others.
+"""
+
+import csv
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from drcr.utils import cli
+from drcr.utils.cli import step
+from drcr.utils.files import DataError, write_atomically
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs/confidence.md"
+
+
+def calibrate(name: str, options: str, out: Path) -> None:
+    """Make the table of a network in test/model, and put what calibrate_confidence.py prints of it into the page."""
+    command = (
+        f"calibrate_confidence.py --model_dir ../test/model/{name}.pth {options} --evaluate --csv {out / name}.csv"
+    )
+    print(f"\n$ cd train && python {command}", flush=True)
+    done = subprocess.run(
+        [sys.executable, *shlex.split(command)], cwd=ROOT / "train", stdout=subprocess.PIPE, text=True
+    )
+    print(done.stdout)
+    if done.returncode:
+        raise DataError("stopped: the command above failed")
+    # without the first two lines: what is done, and the file's path
+    page = fill(PAGE.read_text("utf-8"), name, as_markdown(done.stdout.splitlines()[2:]))
+    write_atomically(PAGE, lambda file: file.write(page.encode()))
+
+
+def as_markdown(lines: Sequence[str]) -> str:
+    """Return printed lines as Markdown: a paragraph each, but rows of tables."""
+    text = "".join(line + ("\n" if line.startswith("|") else "\n\n") for line in lines)
+    return re.sub(r"\n{3,}", "\n\n", text.replace("|\nlowest", "|\n\nlowest")).strip()
+
+
+def fill(page: str, name: str, text: str) -> str:
+    """Return a page with another text between the mark of this name and the next end."""
+    before, mark, rest = page.partition(f"<!-- {name} -->")
+    _, end, after = rest.partition("<!-- end -->")
+    if not end:
+        raise DataError(f"{PAGE}: has no marks <!-- {name} --> and <!-- end -->")
+    return f"{before}{mark}\n{text}\n{end}{after}"
+
+
+def median_photograph(path: Path) -> str:
+    """Return the photograph by a held-out camera with the median rank correlation, from an evaluation.
+
+    The portrait is left aside: nobody's face is needed to show this.
+    """
+    with open(path, newline="") as file:
+        rows = [
+            row
+            for row in csv.DictReader(file)
+            if (row["images"], row["table"]) == ("calibration images", "all terms")
+            and row["name"].endswith(("_p101", "_p102"))
+            and not row["name"].startswith("face_")
+        ]
+    if not rows:
+        raise DataError(f"{path}: has no photographs by held-out cameras; run photographs.py --stages images")
+    rows.sort(key=lambda row: float(row["rank_correlation"]))
+    return rows[len(rows) // 2]["name"]
+
+
+def draw(data: Path, out: Path) -> None:
+    """Draw the levels, the expected and the true angle of a photograph for the page."""
+    name = median_photograph(out / "model.csv")
+    (image,) = (data / "test/Valid_RGB").glob(f"{name}.*")
+    for folder in ("truth", "cubes", "figures"):
+        shutil.rmtree(out / folder, ignore_errors=True)
+    (out / "truth").mkdir()
+    (out / "truth" / f"{name}.mat").symlink_to((data / "test/Valid_spectral" / f"{name}.mat").resolve())
+    step(ROOT / "test", f"test.py --confidence --RGB_dir {image} --result_dir {out}/cubes")
+    step(
+        ROOT / "test",
+        f"figures.py --path_rec 'DRCR Net={out}/cubes' --path_gt {out}/truth --non_positive floor 0.01 --out "
+        f"{out}/figures --format png --dpi 140 --num_workers 0",
+    )
+    shutil.copyfile(out / "figures" / f"{name}_trust.png", PAGE.with_suffix(".png"))
+    print(f"{os.path.relpath(PAGE.with_suffix('.png'))}: {name}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prepare the held-out images, make the tables, draw."""
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("--photographs", type=Path, default="../photographs", help="folder OUT of photographs.py")
+    add("--out", type=Path, default="../photographs/confidence", help="folder for the results")
+    add(
+        "--linear_seen",
+        nargs="*",
+        default=("jelly_beans", "fake_and_real_beers"),
+        metavar="NAME ...",
+        help="held-out scenes that linear.pth was trained on",
+    )
+    add(
+        "--models",
+        nargs="*",
+        metavar="NAME ...",
+        default=("model", "linear"),
+        help="the tables to make; none: only draw, from an evaluation that is there",
+    )
+    args = parser.parse_args(argv)
+
+    data, out = args.photographs.resolve(), args.out.resolve()
+    for path in (data, out):
+        if shlex.quote(str(path)) != str(path):
+            raise DataError(f"{path}: choose a folder without spaces and special characters")
+    cli.hold(out)
+    step(
+        ROOT / "train",
+        f"valid_data_preprocess.py --data_path {data}/test --valid_data_path {out}/held_out "
+        "--non_positive floor 0.01",
+    )
+    prepared = data / "prepared"
+    training = f"--train_data_path {prepared}/Train --fit_data_path {prepared}/Real"
+    skipped = f"--skip {' '.join(args.linear_seen)}" if args.linear_seen else ""
+    options = {
+        "model": f"{training} --kind photographs --valid_data_path {prepared}/Valid {out}/held_out",
+        "linear": f"{training} --kind linear --valid_data_path {out}/held_out {skipped}",
+    }
+    for name in args.models:
+        if name not in options:
+            raise DataError(f"--models: must be model or linear, not {name}")
+        calibrate(name, f"{options[name]} --other_data_path {out}/held_out", out)
+    draw(data, out)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,337 @@
+"""Make the table that says where a network's reconstructions are not to be trusted; test.py --confidence needs it.
+
+Writes NAME.confidence.npz beside the checkpoint NAME.pth. test.py --confidence then gives for each pixel the spectral
+angle to expect between the reconstruction and the unknown truth, and a bound on it. Both follow from one pass through
+the network: from the brightness and clipping of the pixel, from the difference between the image and the
+reconstruction projected back to RGB, from the distance to the colours of the training data, from how far training
+spectra of the same colour differ from each other (metamers) and from the reconstruction, and from edges. Three steps:
+
+1. What the training data tell of spectra by colour is summed up in groups of similar pixels (--train_data_path).
+2. The expected angle is fitted to images of the training (--fit_data_path).
+3. It is calibrated on scenes that the network was NOT trained on (--valid_data_path): split conformal prediction with
+   the scene as the unit. Images with equal cubes are one scene, and its worst image counts.
+
+What the bound means: with a probability of at least 1 - a, at least 90% of the pixels of a new image of this kind lie
+within the bound. "Of this kind" means that scene, camera, light and noise are as those of the calibration. With n
+scenes, a cannot be below 1/(n+1): with 10 scenes 0.09, with 4 scenes 0.2. The command prints a and n. For images of
+another kind run it with data of that kind: the network stays as it is.
+
+--evaluate judges the table, each scene left out of its own calibration, beside a table of brightness alone.
+"""
+
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import argparse
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from drcr.checkpoint import load_rgb_model
+from drcr.compute.device import choose_device
+from drcr.confidence.calibration import (
+    Example,
+    Judgement,
+    check_unseen,
+    fit,
+    is_photograph,
+    judge,
+    learn_colours,
+    read_examples,
+    score,
+)
+from drcr.confidence.model import (
+    BRIGHTNESS_ONLY,
+    DOUBTFUL,
+    SHARE,
+    TERMS,
+    Colours,
+    Confidence,
+    check_target,
+    digest_of,
+    table_path,
+)
+from drcr.cube import same_bands
+from drcr.data import ValidImages
+from drcr.formats.maps import LEVELS
+from drcr.inference import Reconstructor
+from drcr.model import DRCR
+from drcr.utils import cli
+from drcr.utils.files import DataError, csv_text, plural, refuse_foreign, write_atomically
+
+KINDS = ("all", "photographs", "linear")
+
+
+def probability(text: str) -> float:
+    """Read --miss."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, not {text}")
+    return value
+
+
+def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("--model_dir", type=Path, default="../test/model/model.pth", metavar="FILE", help="checkpoint")
+    add(
+        "--train_data_path",
+        type=Path,
+        default="./dataset/Train",
+        help="prepared data that the network was trained on",
+    )
+    add(
+        "--fit_data_path",
+        type=Path,
+        help="prepared data of the training to fit the expected angle to, such as its real scenes without simulated "
+        "ones (default: those of --train_data_path)",
+    )
+    add(
+        "--valid_data_path",
+        type=Path,
+        nargs="+",
+        default=("./dataset/Valid",),
+        metavar="FOLDER ...",
+        help="prepared data of scenes that the network was not trained on, to calibrate with",
+    )
+    add(
+        "--kind",
+        choices=KINDS,
+        default="all",
+        help="use only photographs, which were decoded to linear light, or only images that were linear as stored",
+    )
+    add(
+        "--skip",
+        nargs="+",
+        metavar="NAME ...",
+        help="leave aside images whose names begin so, such as scenes that this network was trained on",
+    )
+    add(
+        "--miss",
+        type=probability,
+        default=0.1,
+        metavar="A",
+        help="a, the probability with which the bound may fail for a new scene; 1/(n+1) if that is larger",
+    )
+    add("--fit_images", type=cli.at_least(1), default=60, help="images to fit to, at most, chosen at random")
+    add("--seed", type=cli.at_least(0), default=0, help="seed of all random choices")
+    add("--out", type=Path, metavar="FILE", help="table to write (default: beside the checkpoint)")
+    add("--evaluate", action="store_true", help="print how the table does on scenes left out of its calibration")
+    add("--csv", type=Path, metavar="FILE", help="with --evaluate: write the figures of each image, too")
+    add(
+        "--other_data_path",
+        type=Path,
+        nargs="+",
+        metavar="FOLDER ...",
+        help="with --evaluate: prepared images, also of other kinds, on which the bound may fail. Those of the "
+        "calibration, and those of --skip, are left aside",
+    )
+    args = parser.parse_args(argv)
+    args.skip, args.other_data_path = args.skip or (), args.other_data_path or ()
+    return args
+
+
+def open_folder(path: Path, model: DRCR, model_path: Path) -> ValidImages:
+    """Open prepared data. Raises DataError if it is not for this network."""
+    folder = ValidImages(path, drop_rows=0)
+    if model.wavelengths is None or not same_bands(folder.wavelengths, model.wavelengths):
+        raise DataError(f"{path}: has other wavelengths than the network {model_path}")
+    if folder.input_encoding != model.input_encoding:
+        raise DataError(
+            f"{path}: its images are {folder.input_encoding}, but the network {model_path} was trained on "
+            f"{model.input_encoding} ones; prepare them with another --encoding"
+        )
+    return folder
+
+
+def of_kind(folder: ValidImages, kind: str, skipped: Sequence[str] = ()) -> list[int]:
+    """Return the numbers of a folder's images of one of KINDS, without those whose names begin with `skipped`."""
+    return [
+        i
+        for i, (name, scene) in enumerate(zip(folder.names, folder.scenes, strict=True))
+        if (kind == "all" or is_photograph(scene) == (kind == "photographs")) and not name.startswith(tuple(skipped))
+    ]
+
+
+def describe(judgements: Sequence[Judgement]) -> str:
+    """Return a row of means over images."""
+
+    def mean(value: Callable[[Judgement], float]) -> float:
+        values = [value(judgement) for judgement in judgements]
+        return float(np.mean([value for value in values if np.isfinite(value)] or np.nan))
+
+    scenes = {judgement.scene for judgement in judgements}
+    failed = [judgement.scene for judgement in judgements if judgement.covered < SHARE]
+    cells = [
+        f"{len(scenes.difference(failed))} of {len(scenes)}",
+        f"{len(judgements) - len(failed)} of {len(judgements)}",
+        f"{mean(lambda x: x.covered):.1%}",
+        *(f"{mean(value):.1f}" for value in (lambda x: x.true, lambda x: x.expected, lambda x: x.bound)),
+        *(f"{mean(value):.3f}" for value in (lambda x: x.rank_correlation, lambda x: x.auroc)),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+Judged = dict[tuple[str, str], list[Judgement]]
+"""By group of images and by table, the judgement of each image."""
+CSV_START = ("images", "table")
+COLUMNS = (
+    "| | scenes within the bound | images | pixels | true SAM | expected | bound | rank correlation | AUROC |\n"
+    "|---|---|---|---|---|---|---|---|---|"
+)
+
+
+def judge_all(tables: dict[str, Confidence], groups: dict[str, list[Example]]) -> Judged:
+    """Judge each table on each image."""
+    return {
+        (group, name): [judge(table, example) for example in examples]
+        for group, examples in groups.items()
+        for name, table in tables.items()
+    }
+
+
+def write_csv(path: Path, judged: Judged) -> None:
+    """Write a row for each image and table."""
+    text = io.StringIO()
+    columns = [field.name for field in fields(Judgement) if field.name not in ("shares", "wrong")]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*CSV_START, *columns])
+    for names, judgements in judged.items():
+        rows = ([*names, *(getattr(judgement, column) for column in columns)] for judgement in judgements)
+        writer.writerows([csv_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def is_evaluation(path: Path) -> bool:
+    """Return whether a file is one that `write_csv` wrote."""
+    return path.is_file() and path.read_bytes().startswith(",".join(CSV_START).encode())
+
+
+def print_evaluation(judged: Judged) -> None:
+    """Print how tables do on groups of images, the first table in detail."""
+    print(
+        f"\nMeans over images. Within the bound: {SHARE:.0%} of an image's pixels or more, of a scene in each of its "
+        f"images. Angles in degrees. AUROC for a true angle above {DOUBTFUL:g}.\n\n{COLUMNS}"
+    )
+    for (group, name), judgements in judged.items():
+        print(f"| {group}: {name} {describe(judgements)}")
+    groups, first = dict.fromkeys(group for group, _ in judged), next(iter(judged))[1]
+    print(f"\n| | {' | '.join(f'{level}: share, of it above {DOUBTFUL:g} degrees' for level in LEVELS[::-1])} |")
+    print("|---" * (1 + len(LEVELS)) + "|")
+    for group in groups:
+        cells = []
+        for level in range(len(LEVELS))[::-1]:
+            shares = np.array([judgement.shares[level] for judgement in judged[group, first]])
+            wrong = np.array([judgement.wrong[level] for judgement in judged[group, first]])
+            part = np.nansum(shares * wrong) / max(shares.sum(), 1e-12)
+            cells.append(f"{shares.mean():.0%}, {part:.0%}")
+        print(f"| {group} | {' | '.join(cells)} |")
+    for group in groups:
+        lowest = min(judged[group, first], key=lambda x: np.nan_to_num(x.rank_correlation, nan=np.inf))
+        numbers = f"{lowest.rank_correlation:.3f}, AUROC {lowest.auroc:.3f}"
+        print(f"lowest rank correlation: {group}, {lowest.name}: {numbers}")
+        failed = [judgement for judgement in judged[group, first] if judgement.covered < SHARE]
+        for judgement in sorted(failed, key=lambda judgement: judgement.covered):
+            print(f"bound fails: {group}, {judgement.name}: {judgement.covered:.1%} of its pixels within it")
+
+
+def choose_alike(folder: ValidImages, decodings: Collection[str], count: int, rng: np.random.Generator) -> list[int]:
+    """Return up to `count` images of a folder, at random; those decoded in other ways only if there are no others."""
+    alike = [i for i, scene in enumerate(folder.scenes) if scene.decoding in decodings]
+    return sorted(rng.permutation(alike or len(folder.scenes))[:count].tolist())
+
+
+def make_table(
+    n_terms: int,
+    fitted_to: Sequence[Example],
+    calibration: Sequence[Example],
+    colours: Colours,
+    model: DRCR,
+    args: argparse.Namespace,
+) -> Confidence:
+    """Fit the first `n_terms` of TERMS to images of the training, and calibrate the fit."""
+    fitted = fit(fitted_to, np.random.default_rng(args.seed), n_terms)
+    decodings = Counter(example.kind for example in calibration)
+    return Confidence(
+        colours,
+        fitted,
+        score(fitted, calibration),
+        args.miss,
+        [float(nm) for nm in model.wavelengths or ()],
+        model.input_encoding,
+        digest_of(args.model_dir),
+        ", ".join(f"{plural(count, 'image')} {how}" for how, count in decodings.items()),
+    )
+
+
+def describe_table(table: Confidence, out: Path) -> str:
+    """Return lines on a table: its size, what its bound means, its weights."""
+    weights = zip(TERMS, table.fit.weights, strict=True)
+    lines = [
+        f"{out}: {out.stat().st_size / 1e3:.0f} kB",
+        table.statement,
+        "weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in weights),
+    ]
+    if table.miss > table.asked_miss:
+        needed = int(np.ceil(1 / table.asked_miss - 1 - 1e-9))
+        lines.append(f"a = {table.asked_miss:g} needs {needed} scenes; calibrate on more of them")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the options, make the table, judge it."""
+    args = read_options(argv)
+    out = args.out or table_path(args.model_dir)
+    model = load_rgb_model(args.model_dir, choose_device())
+    check_target(out)
+    if args.csv:
+        refuse_foreign(args.csv, is_evaluation, "an evaluation of calibrate_confidence.py", "choose another --csv")
+    train = open_folder(args.train_data_path, model, args.model_dir)
+    to_fit = train if args.fit_data_path is None else open_folder(args.fit_data_path, model, args.model_dir)
+    valid = [open_folder(path, model, args.model_dir) for path in args.valid_data_path]
+    others = [open_folder(path, model, args.model_dir) for path in args.other_data_path]
+    chosen = [of_kind(folder, args.kind, args.skip) for folder in valid]
+    if not any(chosen):
+        raise DataError(f"{args.valid_data_path[0]}: no images left; change --kind or --skip")
+    print(f"learning the colours of {plural(len(train.names), 'image')}", flush=True)
+    check_unseen([folder.scenes[i] for folder, numbers in zip(valid, chosen, strict=True) for i in numbers], train)
+    rng, reconstructor = np.random.default_rng(args.seed), Reconstructor(model)
+    colours = learn_colours(train, rng)
+
+    def read(folder: ValidImages, numbers: Sequence[int]) -> list[Example]:
+        progress = tqdm(numbers, f"reconstructing {folder.path.name}", unit="image", dynamic_ncols=True, leave=False)
+        return read_examples(folder, progress, reconstructor, args.model_dir, colours, rng)
+
+    calibration = [x for folder, numbers in zip(valid, chosen, strict=True) for x in read(folder, numbers)]
+    fitted_to = read(to_fit, choose_alike(to_fit, {x.kind for x in calibration}, args.fit_images, rng))
+    tables = {
+        name: make_table(n_terms, fitted_to, calibration, colours, model, args)
+        for name, n_terms in (("all terms", len(TERMS)), ("brightness alone", BRIGHTNESS_ONLY))
+    }
+    table = tables["all terms"]
+    table.save(out)
+    print(describe_table(table, out))
+    if args.evaluate:
+        used = {example.path for example in calibration}
+        groups = {"calibration images": calibration}
+        for folder in others:
+            rest = [i for i in of_kind(folder, "all", args.skip) if folder.scenes[i].path.resolve() not in used]
+            for example in read(folder, rest):
+                groups.setdefault(f"{folder.path.name}, {example.kind}", []).append(example)
+        judged = judge_all(tables, groups)
+        print_evaluation(judged)
+        if args.csv:
+            write_csv(args.csv, judged)
+
+
+if __name__ == "__main__":
+    cli.run(main)
