@@ -1,7 +1,7 @@
 """Train and score DRCR Net on photographs: CAVE at half size, seen by 26 measured cameras, beside two baselines.
 
 Of the 24 scenes of Dataset/cave_split_24.txt, 14 train, 2 are watched in training, and 8 are held out: they choose
-nothing and are scored once (six of them were the validation scenes of experiments/cave.py). Of the cameras in
+nothing and are scored once. Of the cameras in
 --cameras, 20 train and 6 are held out.
 
 Training data: of each real scene 6 photographs (--preset photograph) by training cameras and 3 linear images
