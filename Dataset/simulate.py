@@ -22,8 +22,9 @@ import numpy as np
 from tqdm import tqdm
 
 from drcr.cube import WAVELENGTHS
+from drcr.light import lamp
 from drcr.preparation.render import DataFolder, add_folder_options, add_image_options, image_options
-from drcr.preparation.simulation import SceneModel, illuminant, read_library
+from drcr.preparation.simulation import SceneModel, read_library
 from drcr.utils import cli
 
 
@@ -96,7 +97,7 @@ def read_scene_options(parser: argparse.ArgumentParser, args: argparse.Namespace
     if args.n_train > 900:
         parser.error("--n_train of 900 at most: validation scenes are numbered from 901 on")
     for name in args.illuminants:
-        illuminant(name)  # an unknown one shows before the work
+        lamp(name)  # an unknown one shows before the work
     return SceneModel(
         size=tuple(args.size),
         radii=tuple(args.radii),

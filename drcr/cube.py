@@ -374,6 +374,43 @@ def check_same_size(
         )
 
 
+def reference_factor(
+    values: np.ndarray, point: tuple[int, int], reflectance: float, path: str | Path | None = None
+) -> tuple[float, str]:
+    """Return the number that gives a point of a cube its known reflectance, and the words for the cube's origin.
+
+    An exposed image does not tell how bright its scene was; a point of known reflectance does.
+
+    Parameters
+    ----------
+    values
+        The cube (H, W, bands).
+    point
+        Row and column, from 0. Its value is the mean over all bands of the 3 x 3 pixels around it.
+    reflectance
+        What that mean becomes when the cube is multiplied by the number: 0.9 for white paper.
+    path
+        For messages.
+
+    Raises
+    ------
+    DataError
+        The point is outside, too dark to be a reference, or the reflectance is not above 0 and at most 1.
+    """
+    (row, column), (height, width) = point, values.shape[:2]
+    if not (0 <= row < height and 0 <= column < width):
+        raise DataError(
+            f"{path}: row {row}, column {column} is outside the {height} x {width} pixels; choose another"
+        )
+    if not 0 < reflectance <= 1:
+        raise DataError(f"{path}: a reflectance is above 0 and at most 1, not {reflectance:g}; white paper has 0.9")
+    found = float(values[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2].mean(dtype=np.float64))
+    if not found > 1e-3 * float(values.max()):
+        raise DataError(f"{path}: row {row}, column {column} is black; choose a brighter point as the reference")
+    factor = reflectance / found
+    return factor, f"scaled by {factor:.4g} (row {row}, column {column} has the reflectance {reflectance:g})"
+
+
 def raise_to_floor(values: np.ndarray, floor: float) -> tuple[np.ndarray, int]:
     """Return a cube with its values below `floor` raised to it, and how many they were."""
     return np.maximum(values, np.float32(floor)), int(np.count_nonzero(values < np.float32(floor)))

@@ -48,10 +48,10 @@ from drcr.checkpoint import MODEL_HELP, fitting_network, load_rgb_model
 from drcr.confidence.model import load_confidence, table_path
 from drcr.cube import describe_bands, describe_floor, same_bands
 from drcr.data import ValidImages
+from drcr.light import lamp
 from drcr.preparation.render import DEFAULT_CAMERA
-from drcr.preparation.simulation import illuminant
 from drcr.scoring.baselines import RIDGE, fit
-from drcr.stress.conditions import REFERENCES, Plan, camera_views, light_name
+from drcr.stress.conditions import REFERENCES, Plan, camera_views
 from drcr.stress.page import check_folder, write_results
 from drcr.stress.study import (
     Method,
@@ -138,7 +138,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     if any(0 < electrons < 1 or electrons > 1e9 for electrons in args.electrons):
         parser.error("--electrons 0 or from 1 to 1e9 are needed")
     for light in args.lights:
-        illuminant(light_name(light))  # an unknown one shows before the work
+        lamp(light)  # an unknown one shows before the work
     return args
 
 

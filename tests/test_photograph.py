@@ -9,9 +9,10 @@ from drcr.camera import Camera
 from drcr.cube import WAVELENGTHS
 from drcr.formats.mat import write_cube
 from drcr.images import decode_srgb, read_image
+from drcr.light import lamp
 from drcr.preparation.photograph import Cameras, Photograph, colour_matrix
 from drcr.preparation.render import render_rgb
-from drcr.preparation.simulation import illuminant, reflectances
+from drcr.preparation.simulation import reflectances
 
 CAMERA = Camera(gains=(1, 1, 1))
 EVEN = np.ones(31)
@@ -29,7 +30,7 @@ def checker(light=EVEN):
 
 @pytest.mark.parametrize("light", ["E", "A", "D75"])
 def test_greys_stay_grey_under_any_light(light):
-    power = illuminant(light)
+    power = lamp(light)
     greys = np.linspace(0.05, 1, 20)[None, :, None] * power / power.max()
     photograph = Photograph(electrons=(0, 0), mean=(0.3, 0.3), balance_error=0, light=power)
     image = photograph.develop(greys, WAVELENGTHS, CAMERA, rng()).astype(int)
@@ -104,7 +105,7 @@ def test_what_is_drawn():
 
 def test_an_unknown_light_is_estimated():
     """Without a light, a scene under incandescent light comes out far less yellow than its radiance is."""
-    power = illuminant("A")
+    power = lamp("A")
     cube = np.kron(checker(power), np.ones((8, 8, 1)))
     given, estimated = (
         Photograph(electrons=(0, 0), mean=(0.1, 0.1), balance_error=0, light=light).develop(

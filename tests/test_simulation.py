@@ -8,7 +8,8 @@ from helpers import DATA
 from drcr.cube import WAVELENGTHS
 from drcr.formats.mat import read_cube
 from drcr.images import read_image, read_rgb
-from drcr.preparation.simulation import SceneModel, illuminant, read_library, reflectances
+from drcr.light import lamp
+from drcr.preparation.simulation import SceneModel, read_library, reflectances
 from drcr.utils.files import DataError
 
 SMALL = ("--n_train", 2, "--n_valid", 1, "--size", 48, 40, "--radii", 3, 20)
@@ -110,13 +111,13 @@ def test_measured_data():
     assert samples.shape == (123, 31)
     assert samples.min() > 0
     assert samples.max() < 1
-    a, d65 = illuminant("A"), illuminant("D65")
+    a, d65 = lamp("A"), lamp("D65")
     assert a.mean() == pytest.approx(1)
     assert a[-1] / a[0] == pytest.approx(13.5, rel=0.01)  # CIE 15: 198.26 at 700 nm, 14.71 at 400 nm
     assert d65[-1] / d65[0] == pytest.approx(71.6091 / 82.7549, rel=1e-4)
     assert len(WAVELENGTHS) == len(a)
     with pytest.raises(DataError, match="D65"):
-        illuminant("candle")
+        lamp("candle")
 
 
 def library_file(path, count=60, low=400):

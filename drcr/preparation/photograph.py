@@ -16,6 +16,7 @@ from PIL import Image
 from drcr.camera import Camera
 from drcr.cube import WAVELENGTHS
 from drcr.images import encode_srgb
+from drcr.light import lamp
 
 EXIF_IFD, COLOR_SPACE, SRGB = 0x8769, 0xA001, 1
 """Where EXIF keeps its `ColorSpace`, and its value for sRGB (CIPA DC-008)."""
@@ -122,9 +123,7 @@ class Photograph:
             raw = rng.poisson(raw * electrons) / electrons
         light = self.light
         if light is None:
-            from drcr.preparation.simulation import illuminant
-
-            neutral, light = estimate_neutral(raw), illuminant("D65")
+            neutral, light = estimate_neutral(raw), lamp("D65")
         else:
             neutral = light @ camera.curves()
         error = np.exp(rng.normal(0, self.balance_error, 3) * (1, 0, 1))

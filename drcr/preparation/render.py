@@ -13,6 +13,7 @@ import numpy as np
 from drcr.camera import PRESETS, Camera, Imaging
 from drcr.formats.mat import write_cube
 from drcr.images import IMAGE_SUFFIXES
+from drcr.light import lamp
 from drcr.preparation.photograph import Cameras, Photograph
 from drcr.utils import cli
 from drcr.utils.files import DataError, list_files, write_atomically
@@ -93,7 +94,7 @@ def image_options(
     if args.preset == "photograph":
         if not all(given.get(name, 1) for name in ("mean", "quality")):
             parser.error("--preset photograph needs --mean and --quality above 0")
-        light = None if args.light is None else _light(args.light)
+        light = None if args.light is None else lamp(args.light)
         ranges = {name: (value, value) for name, value in given.items()}
         imaging = dataclasses.replace(Photograph(light=light), **ranges)
     else:
@@ -101,12 +102,6 @@ def image_options(
             parser.error("--light is for --preset photograph")
         imaging = dataclasses.replace(PRESETS[args.preset], **given)
     return _cameras(args), imaging
-
-
-def _light(name: str) -> np.ndarray:
-    from drcr.preparation.simulation import illuminant  # with colour-science, which takes a second
-
-    return illuminant(name)
 
 
 def _cameras(args: argparse.Namespace) -> Camera | Cameras:

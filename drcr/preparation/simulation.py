@@ -15,6 +15,7 @@ from colour.quality.cfi2017 import load_TCS_CIE2017
 from scipy.ndimage import gaussian_filter
 
 from drcr.cube import WAVELENGTHS
+from drcr.light import lamp
 from drcr.utils.files import DataError
 
 
@@ -106,15 +107,6 @@ def _at_bands(wavelengths: np.ndarray, curves: np.ndarray, source: str) -> np.nd
             f"{source}: reflectances from 0 to 1 are needed; they are {curves.min():g} to {curves.max():g}"
         )
     return np.stack([np.interp(WAVELENGTHS, wavelengths, curve) for curve in curves]).clip(0, 1)
-
-
-def illuminant(name: str) -> np.ndarray:
-    """Return a CIE illuminant's relative power (31,) at 400-700 nm, its mean 1. Raises DataError if unknown."""
-    if name not in colour.SDS_ILLUMINANTS:
-        raise DataError(f"{name}: no such illuminant; known are {', '.join(colour.SDS_ILLUMINANTS)}")
-    light = colour.SDS_ILLUMINANTS[name]
-    power = np.interp(WAVELENGTHS, light.wavelengths, light.values)
-    return power / power.mean()
 
 
 def fractal_noise(rng: np.random.Generator, shape: tuple[int, int], exponent: float) -> np.ndarray:
@@ -217,10 +209,10 @@ class SceneModel:
         amount = (albedo[label] * tone * shade * light)[..., None]
         mix = np.clip(mix, 0, 1)[..., None]
 
-        lamps = [illuminant(name) for name in rng.choice(self.illuminants, 2)]
-        lamp = lamps[0] + rng.random() * (lamps[1] - lamps[0])
-        cube = (first[label] * (1 - mix) + second[label] * mix) * amount * lamp
+        lamps = [lamp(name) for name in rng.choice(self.illuminants, 2)]
+        power = lamps[0] + rng.random() * (lamps[1] - lamps[0])
+        cube = (first[label] * (1 - mix) + second[label] * mix) * amount * power
         if self.blur:
             cube = gaussian_filter(cube, (self.blur, self.blur, 0))
         cube += self.flare * cube.mean((0, 1))
-        return (cube / cube.max()).astype(np.float32), lamp
+        return (cube / cube.max()).astype(np.float32), power

@@ -17,13 +17,11 @@ from scipy.ndimage import gaussian_filter
 from drcr.camera import Camera, Imaging
 from drcr.cube import WAVELENGTHS
 from drcr.images import decode_srgb
+from drcr.light import lamp
 from drcr.preparation.photograph import colour_matrix, to_srgb
 from drcr.preparation.render import scene_rng
-from drcr.preparation.simulation import illuminant
 from drcr.utils.files import DataError
 
-LIGHTS = {"F2": "FL2", "F11": "FL11", "white LED": "LED-B3"}
-"""Names of lights that differ from those of colour-science."""
 ENCODINGS = ("linear", "sRGB, decoded", "sRGB, not decoded")
 PIXEL = (0.31, 0.62)
 """Where the pixel is that is set to 255, as parts of height and width."""
@@ -109,17 +107,12 @@ def camera_views(
     return views
 
 
-def light_name(light: str) -> str:
-    """Return the name of a light in colour-science."""
-    return LIGHTS.get(light, light)
-
-
 def lit(cube: np.ndarray, wavelengths: np.ndarray, light: str) -> np.ndarray:
     """Return what reflectances (H, W, bands) reflect under a CIE illuminant whose mean power is 1.
 
     Values above 1 are not possible in a cube: then the whole cube is divided by its largest.
     """
-    power = np.interp(wavelengths, WAVELENGTHS, illuminant(light_name(light)))
+    power = np.interp(wavelengths, WAVELENGTHS, lamp(light))
     radiance = cube * np.float32(power)
     return radiance / max(radiance.max(), 1)
 
