@@ -26,7 +26,10 @@ DEMO = ROOT / "demo"
 
 def run_commands(epochs: int) -> None:
     """Run the README's commands on simulated scenes, and those of the linear map."""
-    step(ROOT / "Dataset", "simulate.py --out ../demo/Dataset --n_train 100 --n_valid 10 --size 128 128 --radii 8 96")
+    step(
+        ROOT / "Dataset",
+        "simulate.py --data_path ../demo/Dataset --n_train 100 --n_valid 10 --size 128 128 --radii 8 96",
+    )
     step(
         ROOT / "train",
         "train_data_preprocess.py --data_path ../demo/Dataset --patch_size 32 --stride 32 "
@@ -48,7 +51,7 @@ def run_commands(epochs: int) -> None:
         "--result_dir ../demo/test_results",
     )
     score = "compute_mrae.py --path_gt ../demo/Dataset/Valid_spectral --path_rec"
-    step(ROOT / "test", f"{score} ../demo/test_results --csv ../demo/scores.csv")
+    step(ROOT / "test", f"{score} ../demo/test_results --table ../demo/scores.csv")
 
     print("\nThe same for a linear map RGB -> 31 bands, fitted by least squares to the same training pixels:")
     step(
@@ -56,7 +59,7 @@ def run_commands(epochs: int) -> None:
         "baseline.py --train_data_path ../demo/dataset/Train --RGB_dir ../demo/Dataset/Valid_RGB "
         "--result_dir ../demo/linear_results",
     )
-    step(ROOT / "test", f"{score} ../demo/linear_results --csv ../demo/scores_linear.csv")
+    step(ROOT / "test", f"{score} ../demo/linear_results --table ../demo/scores_linear.csv")
 
 
 def print_scores() -> str:

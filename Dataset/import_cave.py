@@ -4,8 +4,8 @@ Looks for scenes anywhere below SOURCE: 31 PNG files NAME_ms_01.png (400 nm) ...
 folder, 16-bit grey, or 8-bit with equal channels as in one scene (watercolors); other files are ignored.
 Values are divided by the largest that the PNG can store, 65535 or 255, and otherwise unchanged.
 
-Writes Train_spectral, Train_RGB, Valid_spectral and Valid_RGB under OUT, the layout that everything else reads. The
-RGB images are made from the cubes (the BMP of a scene is not used). cave_split.txt beside this script fixes which
+Writes Train_spectral, Train_RGB, Valid_spectral and Valid_RGB under DATA_PATH, the layout that everything else reads.
+The RGB images are made from the cubes (the BMP of a scene is not used). cave_split.txt beside this script fixes which
 scene goes where, or --split FILE. Files that exist are never overwritten.
 
 Every scene of CAVE holds zeros. Prepare and score it with --non_positive floor VALUE (0.01 in the README's table).
@@ -81,14 +81,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         required=True,
         help="folder of the data base, complete_ms_data, or several folders",
     )
-    add("--out", type=Path, default=".", help="folder to write")
+    add("--data_path", type=Path, default=".", help="folder to write")
     add("--split", type=Path, metavar="FILE", help='lines "Train NAME" and "Valid NAME" (default: cave_split.txt)')
     add_size_option(parser)
     add_folder_options(parser)
     add_image_options(parser)
     args = parser.parse_args(argv)
-    cli.hold(args.out)
-    folder = DataFolder(args.out, *image_options(parser, args))
+    cli.hold(args.data_path)
+    folder = DataFolder(args.data_path, *image_options(parser, args))
 
     found = find_scenes(args.source)
     split = args.split or Path(__file__).parent / "cave_split.txt"
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for part in PARTS:
         names = [name for name in scenes if scenes[name] == part]
         print(f"{part}: {plural(len(names), 'scene')}{': ' * bool(names)}{', '.join(names)}")
-    print(f"written to {args.out.resolve()}, images {folder.imaging.suffix} ({args.preset}, {args.camera})")
+    print(f"written to {args.data_path.resolve()}, images {folder.imaging.suffix} ({args.preset}, {args.camera})")
     print("CAVE contains zeros: prepare and score it with --non_positive floor VALUE, 0.01 for example")
 
 

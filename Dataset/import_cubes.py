@@ -3,8 +3,8 @@
 Reads every cube of SOURCE: MATLAB .mat (v5, v7, v7.3) and HDF5 .h5 (variable `cube`, `rad`, `ref`, the only one with
 three dimensions, or --variable), NumPy .npy and .npz, ENVI (.hdr beside its data file), TIFF (one page per band). If
 SOURCE contains no such file, each of its folders is a scene: one cube, one image per band, or a capture of a Specim
-IQ. Writes Train_spectral/NAME.mat and Train_RGB/NAME.jpg under OUT (or Valid_..., by --part or --split), the layout
-that all other commands read. Dataset/README.md has a table of what is read, applied and refused in each format.
+IQ. Writes Train_spectral/NAME.mat and Train_RGB/NAME.jpg under DATA_PATH (or Valid_..., by --part or --split), the
+layout that all other commands read. Dataset/README.md has a table of what is read, applied and refused.
 
 Wavelengths: from --wavelengths, else from the file (`bands`, `wavelengths` ..., an ENVI header), else from
 --dataset, else 31 bands are taken as 400, 410, ... 700 nm. Bands are resampled to those 31, or kept as they are
@@ -266,7 +266,7 @@ def read_options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataFo
     parser = cli.parser(__doc__)
     add = parser.add_argument
     add("--source", type=Path, required=True, help="folder of cubes")
-    add("--out", type=Path, default=".", help="folder to write")
+    add("--data_path", type=Path, default=".", help="folder to write")
     add("--dataset", choices=sorted(DATASETS), help="data set known by name, see above")
     add("--part", choices=PARTS, default="Train", help="part that the cubes belong to, without --split")
     add("--split", type=Path, metavar="FILE", help='lines "Train NAME" and "Valid NAME"; other scenes are skipped')
@@ -287,13 +287,13 @@ def read_options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataFo
     add("--scale", type=scale, metavar="VALUE|max", help="divide values by this, or each cube by its largest value")
     add_size_option(parser)
     add_folder_options(parser)
-    add("--no_rgb", action="store_true", help="write cubes only; put their images into OUT/..._RGB yourself")
+    add("--no_rgb", action="store_true", help="write cubes only; put their images into DATA_PATH/..._RGB yourself")
     add_image_options(parser)
     args = parser.parse_args(argv)
-    cli.hold(args.out)
+    cli.hold(args.data_path)
     if args.wavelengths is not None and len(args.wavelengths) > 2:
         parser.error("argument --wavelengths: must be a text file, or START STEP")
-    return args, DataFolder(args.out, *image_options(parser, args), rgb=not args.no_rgb)
+    return args, DataFolder(args.data_path, *image_options(parser, args), rgb=not args.no_rgb)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -319,8 +319,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for part in PARTS:
         count = sum(scenes[name] == part for name in scenes)
         if count and summary.wavelengths is not None:
-            print(f"{args.out / part}_spectral: {plural(count, 'cube')}, {describe_bands(summary.wavelengths)}")
-    if not (args.out / "Valid_spectral").is_dir():
+            print(f"{args.data_path / part}_spectral: {plural(count, 'cube')}, {describe_bands(summary.wavelengths)}")
+    if not (args.data_path / "Valid_spectral").is_dir():
         print("training needs validation scenes too: use --split FILE, or a second run with --part Valid")
     summary.report()
     if calib is not None:

@@ -29,30 +29,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and render."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
-    add("--spectral_dir", type=Path, default="./Valid_spectral", help="folder of cubes")
-    add("--rgb_dir", type=Path, default="./Valid_RGB", help="folder for the images")
+    add("--path_gt", type=Path, default="./Valid_spectral", help="folder of cubes")
+    add("--RGB_dir", type=Path, default="./Valid_RGB", help="folder for the images")
     add_folder_options(parser)
     add_image_options(parser)
     args = parser.parse_args(argv)
-    cli.hold(args.rgb_dir)
+    cli.hold(args.RGB_dir)
     camera, imaging = image_options(parser, args)
 
-    cubes = list_files(args.spectral_dir, (".mat",), "spectral cubes")
-    there = {path.stem: path for path in args.rgb_dir.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
+    cubes = list_files(args.path_gt, (".mat",), "spectral cubes")
+    there = {path.stem: path for path in args.RGB_dir.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES}
     if args.keep:
         cubes = {name: path for name, path in cubes.items() if name not in there}
     for name in cubes.keys() & there.keys():
         raise DataError(
-            f"{there[name]}: is there already; --keep goes on with the others, --rgb_dir is another folder"
+            f"{there[name]}: is there already; --keep goes on with the others, --RGB_dir is another folder"
         )
-    args.rgb_dir.mkdir(parents=True, exist_ok=True)
+    args.RGB_dir.mkdir(parents=True, exist_ok=True)
     for name, path in tqdm(cubes.items(), desc="rendering", unit="image", dynamic_ncols=True):
         cube = load_cube(path)
         check_cube(cube.values, path)
         wavelengths = cube.require_wavelengths()
         image = render_rgb(cube.values, wavelengths, camera, imaging, scene_rng(args.seed, name), str(path))
-        write_atomically(args.rgb_dir / f"{name}{imaging.suffix}", lambda file, image=image: file.write(image))
-    print(f"{len(cubes)} images in {args.rgb_dir} ({args.preset}, {args.camera})")
+        write_atomically(args.RGB_dir / f"{name}{imaging.suffix}", lambda file, image=image: file.write(image))
+    print(f"{len(cubes)} images in {args.RGB_dir} ({args.preset}, {args.camera})")
 
 
 if __name__ == "__main__":

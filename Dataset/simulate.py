@@ -4,8 +4,8 @@ Each scene is a random arrangement of overlapping shapes (dead leaves), with mea
 colour samples and the ColorChecker), shading, texture and a mixture of two CIE illuminants. Its RGB image is made
 as the NTIRE 2022 challenge made its own: a measured camera, photon noise, exposure, 8 bits, JPEG.
 
-Writes OUT/Train_spectral/ARAD_1K_0001.mat ..., OUT/Train_RGB/ARAD_1K_0001.jpg ..., and the same for Valid from
-0901 on. Each scene depends on the options, --seed and its number alone. Files that are there already are
+Writes DATA_PATH/Train_spectral/ARAD_1K_0001.mat ..., DATA_PATH/Train_RGB/ARAD_1K_0001.jpg ..., and the same for
+Valid from 0901 on. Each scene depends on the options, --seed and its number alone. Files that are there already are
 never overwritten.
 """
 
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     scene = SceneModel()
     parser = cli.parser(__doc__)
     add = parser.add_argument
-    add("--out", type=Path, default="./simulated", help="folder to write")
+    add("--data_path", type=Path, default="./simulated", help="folder to write")
     add("--n_train", type=cli.at_least(0), default=20, help="number of training scenes")
     add("--n_valid", type=cli.at_least(0), default=5, help="number of validation scenes")
     add_folder_options(parser)
@@ -115,18 +115,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and write the scenes."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    cli.hold(args.out)
+    cli.hold(args.data_path)
     scene = read_scene_options(parser, args)
     camera, imaging = image_options(parser, args)
     parts = {f"ARAD_1K_{1 + i:04}": "Train" for i in range(args.n_train)}
     parts |= {f"ARAD_1K_{901 + i:04}": "Valid" for i in range(args.n_valid)}
-    folder = DataFolder(args.out, camera, imaging)
+    folder = DataFolder(args.data_path, camera, imaging)
     scenes = folder.choose(parts, parts, args.keep)
     for name, part in tqdm(scenes.items(), desc="simulating", unit="scene", dynamic_ncols=True):
         rng = np.random.default_rng([args.seed, int(name[-4:])])
         cube, light = scene.render_lit(rng, part)
         folder.write(part, name, cube, WAVELENGTHS, rng, light=light, norm_factor=1.0)
-    print(f"{args.n_train} training and {args.n_valid} validation scenes in {args.out}")
+    print(f"{args.n_train} training and {args.n_valid} validation scenes in {args.data_path}")
 
 
 if __name__ == "__main__":

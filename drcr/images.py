@@ -4,7 +4,7 @@ The network wants linear light, as the challenge's images have it. Photographs a
 `read_image` reads both as linear RGB with the primaries of sRGB::
 
     image = read_image("photo.jpg", "auto")
-    image.values, image.how     # (H, W, 3) float32 in [0, 1]; "decoded from sRGB (their tags say so)"
+    image.values, image.how     # (H, W, 3) float32 in [0, 1]; "decoded from sRGB (as tagged)"
 """
 
 import argparse
@@ -54,7 +54,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # read_rgb re
 
 def add_encoding_option(parser: argparse.ArgumentParser) -> None:
     """Add the option --encoding, for `read_image`."""
-    parser.add_argument("--encoding", choices=ENCODINGS, default="auto", help=ENCODING_HELP)
+    parser.add_argument("--encoding", type=str.lower, choices=ENCODINGS, default="auto", help=ENCODING_HELP)
 
 
 def encoding_for(trained_on: InputEncoding, asked: Encoding, model_path: str | Path) -> Encoding:
@@ -82,10 +82,9 @@ def find_images(path: Path) -> list[Path]:
     others = sorted(
         entry.name for entry in path.iterdir() if entry.is_file() and entry not in images and entry.name[0] != "."
     )
-    for name in others[:10]:
-        print(f"skipped {path / name}: not an image ({' '.join(IMAGE_SUFFIXES[:11])}, camera RAW)", file=sys.stderr)
-    if len(others) > 10:
-        print(f"skipped {len(others) - 10} more files of {path} that are not images", file=sys.stderr)
+    if others:
+        more = f" and {len(others) - 10} more" if len(others) > 10 else ""
+        print(f"skipped, not images, in {path}: {', '.join(others[:10])}{more}", file=sys.stderr)
     return images
 
 
@@ -97,7 +96,7 @@ class RGBImage:
     ----------
     stored : (H, W, 3), red first, proportional to linear light: uint8 or uint16 as in the file if the file is linear,
         else float32 in [0, 1] with the primaries of sRGB
-    how : what was done, in words: "decoded from sRGB (their tags say so)"
+    how : what was done, in words: "decoded from sRGB (as tagged)"
     tagged : whether the file says how it is encoded
     encoded : whether `stored` is not linear light after all, because "linear" was asked for although the tags say
         otherwise
@@ -147,7 +146,7 @@ def read_image(path: str | Path, encoding: Encoding = "auto") -> RGBImage:
         return RGBImage(rgb, "developed from camera RAW, linear", tagged, photograph=True)
     is_linear = tags.icc is None and tags.transfer == 1.0 and tags.primaries == "sRGB"
     if encoding == "linear" and tagged and not is_linear:
-        return RGBImage(rgb, f"taken as linear although their tags say {tags.name} (--encoding linear)", True, True)
+        return RGBImage(rgb, f"taken as linear although tagged {tags.name} (--encoding linear)", True, True)
     if encoding == "linear":
         return RGBImage(rgb, "taken as linear (--encoding linear)", tagged)
     if tags.name is None and encoding == "auto":
@@ -158,12 +157,12 @@ def read_image(path: str | Path, encoding: Encoding = "auto") -> RGBImage:
         linear = _to_linear(rgb, Tags("sRGB"), path)
         return RGBImage(linear, "decoded from sRGB (--encoding srgb)", tagged, photograph=True)
     if is_linear:
-        return RGBImage(rgb, "linear (their tags say so)", tagged)
-    how = f"decoded from {tags.name} (their tags say so)"
+        return RGBImage(rgb, "linear (as tagged)", tagged)
+    how = f"decoded from {tags.name} (as tagged)"
     return RGBImage(_to_linear(rgb, tags, path), how, tagged, photograph=True)
 
 
-UNTAGGED = "without tags taken as linear"
+UNTAGGED = "taken as linear (no tags)"
 
 
 def describe_decoding(images: Iterable[RGBImage | str]) -> str:

@@ -30,7 +30,7 @@ PAGE = ROOT / "docs/confidence.md"
 def calibrate(name: str, options: str, out: Path) -> None:
     """Make the table of a network in test/model, and put what calibrate_confidence.py prints of it into the page."""
     command = (
-        f"calibrate_confidence.py --model_dir ../test/model/{name}.pth {options} --evaluate --csv {out / name}.csv"
+        f"calibrate_confidence.py --model_dir ../test/model/{name}.pth {options} --evaluate --table {out / name}.csv"
     )
     print(f"\n$ cd train && python {command}", flush=True)
     done = subprocess.run(

@@ -269,8 +269,8 @@ def test_bands_spectra_and_files(page, reconstructed, tmp_path):
 @pytest.mark.parametrize(
     ("name", "choice", "said", "then"),
     [
-        ("tagged.png", PHOTOGRAPH, "Decoded from sRGB (its tags say so)", "although its tags say sRGB"),
-        ("linear.png", LINEAR, "Linear (its tags say so)", "decoded from sRGB although the file says"),
+        ("tagged.png", PHOTOGRAPH, "Decoded from sRGB (as tagged)", "although tagged sRGB"),
+        ("linear.png", LINEAR, "Linear (as tagged)", "decoded from sRGB although the file says"),
         ("photo.jpg", PHOTOGRAPH, "No tags say how it is encoded: taken as a photograph", "Taken as linear"),
         ("deep_png.png", PHOTOGRAPH, "No tags say", "Taken as linear"),
         ("deep_tiff.tif", PHOTOGRAPH, "No tags say", "Taken as linear"),

@@ -194,15 +194,15 @@ WRITERS = {
     "test/baseline.py": "--result_dir",
     "test/report.py": "--out",
     "test/figures.py": "--out",
-    "Dataset/simulate.py": "--out",
-    "Dataset/render_rgb.py": "--rgb_dir",
-    "Dataset/import_cave.py": "--out",
-    "Dataset/import_cubes.py": "--out",
+    "Dataset/simulate.py": "--data_path",
+    "Dataset/render_rgb.py": "--RGB_dir",
+    "Dataset/import_cave.py": "--data_path",
+    "Dataset/import_cubes.py": "--data_path",
 }
 NEEDED = {
     "Dataset/import_cave.py": ("--source", "."),
     "Dataset/import_cubes.py": ("--source", "."),
-    "Dataset/render_rgb.py": ("--spectral_dir", "."),
+    "Dataset/render_rgb.py": ("--path_gt", "."),
 }
 
 

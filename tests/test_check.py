@@ -103,7 +103,7 @@ def prepares(folder):
 def test_a_sound_folder(check, folder, script):
     printed = check()
     assert (
-        "Train: 3 scenes\n  pixels  40 x 48\n  bands   31 bands, 400-700 nm\n  images  3 images without tags"
+        "Train: 3 scenes\n  pixels  40 x 48\n  bands   31 bands, 400-700 nm\n  images  3 images taken as linear"
         in printed
     )
     assert printed.count("no values <= 0") == 2

@@ -248,7 +248,7 @@ def test_the_command_makes_a_table_and_says_what_it_promises(prepared_once, scri
     kinds = {(row["images"], row["table"]): row for row in rows}
     assert len(rows) == 2 * (2 + 2)  # of the other data, those of the calibration are left aside
     assert {table for _, table in kinds} == {"all terms", "brightness alone"}
-    assert {images for images, _ in kinds} == {"calibration images", "Train, without tags taken as linear"}
+    assert {images for images, _ in kinds} == {"calibration images", "Train, taken as linear (no tags)"}
     assert all(0 <= float(row["covered"]) <= 1 for row in rows)
     path = tmp_path / "net.confidence.npz"
     made = Confidence.load(model)

@@ -104,7 +104,7 @@ def test_check_and_rendering_open_each_cube_once(tmp_path, script, opened):
     check_one_cube(CheckedScene("Train", path, None), path, None)
     assert +opened == once([path])
     opened.clear()
-    script("Dataset/render_rgb.py", "--spectral_dir", path.parent, "--rgb_dir", tmp_path / "rgb")
+    script("Dataset/render_rgb.py", "--path_gt", path.parent, "--RGB_dir", tmp_path / "rgb")
     assert +opened == once([path])
 
 

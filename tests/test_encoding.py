@@ -156,7 +156,7 @@ def test_exif_colour_space(tmp_path, space, interop, name):
     values = Image.fromarray(quantised(encoded(picture(), name), 8))
     values.save(tmp_path / "a.webp", lossless=True, exif=exif_bytes(space, interop))
     image = read_image(tmp_path / "a.webp")
-    assert image.how == f"decoded from {name} (their tags say so)"
+    assert image.how == f"decoded from {name} (as tagged)"
     assert_same_picture(image.values, name, 8)
 
 
@@ -181,7 +181,7 @@ def test_exif_colour_space_of_a_tiff(tmp_path):
     data = b"II*\0" + struct.pack("<I", bits + 6 + len(exif)) + values.tobytes() + struct.pack("<3H", 16, 16, 16)
     (tmp_path / "a.tif").write_bytes(data + exif + directory)
     image = read_image(tmp_path / "a.tif")
-    assert image.how == "decoded from sRGB (their tags say so)"
+    assert image.how == "decoded from sRGB (as tagged)"
     assert_same_picture(image.values, "sRGB", 16)
 
 
@@ -245,7 +245,7 @@ def test_options_and_tags(tmp_path):
     as_stored = read_image(path, "linear")
     assert np.array_equal(as_stored.stored, read_rgb(path))
     assert as_stored.encoded
-    assert "although their tags say" in as_stored.how
+    assert "although tagged" in as_stored.how
     assert not read_image(path).encoded
     assert not read_image(write_png(tmp_path / "b.png", read_rgb(path)), "linear").encoded
 
@@ -255,8 +255,8 @@ def test_description(tmp_path):
     write_png(tmp_path / "b.png", quantised(picture(), 8))
     found = [read_image(tmp_path / f"{name}.png") for name in "aab"]
     line = describe_decoding(found)
-    assert "2 images decoded from sRGB (their tags say so)" in line
-    assert "1 image without tags" in line
+    assert "2 images decoded from sRGB (as tagged)" in line
+    assert "1 image taken as linear (no tags)" in line
     assert "--encoding srgb" in line
     assert "--encoding" not in describe_decoding(found[:2])
 

@@ -21,7 +21,7 @@ def test_a_jpeg_without_tags_is_opencvs_bit_for_bit(golden):
     expected = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
     assert np.array_equal(read_rgb(path), expected)
     image = read_image(path)
-    assert image.how == "without tags taken as linear"
+    assert image.how == "taken as linear (no tags)"
     assert np.array_equal(image.stored, expected)
     assert np.array_equal(image.normalised(), np.float32(expected) / np.float32(expected.max()))
 
@@ -107,7 +107,7 @@ def test_heic(tmp_path):
         image = read_image(tmp_path / name)
         assert np.abs(image.stored - read_image(tmp_path / "a.heic").stored).max() == 0
         assert np.abs(read_rgb(tmp_path / name).astype(int) - smooth).max() <= 4
-        assert image.how == "decoded from sRGB (their tags say so)"  # the colour box of the file
+        assert image.how == "decoded from sRGB (as tagged)"  # the colour box of the file
 
 
 def write_dng(path, linear, neutral=(1, 1, 1)):
@@ -226,9 +226,7 @@ def test_the_commands_decode_and_say_so(script, tmp_path, prepared):
         for folder, encoding in runs.items():
             out = tmp_path / command[-7:-3] / folder
             said = script(command, "--RGB_dir", tmp_path / folder, "--result_dir", out, *options, *encoding).stdout
-            assert {"tagged": "their tags say so", "untagged": "--encoding srgb", "linear": "as linear"}[
-                folder
-            ] in said
+            assert {"tagged": "as tagged", "untagged": "--encoding srgb", "linear": "as linear"}[folder] in said
             cubes[folder] = read_cube(out / "a.mat")
         spread = np.ptp(cubes["linear"])
         assert np.abs(cubes["tagged"] - cubes["linear"]).max() < 0.02 * spread

@@ -130,7 +130,7 @@ def test_what_is_wrong_with_a_cave_folder(fails, cave, tmp_path, case):
 def test_nothing_is_overwritten(script, fails, cave, tmp_path):
     script(CAVE, "--source", cave[0], "--out", tmp_path / "d")
     fails(CAVE, "--source", cave[0], "--out", tmp_path / "d", names="balloons.mat")
-    folders = ("--spectral_dir", tmp_path / "d/Train_spectral", "--rgb_dir", tmp_path / "d/Train_RGB")
+    folders = ("--path_gt", tmp_path / "d/Train_spectral", "--RGB_dir", tmp_path / "d/Train_RGB")
     fails(RENDER, *folders, names="balloons.jpg")
 
 
@@ -373,7 +373,7 @@ def test_images_depend_on_seed_and_name_alone(script, tmp_path):
 
     def image(source, out, name, *options):
         noisy = ("--electrons", 100, *options)
-        script(RENDER, "--spectral_dir", tmp_path / source, "--rgb_dir", tmp_path / out, *noisy)
+        script(RENDER, "--path_gt", tmp_path / source, "--RGB_dir", tmp_path / out, *noisy)
         return (tmp_path / out / name).read_bytes()
 
     first = image("s1", "r1", "b.jpg")
@@ -385,7 +385,7 @@ def test_images_depend_on_seed_and_name_alone(script, tmp_path):
 def test_clean_images_have_no_noise_and_nothing_clipped(script, tmp_path):
     (tmp_path / "s").mkdir()
     write_cube(tmp_path / "s/a.mat", np.linspace(0.1, 0.5, 40)[None, :, None] * np.ones((12, 1, 31)))
-    script(RENDER, "--spectral_dir", tmp_path / "s", "--rgb_dir", tmp_path / "r", "--preset", "clean")
+    script(RENDER, "--path_gt", tmp_path / "s", "--RGB_dir", tmp_path / "r", "--preset", "clean")
     image = read_rgb(tmp_path / "r/a.png")
     assert image.max() == 255
     assert np.array_equal(image, image[:1].repeat(12, 0))  # no noise
@@ -399,7 +399,7 @@ def test_the_challenges_camera(script, tmp_path):
     (tmp_path / "s").mkdir()
     write_cube(tmp_path / "s/a.mat", smooth_cube())
     options = ("--camera", curves, "--gains", 2.2933984, 1, 1.62308182)
-    script(RENDER, "--spectral_dir", tmp_path / "s", "--rgb_dir", tmp_path / "r", *options)
+    script(RENDER, "--path_gt", tmp_path / "s", "--RGB_dir", tmp_path / "r", *options)
     assert abs(read_rgb(tmp_path / "r/a.jpg").mean() / 255 - 0.18) < 0.03
 
 
@@ -580,4 +580,4 @@ def test_narrow_images_shrink_too():
 def test_counts_make_no_images(tmp_path, fails):
     (tmp_path / "s").mkdir()
     write_cube(tmp_path / "s/a.mat", smooth_cube() * 4095)
-    fails(RENDER, "--spectral_dir", tmp_path / "s", "--rgb_dir", tmp_path / "r", names="--scale divides them")
+    fails(RENDER, "--path_gt", tmp_path / "s", "--RGB_dir", tmp_path / "r", names="--scale divides them")

@@ -65,7 +65,7 @@ def test_the_file_reads_as_a_photograph(tmp_path):
     cube = np.kron(checker(), np.ones((16, 16, 1)))
     (tmp_path / "a.jpg").write_bytes(render_rgb(cube, WAVELENGTHS, CAMERA, EXACT, rng(), "a"))
     image = read_image(tmp_path / "a.jpg")
-    assert image.how == "decoded from sRGB (their tags say so)"
+    assert image.how == "decoded from sRGB (as tagged)"
     assert image.values.mean() == pytest.approx(0.2, rel=0.02)
     expected = decode_srgb(EXACT.develop(cube, WAVELENGTHS, CAMERA, rng()) / 255)
     assert np.abs(image.values - expected).mean() < 0.01
@@ -135,10 +135,10 @@ def test_cameras_of_a_folder_are_drawn(script, tmp_path):
     (tmp_path / "s").mkdir()
     for i in range(6):
         write_cube(tmp_path / f"s/{i}.mat", np.float32(np.kron(checker(), np.ones((8, 8, 1)))))
-    options = ("--spectral_dir", "s", "--camera", "cameras", "--preset", "photograph", "--light", "E")
+    options = ("--path_gt", "s", "--camera", "cameras", "--preset", "photograph", "--light", "E")
     fixed = ("--electrons", 0, "--mean", 0.15, "--quality", 95)
-    script("Dataset/render_rgb.py", *options, *fixed, "--rgb_dir", "r")
-    script("Dataset/render_rgb.py", *options, *fixed, "--rgb_dir", "again")
+    script("Dataset/render_rgb.py", *options, *fixed, "--RGB_dir", "r")
+    script("Dataset/render_rgb.py", *options, *fixed, "--RGB_dir", "again")
     files = [(tmp_path / f"r/{i}.jpg").read_bytes() for i in range(6)]
     assert files == [(tmp_path / f"again/{i}.jpg").read_bytes() for i in range(6)]
     assert len(set(files)) == 6

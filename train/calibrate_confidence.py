@@ -126,7 +126,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=cli.at_least(0), default=0, help="seed of all random choices")
     add("--out", type=Path, metavar="FILE", help="table to write (default: beside the checkpoint)")
     add("--evaluate", action="store_true", help="print how the table does on scenes left out of its calibration")
-    add("--csv", type=Path, metavar="FILE", help="with --evaluate: write the figures of each image, too")
+    add("--table", type=Path, metavar="FILE", help="with --evaluate: write the figures of each image, too")
     add(
         "--other_data_path",
         type=Path,
@@ -293,8 +293,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = args.out or table_path(args.model_dir)
     model = load_rgb_model(args.model_dir, choose_device())
     check_target(out)
-    if args.csv:
-        refuse_foreign(args.csv, is_evaluation, "an evaluation of calibrate_confidence.py", "choose another --csv")
+    if args.table:
+        refuse_foreign(
+            args.table, is_evaluation, "an evaluation of calibrate_confidence.py", "choose another --table"
+        )
     train = open_folder(args.train_data_path, model, args.model_dir)
     to_fit = train if args.fit_data_path is None else open_folder(args.fit_data_path, model, args.model_dir)
     valid = [open_folder(path, model, args.model_dir) for path in args.valid_data_path]
@@ -329,8 +331,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 groups.setdefault(f"{folder.path.name}, {example.kind}", []).append(example)
         judged = judge_all(tables, groups)
         print_evaluation(judged)
-        if args.csv:
-            write_csv(args.csv, judged)
+        if args.table:
+            write_csv(args.table, judged)
 
 
 if __name__ == "__main__":

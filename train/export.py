@@ -25,7 +25,9 @@ from drcr.utils.files import DataError, refuse_foreign
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the file."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--checkpoint", type=Path, default="./RealWorldResults/best.pth", help="checkpoint to store")
+    parser.add_argument(
+        "--model_dir", type=Path, metavar="FILE", default="./RealWorldResults/best.pth", help="checkpoint to store"
+    )
     parser.add_argument("--format", choices=("pth", "onnx"), default="pth", help="file format")
     parser.add_argument("--out", type=Path, help="file to write (default: ../test/model/model.pth, or model.onnx)")
     args = parser.parse_args(argv)
@@ -33,12 +35,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     # a network that was passed on is never replaced
     refuse_foreign(out, lambda _: False, "to be overwritten", "choose another --out, or remove it")
 
-    model = load_model(args.checkpoint)
+    model = load_model(args.model_dir)
     if args.format == "pth":
         model.half()
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
             raise DataError(
-                f"{args.checkpoint}: has weights that half precision cannot store (NaN, or above 65504); "
+                f"{args.model_dir}: has weights that half precision cannot store (NaN, or above 65504); "
                 "use it as it is"
             )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         save_checkpoint(out, model)
     else:
         export_onnx(model, out)
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {args.checkpoint.stat().st_size / 1e6:.1f} MB before")
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, {args.model_dir.stat().st_size / 1e6:.1f} MB before")
 
 
 if __name__ == "__main__":

@@ -313,8 +313,7 @@ def read_decoded(path: Path, choice: str | None) -> tuple[RGBImage, str, str]:
         image = replace(image, stored=decode_srgb(image.values).astype(np.float32), how=how)
     if not image.tagged and choice is None:
         return image, "No tags say how it is encoded: taken as a photograph, decoded from sRGB", chosen
-    told = image.how.replace("their tags say", "its tags say")
-    told = re.sub(r" \(--encoding \w+\)", "", told)
+    told = re.sub(r" \(--encoding \w+\)", "", image.how)
     return image, told[0].upper() + told[1:], chosen
 
 

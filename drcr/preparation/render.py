@@ -200,7 +200,9 @@ class DataFolder:
             return {name: part for name, part in scenes.items() if name not in kept}
         for name, part in scenes.items():
             for path in filter(None, self._there(part, name)):
-                raise DataError(f"{path}: is there already; --keep goes on with the others, --out is another folder")
+                raise DataError(
+                    f"{path}: is there already; --keep goes on with the others, --data_path is another folder"
+                )
         return scenes
 
     def _there(self, part: str, name: str) -> list[Path | None]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, redirect_stdout
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -34,15 +35,63 @@ class ManualFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
-        if default is None or default is False or default is argparse.SUPPRESS:
+        if default is None or default is False or default in ("", (), argparse.SUPPRESS):
             return action.help
         words = default if isinstance(default, tuple) else [default]
         return f"{action.help} (default: {' '.join(map(str, words)).replace('%', '%%')})"
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+OTHER_NAMES = {
+    "--out": ("--result_dir", "--data_path", "--outf"),
+    "--result_dir": ("--outf", "--data_path"),
+    "--outf": ("--result_dir",),
+    "--spectral_dir": ("--path_gt",),
+    "--rgb_dir": ("--RGB_dir",),
+    "--checkpoint": ("--model_dir",),
+    "--csv": ("--table",),
+}
+"""Other names of an option, most of them from before: a command takes them for the first of these that it has."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that takes OTHER_NAMES of options and, for an unknown one, names the most similar."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """Return the options. Unknown ones end the program, with a suggestion."""
+        words = [self._known(word) for word in (sys.argv[1:] if args is None else args)]
+        options, unknown = self.parse_known_args(words, namespace)
+        for word in unknown:
+            name = word.partition("=")[0]
+            hint = f"; did you mean {close}?" if (close := self._similar(name)) else "; --help lists all options"
+            self.error(f"unknown {'option' if word.startswith('-') else 'argument'} {name}{hint}")
+        return options
+
+    def _similar(self, name: str) -> str | None:
+        """Return the option whose name, or other name, is most similar to an unknown one."""
+        options = {
+            **{other: self._known(other) for other in OTHER_NAMES},
+            **{o: o for o in self._option_string_actions},
+        }
+        by_form = {
+            form.lower().replace("-", "_"): option
+            for form, option in options.items()
+            if option in self._option_string_actions
+        }
+        close = get_close_matches(name.lower().replace("-", "_"), by_form, 1, cutoff=0.75)
+        return by_form[close[0]] if close else None
+
+    def _known(self, word: str) -> str:
+        """Return a word of the command line; an option's other name as the one that it has here."""
+        name, equals, value = word.partition("=")
+        if name in self._option_string_actions:
+            return word
+        here = [other for other in OTHER_NAMES.get(name, ()) if other in self._option_string_actions]
+        return f"{here[0]}{equals}{value}" if here else word
+
+
+def parser(description: str | None) -> Parser:
     """Return the argument parser of a command, whose docstring is `description`."""
-    return argparse.ArgumentParser(description=description, formatter_class=ManualFormatter, allow_abbrev=False)
+    return Parser(description=description, formatter_class=ManualFormatter, allow_abbrev=False)
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
