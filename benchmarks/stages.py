@@ -20,11 +20,13 @@ from runtimes import mst, runtimes
 from torch.utils.data import DataLoader, RandomSampler
 from torch.utils.flop_counter import FlopCounterMode
 
-from drcr import matfile, metrics
+from drcr import metrics
 from drcr.camera import Camera
 from drcr.checkpoint import load_model, save_checkpoint
 from drcr.compute.device import Precision, choose_device, for_training, native_bf16
+from drcr.cube import WAVELENGTHS
 from drcr.data import TrainPatches
+from drcr.formats.mat import read_cube, write_cube
 from drcr.images import normalise_rgb, read_rgb
 from drcr.inference import Reconstructor
 from drcr.model import DRCR
@@ -98,7 +100,7 @@ def make_scenes(folder: Path, size: tuple[int, int], count: int) -> None:
             # real cubes have about 12 bits, and compress accordingly; 41 is 0.01
             cube = np.maximum(np.round(cube * 4095), 41).astype(np.float32) / 4095
             released.write_compressed(paths[0], cube=np.ascontiguousarray(cube.T))
-            paths[1].write_bytes(render_rgb(cube, matfile.WAVELENGTHS, Camera(), PRESETS["real-world"], rng, name))
+            paths[1].write_bytes(render_rgb(cube, WAVELENGTHS, Camera(), PRESETS["real-world"], rng, name))
         else:
             for path in paths:
                 os.link(path.with_name(path.name.replace(name, f"ARAD_1K_{1 + i % 2:04}")), path)
@@ -258,7 +260,7 @@ def read_cubes(work: Work) -> Run:
 
     def run() -> None:
         for path, _ in work.pairs:
-            matfile.read_cube(path)
+            read_cube(path)
 
     return run
 
@@ -314,10 +316,10 @@ def load(work: Work) -> list[Way]:
 
 def write_cube(work: Work, compression: int | None) -> Run:
     """Return the writing of a cube, (H, W, 31), with that level of gzip."""
-    cube = matfile.read_cube(work.pairs[0][0])
+    cube = read_cube(work.pairs[0][0])
     path = work.folder / "cube.mat"
     if compression is None:
-        return lambda: matfile.write_cube(path, cube, matfile.WAVELENGTHS)
+        return lambda: write_cube(path, cube, WAVELENGTHS)
     return lambda: released.write_compressed(path, compression, cube=cube.T)
 
 

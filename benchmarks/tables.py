@@ -10,7 +10,8 @@ import torch
 from measuring import Result
 from stages import Work
 
-from drcr import matfile, metrics
+from drcr import metrics
+from drcr.formats.mat import read_cube
 from drcr.utils.parallel import available_cores
 
 
@@ -61,7 +62,7 @@ def deviations(results: list[Result]) -> list[str]:
 
 def scores(results: list[Result], work: Work) -> list[str]:
     """Return the scores of the shipped network's cubes, which tell what bfloat16 does to them."""
-    truth = matfile.read_cube(work.pairs[0][0])[: work.height, : work.width]
+    truth = read_cube(work.pairs[0][0])[: work.height, : work.width]
     lines = []
     for result in results:
         if result.way.name.startswith("ours"):

@@ -174,7 +174,7 @@ def test_new_files_have_the_permissions_that_the_user_chose(tmp_path):
 def held(folder):
     """Hold a folder in another process; yield the process."""
     code = (
-        "import sys, time; from pathlib import Path; from drcr.utils.files import lock_folder\n"
+        "import sys, time; from pathlib import Path; from drcr.utils.locks import lock_folder\n"
         "with lock_folder(Path(sys.argv[1])): print(flush=True), time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE)
