@@ -26,7 +26,8 @@ from drcr.checkpoint import load_model, save_checkpoint
 from drcr.compute.device import Precision, choose_device, for_training, native_bf16
 from drcr.cube import WAVELENGTHS
 from drcr.data import TrainPatches
-from drcr.formats.mat import read_cube, write_cube
+from drcr.formats import mat
+from drcr.formats.mat import read_cube
 from drcr.images import normalise_rgb, read_rgb
 from drcr.inference import Reconstructor
 from drcr.model import DRCR
@@ -319,7 +320,7 @@ def write_cube(work: Work, compression: int | None) -> Run:
     cube = read_cube(work.pairs[0][0])
     path = work.folder / "cube.mat"
     if compression is None:
-        return lambda: write_cube(path, cube, WAVELENGTHS)
+        return lambda: mat.write_cube(path, cube, WAVELENGTHS)
     return lambda: released.write_compressed(path, compression, cube=cube.T)
 
 
