@@ -38,7 +38,7 @@ from drcr.utils import cli
 from drcr.utils.files import DataError, csv_text, print_other_files, refuse_foreign, write_atomically
 
 BRIGHT_MRAE = "bright_mrae"
-"""The column of --csv after SCORES, with --min_radiance."""
+"""The column of --table after SCORES, with --min_radiance."""
 
 
 CROPS = {"none": 0, "ntire2022": 128, "mst": 128}
@@ -67,7 +67,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--path_rec", type=Path, default="./test_results", help="folder of reconstructed cubes")
     add("--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of ground truth cubes")
-    add("--csv", type=Path, metavar="FILE", help="also write the scores to FILE, one line per image")
+    add("--table", type=Path, metavar="FILE", help="also write the scores to FILE, one line per image")
     add(
         "--rec_suffix",
         default="",
@@ -208,15 +208,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, score each pair, print and write the table."""
     args = read_options(argv)
     pairs = pair_cubes(args.path_rec, args.path_gt, suffix=args.rec_suffix)
-    if args.csv:
-        refuse_foreign(args.csv, is_score_table, "a table of scores", "choose another --csv")
-        args.csv.parent.mkdir(parents=True, exist_ok=True)
+    if args.table:
+        refuse_foreign(args.table, is_score_table, "a table of scores", "choose another --table")
+        args.table.parent.mkdir(parents=True, exist_ok=True)
     # colour-science, where a process has imported it, makes NumPy print fewer digits
     with np.printoptions(legacy=False):
         images, skipped = score_all(args, pairs)
         average = summarise(args, images, skipped)
-        if args.csv:
-            write_table(args.csv, images, average)
+        if args.table:
+            write_table(args.table, images, average)
     print_other_files(*zip(*pairs.values(), strict=True))
 
 
