@@ -453,6 +453,85 @@ def test_a_field_of_a_struct_in_a_struct(source, imports, fails, tmp_path, cube,
     assert np.array_equal(read.wavelengths, WL + 5)
 
 
+def cell(values):
+    """Return values as savemat writes a cell."""
+    out = np.empty(len(values), object)
+    out[:] = values
+    return out
+
+
+def write_groups(path, cube, lists, where="cube", attributes=None):
+    with h5py.File(path, "w") as file:
+        file[where] = cube
+        for name, values in lists.items():
+            file[name] = values
+        (file[where] if attributes == "cube" else file).attrs.update(lists if attributes else {})
+
+
+def write_cells(path, cube, nm):
+    """Write a list as MATLAB v7.3 writes a cell."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["DataCube"] = cube.T
+        references = [file.create_dataset(f"#refs#/{i}", data=[[x]]).ref for i, x in enumerate(nm)]
+        file.create_dataset("Wavelength", data=np.array(references, h5py.ref_dtype)[:, None])
+        file["Wavelength"].attrs["MATLAB_class"] = np.bytes_("cell")
+
+
+LISTS = {
+    "MATLAB's own names": ("mat", lambda p, c, nm: scipy.io.savemat(p, {"DataCube": c, "Wavelength": nm[:, None]})),
+    "capitals": ("mat", lambda p, c, nm: scipy.io.savemat(p, {"CUBE": c, "BANDS": nm})),
+    "a unit in the name": ("mat", lambda p, c, nm: scipy.io.savemat(p, {"cube": c, "wavelength_um": nm / 1000})),
+    "a unit beside it": (
+        "mat",
+        lambda p, c, nm: scipy.io.savemat(p, {"h": {"C": c, "Wavelength": nm * 10, "WavelengthUnits": "Angstroms"}}),
+    ),
+    "a struct with both": (
+        "mat",
+        lambda p, c, nm: scipy.io.savemat(p, {"hcube": {"DataCube": c, "Wavelength": nm}, "rgb": c[..., 0]}),
+    ),
+    "a struct beside the cube": (
+        "mat",
+        lambda p, c, nm: scipy.io.savemat(p, {"rad": c, "bands": 31, "info": {"a": {"Wavelength": nm}}}),
+    ),
+    "a cell of numbers": ("mat", lambda p, c, nm: scipy.io.savemat(p, {"cube": c, "Bands": cell([*nm])})),
+    "a cell of texts": (
+        "mat",
+        lambda p, c, nm: scipy.io.savemat(p, {"cube": c, "Bands": cell([f"{x:g} nm" for x in nm])}),
+    ),
+    "a cell of v7.3": ("mat", write_cells),
+    "a group": ("h5", lambda p, c, nm: write_groups(p, c, {"meta/Wavelength": nm}, "raw/cube")),
+    "an attribute of the cube": ("h5", lambda p, c, nm: write_groups(p, c, {"Wavelengths": nm}, "a/b", "cube")),
+    "an attribute of the file": ("h5", lambda p, c, nm: write_groups(p, c, {"Wavelengths": nm}, "a/b", "file")),
+    "texts": ("h5", lambda p, c, nm: write_groups(p, c, {"wavelength": [f"{x:g}" for x in nm]})),
+    "NumPy": ("npz", lambda p, c, nm: np.savez(p, cube=c, Wavelength=nm)),
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_a_list_of_wavelengths_is_found_wherever_it_is(tmp_path, cube, kind):
+    suffix, write = LISTS[kind]
+    write(tmp_path / f"scene.{suffix}", cube, WL + 20)
+    read = read_cube_file(tmp_path / f"scene.{suffix}")
+    assert np.array_equal(read.values, cube)
+    assert read.wavelengths is not None
+    assert np.allclose(read.wavelengths, WL + 20)
+
+
+def test_a_far_list_does_not_contradict_a_near_one(tmp_path, cube):
+    lamp = {"wavelength": np.arange(300.0, 900)}
+    scipy.io.savemat(tmp_path / "scene.mat", {"cube": cube, "wavelength": WL + 20, "lamp": lamp})
+    assert np.array_equal(read_cube_file(tmp_path / "scene.mat").wavelengths, WL + 20)
+    scipy.io.savemat(tmp_path / "scene.mat", {"cube": cube, "lamp": lamp})
+    refuses(tmp_path / "scene.mat", "lamp.wavelength has 600")
+
+
+def test_objects_of_matlab_are_refused(tmp_path, cube):
+    with h5py.File(tmp_path / "scene.mat", "w", userblock_size=512) as file:
+        file["#refs#/b"], file["hcube"] = cube.T, np.uint32([[1, 2]])
+        file["hcube"].attrs.update(MATLAB_class=np.bytes_("hypercube"), MATLAB_object_decode=3)
+    refuses(tmp_path / "scene.mat", "hcube is a MATLAB object")
+
+
 def test_hdf5_reads_no_other_file_in_any_reader(tmp_path):
     secret = tmp_path / "secret.bin"
     secret.write_bytes(bytes(range(124)))

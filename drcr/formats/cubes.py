@@ -11,7 +11,7 @@ import numpy as np
 from drcr.cube import Cube, StoredCube, settle
 from drcr.formats.band_files import BAND_SUFFIXES, read_band_files, sort_band_files
 from drcr.formats.envi import DATA_SUFFIXES, read_envi
-from drcr.formats.mat import CUBE_NAMES, WAVELENGTH_NAMES, read_stored
+from drcr.formats.mat import CUBE_NAMES, find_lists, may_be_list, read_stored
 from drcr.formats.tiff import read_tiff
 from drcr.utils.files import BROKEN, DataError, unreadable
 
@@ -79,15 +79,14 @@ def _read_numpy(path: Path, variable: str | None) -> StoredCube:
             # mapped, so that a band can be taken without reading all
             return StoredCube(np.load(path, mmap_mode="r", allow_pickle=False), path)
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file if name in WAVELENGTH_NAMES}
-            names = [name for name in file if name not in WAVELENGTH_NAMES]
-            name = _choose(file, names, variable)
+            name = _choose(file, [name for name in file if not may_be_list(name)], variable)
             if name is None:
                 raise DataError(
                     f"{path}: no array named {variable or ' or '.join(NAMES)}; it has {', '.join(file) or 'none'}; "
                     "give --variable NAME"
                 )
-            return StoredCube(file[name], path, lists=tuple((name, array, None) for name, array in arrays.items()))
+            contents = {name: (file[name], None) for name in file if may_be_list(name)}
+            return StoredCube(np.asarray(file[name]), path, lists=find_lists(contents, name))
     except DataError:
         raise
     except BROKEN as error:
@@ -100,7 +99,7 @@ def _choose(file: np.lib.npyio.NpzFile, names: list[str], variable: str | None) 
         return variable if variable in file else None
     if usual := [name for name in NAMES if name in names]:
         return usual[0]
-    cubes = [name for name in names if file[name].ndim == 3] if len(names) > 1 else names
+    cubes = [name for name in names if np.ndim(file[name]) == 3] if len(names) > 1 else names
     return cubes[0] if len(cubes) == 1 else None
 
 

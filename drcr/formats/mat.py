@@ -1,21 +1,29 @@
 """Hyperspectral cubes in MATLAB's .mat files, and in HDF5 files of other programs."""
 
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 
-from drcr.cube import Cube, StoredCube, settle
+from drcr.cube import Cube, StoredCube, settle, wavelengths_in_nm
 from drcr.formats.maps import MAPS
 from drcr.utils.files import BROKEN, DataError, refuse_foreign, unreadable
-from drcr.utils.hdf5 import open_hdf5, read_dataset, walk_hdf5, write_hdf5
+from drcr.utils.hdf5 import read_dataset, walk_hdf5, write_hdf5
 
 CUBE_NAMES = ("cube", "rad")
-WAVELENGTH_NAMES = ("bands", "wavelengths", "wavelength", "wl", "lambda")
+LIST_NAME = re.compile(
+    r"(?:cent(?:er|re)_?)?(?:wave_?lengths?|wvls?|wls?|lambdas?|bands?|band_?cent(?:er|re)s?)(?:_?(nm|um))?",
+    re.IGNORECASE,
+)
+"""What a list of wavelengths is called, perhaps with its unit: `bands`, `Wavelength`, as MATLAB's toolbox has it."""
+UNIT_NAME = re.compile(r"wave_?lengths?_?units?", re.IGNORECASE)
+MAX_LIST = 100_000
+"""Entries of a MATLAB cell that may be a list of wavelengths."""
 NUMERIC_CLASSES = ("double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 MAP_CLASSES = {np.dtype(np.float32): "single", np.dtype(np.uint8): "uint8"}
 """MATLAB's classes of the maps that stand beside a cube."""
@@ -75,7 +83,7 @@ def read_stored(path: Path, names: tuple[str, ...], only_one: bool = False, is_m
         raise DataError(f"{path}: no such file")
     try:
         if h5py.is_hdf5(path):
-            with open_hdf5(path) as file:
+            with h5py.File(path, "r") as file:
                 return _read_hdf5(file, path, names, only_one, is_matlab)
         import scipy.io  # takes a tenth of a second, and only old files need it
 
@@ -98,6 +106,71 @@ def _no_cube(path: Path, names: tuple[str, ...], others: Iterable[str]) -> DataE
     )
 
 
+def find_lists(
+    contents: Mapping[str, tuple[Any, str | None]], cube: str
+) -> tuple[tuple[str, np.ndarray, str | None], ...]:
+    """Return what of a file's contents may be the wavelengths of its cube, as a StoredCube lists them.
+
+    Parameters
+    ----------
+    contents : mapping
+        Values and unit, if one is stated, by name; `hsi.Wavelength` is in `hsi`.
+    cube : str
+        The cube's name.
+
+    Returns
+    -------
+    tuple
+        The lists beside the cube and around it, nearest first. Lists elsewhere, such as in another struct, follow if
+        these say nothing.
+    """
+    near: list[tuple[str, np.ndarray, str | None]] = []
+    far = near.copy()
+    units = {name.rpartition(".")[0]: _text(x[0]) for name, x in contents.items() if UNIT_NAME.fullmatch(_last(name))}
+    for name, (values, unit) in contents.items():
+        place, match = name.rpartition(".")[0], LIST_NAME.fullmatch(_last(name))
+        if match and name != cube:
+            is_near = not place or f"{cube}.".startswith(f"{place}.")
+            (near if is_near else far).append((name, _numbers_of_cell(values), unit or match[1] or units.get(place)))
+    near.sort(key=lambda entry: -entry[0].count("."))
+    return tuple(near if any(_says_something(*entry[1:]) for entry in near) else near + far)
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def may_be_list(name: str) -> bool:
+    """Return whether a variable's name is that of a list of wavelengths, or of their unit."""
+    return bool(LIST_NAME.fullmatch(_last(name)) or UNIT_NAME.fullmatch(_last(name)))
+
+
+def _says_something(values: np.ndarray, unit: str | None) -> bool:
+    try:
+        return values.size > 1 and wavelengths_in_nm(values, unit) is not None
+    except ValueError:
+        return True
+
+
+def _numbers_of_cell(values: Any) -> np.ndarray:
+    """Return a cell of numbers, or of texts such as `450 nm`, as numbers; anything else as it is."""
+    values = np.asarray(values)
+    if values.dtype == object and values.size:
+        parts = [np.ravel(part) for part in values.ravel()]
+        if all(part.dtype.kind in "fiu" for part in parts) or all(part.dtype.kind in "SU" for part in parts):
+            values = np.concatenate(parts)
+    texts = [_text(text) for text in values.ravel()] if values.dtype.kind in "OSU" else []
+    found = [re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:nm)?\s*", text or "") for text in texts]
+    return np.array([float(match[1]) for match in found if match]) if found and all(found) else values
+
+
+def _no_object(path: Path, name: str) -> DataError:
+    return DataError(
+        f"{path}: {name} is a MATLAB object, whose contents only MATLAB knows; save the cube and its wavelengths as "
+        f"variables: cube = {name}.DataCube; bands = {name}.Wavelength; save('new.mat', 'cube', 'bands', '-v7.3')"
+    )
+
+
 def _read_hdf5(file: h5py.File, path: Path, names: tuple[str, ...], only_one: bool, is_matlab: bool) -> StoredCube:
     def find(name: str) -> h5py.Dataset | None:
         for key in (name, name.replace(".", "/")):
@@ -105,12 +178,14 @@ def _read_hdf5(file: h5py.File, path: Path, names: tuple[str, ...], only_one: bo
                 return found
         return None
 
+    contents = dict(walk_hdf5(file, path))
     dataset = next((found for name in names if (found := find(name)) is not None), None)
     if dataset is None:
-        found = dict(walk_hdf5(file, path))
-        cubes = [item for item in found.values() if item.ndim == 3 and item.dtype.kind in "fiu"]
+        cubes = [item for item in contents.values() if item.ndim == 3 and item.dtype.kind in "fiu"]
+        if objects := [name for name, item in contents.items() if "MATLAB_object_decode" in item.attrs]:
+            raise _no_object(path, objects[0])
         if not only_one or len(cubes) != 1:
-            raise _no_cube(path, names, (name.replace("/", ".") for name in found))
+            raise _no_cube(path, names, (name.replace("/", ".") for name in contents))
         dataset = cubes[0]
     attributes = dataset.attrs
     matlab_class = _text(attributes.get("MATLAB_class"))
@@ -123,27 +198,48 @@ def _read_hdf5(file: h5py.File, path: Path, names: tuple[str, ...], only_one: bo
             f"{path}: {dataset.name} must be numbers with three dimensions; it is {dataset.dtype}, {dataset.shape}"
         )
     values, origin = read_dataset(dataset), _origin_of(file)
-    lists: list[tuple[str, np.ndarray, str | None]] = [
-        (f"attribute {name}", np.asarray(attributes[name]), None) for name in WAVELENGTH_NAMES if name in attributes
-    ]
-    groups = [group for group in (dataset.parent, file) if isinstance(group, h5py.Group)]
-    for group in groups[: 1 if dataset.parent == file else 2]:
-        for name in WAVELENGTH_NAMES:
-            if isinstance(item := group.get(name), h5py.Dataset) and item != dataset and item.size:
-                unit = _text(item.attrs.get("units", item.attrs.get("unit")))
-                lists.append((str(item.name).strip("/"), read_dataset(item), unit))
     return StoredCube(
         values.T if is_matlab else values,
         path,
         axis=None if is_matlab else _labelled_axis(dataset),
         usual_axis=2 if is_matlab else None,
-        lists=tuple(lists),
+        lists=find_lists(_hdf5_lists(file, contents, dataset), str(dataset.name).strip("/").replace("/", ".")),
         fill=tuple(x for name in ("_FillValue", "missing_value") for x in _numbers(path, attributes, name)),
         scale=next(iter(_numbers(path, attributes, "scale_factor")), 1.0),
         offset=next(iter(_numbers(path, attributes, "add_offset")), 0.0),
         origin=origin,
         maps={} if origin is None else _read_maps(file, path, dataset.shape[1:]),
     )
+
+
+def _hdf5_lists(
+    file: h5py.File, contents: Mapping[str, h5py.Dataset], cube: h5py.Dataset
+) -> dict[str, tuple[Any, str | None]]:
+    """Return the data sets and attributes of an HDF5 file that `find_lists` may want, with their units."""
+    found: dict[str, tuple[Any, str | None]] = {}
+    for name, item in contents.items():
+        if name.startswith("#") or item == cube or not item.size:  # what MATLAB's cells and objects hold, unnamed
+            continue
+        if may_be_list(name.replace("/", ".")):
+            unit = _text(item.attrs.get("units", item.attrs.get("unit")))
+            found[name.replace("/", ".")] = _read_item(file, item), unit
+    for place in {"", *contents, *(str(parent) for name in contents for parent in PurePosixPath(name).parents[:-1])}:
+        for name, value in (file[place] if place else file).attrs.items():
+            if may_be_list(name):
+                found[f"{place.replace('/', '.')}.{name}".strip(".")] = value, None
+    return found
+
+
+def _read_item(file: h5py.File, item: h5py.Dataset) -> Any:
+    """Return the values of a data set: of MATLAB's char the text, of a cell the numbers that it refers to."""
+    if _text(item.attrs.get("MATLAB_class")) == "char":
+        return bytes(read_dataset(item).ravel().astype("u1")).decode(errors="replace")
+    values = read_dataset(item)
+    if h5py.check_ref_dtype(item.dtype) is h5py.Reference and values.size <= MAX_LIST:
+        parts = [found for reference in values.ravel() if isinstance(found := file[reference], h5py.Dataset)]
+        if parts and sum(part.nbytes for part in parts) <= 8 * MAX_LIST:
+            return np.concatenate([np.ravel(read_dataset(part)) for part in parts])
+    return values
 
 
 def _read_maps(file: h5py.File, path: Path, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -187,37 +283,42 @@ def _labelled_axis(dataset: h5py.Dataset) -> int | None:
 def _read_v5(file: BinaryIO, path: Path, names: tuple[str, ...], only_one: bool) -> StoredCube:
     import scipy.io
 
-    contents = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(file)}
-    wanted = [name for name in names if name in contents or name.split(".")[0] in contents]
-    if not wanted and only_one:
-        cubes = [name for name, (shape, kind) in contents.items() if len(shape) == 3 and kind in NUMERIC_CLASSES]
-        wanted = cubes if len(cubes) == 1 else []
-    if not wanted:
-        raise _no_cube(path, names, contents)
-    parents = wanted[0].split(".") if wanted[0] not in contents else [wanted[0]]
+    known = scipy.io.whosmat(file)
+    kinds = {name: kind for name, _, kind in known}
+    wanted = next((name for name in names if name.split(".")[0] in kinds), None)
+    if wanted is None and not only_one:
+        raise _no_cube(path, names, kinds)
+    if wanted is None:
+        first = [name for name, shape, kind in known if len(shape) == 3 and kind in NUMERIC_CLASSES]
+    else:
+        first = [wanted.split(".")[0]]
+        if (kind := kinds[first[0]]) not in (*NUMERIC_CLASSES, "struct", "opaque"):
+            raise DataError(f"{path}: {wanted} is of class {kind}; a cube of numbers is needed")
+    others = [name for name, kind in kinds.items() if kind in ("struct", "cell") or may_be_list(name)]
     file.seek(0)
-    loaded = scipy.io.loadmat(file, variable_names=[parents[0], *WAVELENGTH_NAMES])
-    value, siblings = loaded[parents[0]], [loaded]
-    for field in parents[1:]:
-        fields = value.dtype.names or ()
-        if field not in fields or value.size != 1:
-            raise _no_cube(path, names, (f"{parents[0]}.{field}" for field in fields))
-        struct = value.reshape(-1)[0]
-        siblings.insert(0, {name: struct[name] for name in fields})
-        value = struct[field]
-    kind = contents[parents[0]][1]
-    if kind not in (*NUMERIC_CLASSES, "struct"):
-        raise DataError(f"{path}: {wanted[0]} is of class {kind}; a cube of numbers is needed")
-    if not isinstance(value, np.ndarray) or value.ndim != 3 or value.dtype.kind not in "fiu":
-        what = f"it is {value.dtype}, {value.shape}" if isinstance(value, np.ndarray) else "it is not"
-        raise DataError(f"{path}: {wanted[0]} must be numbers with three dimensions; {what}")
-    lists = [
-        (name, np.asarray(place[name]), None)
-        for place in siblings
-        for name in WAVELENGTH_NAMES
-        if name in place and place[name] is not value
-    ]
-    return StoredCube(value, path, usual_axis=2, lists=tuple(lists))
+    contents = dict(_walk_v5(scipy.io.loadmat(file, variable_names=[*first, *others])))
+    cubes = [name for name, x in contents.items() if x.ndim == 3 and x.dtype.kind in "fiu"]
+    found = cubes if wanted is None else [wanted] if wanted in contents else []
+    if len(found) != 1:
+        if objects := [name for name, kind in kinds.items() if kind == "opaque"]:
+            raise _no_object(path, objects[0])
+        raise _no_cube(path, names, kinds.keys() | contents.keys())
+    name, value = found[0], contents[found[0]]
+    if name not in cubes:
+        raise DataError(f"{path}: {name} must be numbers with three dimensions; it is {value.dtype}, {value.shape}")
+    lists = find_lists({name: (values, None) for name, values in contents.items()}, name)
+    return StoredCube(value, path, usual_axis=2, lists=lists)
+
+
+def _walk_v5(loaded: dict[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the name and value of all variables of a v5 file, and of the fields of its structs."""
+    places = [(name, value) for name, value in loaded.items() if not name.startswith("__")]
+    while places:
+        name, value = places.pop(0)
+        if isinstance(value, np.ndarray) and value.dtype.names and value.size == 1:
+            places += [(f"{name}.{field}", value.reshape(-1)[0][field]) for field in value.dtype.names]
+        elif isinstance(value, np.ndarray):
+            yield name, value
 
 
 def read_cube(path: str | Path, names: tuple[str, ...] = CUBE_NAMES) -> np.ndarray:
