@@ -550,6 +550,16 @@ def test_hdf5_reads_no_other_file_in_any_reader(tmp_path):
                 read(path)
 
 
+def test_a_long_header_is_read_in_one_pass(source, cube):
+    path = write_envi(source, cube, WL)
+    lines = path.read_text() + "operator = {a,\n b = 2}\n; note\n"
+    path.write_text(lines + " " * 300_000 + "\n" + "x " * 100_000 + "= 1\n")  # cubic time would take years
+    assert np.array_equal(read_cube_file(path).values, cube)
+    for damage in ("x", "= 1", "x = {1", "x = {1} 2", "x} = 1", " " * 300_000 + "x"):
+        path.write_text(lines + damage)
+        refuses(path, "fix or remove it|cut off or damaged")
+
+
 # 12, 14: folders of scenes, names of NTIRE 2020
 
 

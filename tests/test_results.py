@@ -99,6 +99,11 @@ def foreign_data(folder):
     (folder / "scene.img").write_bytes(b"a disk image")
 
 
+def foreign_data_under_our_header(folder):
+    write_result(folder / "scene.hdr", np.ones((4, 5, 7), np.float32), None, ORIGIN)
+    (folder / "scene.img").write_bytes(b"precious")
+
+
 def foreign_tiff(folder):
     tifffile.imwrite(folder / "scene.tif", np.ones((4, 5, 7), np.float32), imagej=True, metadata={"Info": "mine"})
 
@@ -111,7 +116,9 @@ def folder_in_the_way(folder):
     (folder / "scene.hdr").mkdir()
 
 
-@pytest.mark.parametrize("place", [foreign_envi, foreign_data, foreign_tiff, broken_tiff, folder_in_the_way])
+@pytest.mark.parametrize(
+    "place", [foreign_envi, foreign_data, foreign_data_under_our_header, foreign_tiff, broken_tiff, folder_in_the_way]
+)
 def test_files_of_others_are_refused(tmp_path, place):
     place(tmp_path)
     suffix = ".tif" if "tiff" in place.__name__ else ".hdr"
@@ -155,6 +162,7 @@ def test_new_values_never_stand_under_an_old_header(cube, tmp_path, monkeypatch)
     with pytest.raises(Stop):
         write_result(path, cube + 1, NM, "new")
     assert [file.name for file in tmp_path.iterdir()] == ["scene.img"]
+    check_target(path)  # the next run may go on
 
 
 @OTHERS

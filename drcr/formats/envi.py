@@ -7,6 +7,8 @@ encodings for broken files.
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ ENVI_DATA = ".img"
 """Of the values of a reconstruction, beside its header."""
 ORIGIN_FIELD = "drcr origin"
 """The field in which the header of a reconstruction says where it comes from."""
+DATA_MARK = b"DRCR Net: values of a reconstruction, described in the header".ljust(63) + b"\n"
+"""What the values of a reconstruction begin with, so that a later run knows them without their header."""
 Header = dict[str, str | list[str]]
 
 
@@ -57,7 +61,8 @@ def read_envi(path: Path) -> StoredCube:
             notes.append("no byte order in the header, taken as 0 (little endian)")
     dtype = np.dtype(TYPES[data_type]).newbyteorder(">" if order == "1" else "<")
 
-    data, axes = find_data(path), INTERLEAVES[interleave]
+    own = path.with_suffix(ENVI_DATA)
+    data, axes = own if _origin(header) and own.is_file() else find_data(path), INTERLEAVES[interleave]
     needed = offset + math.prod(shape.values()) * dtype.itemsize
     if data.stat().st_size < needed:
         raise BrokenFile(
@@ -98,22 +103,34 @@ def read_header(path: Path) -> Header:
     if first.strip().upper() != "ENVI":
         raise DataError(f"{path}: is not an ENVI header, which begins with a line ENVI; remove the file")
     header: Header = {}
-    field_pattern = r"^[ \t]*([^;={}\n][^={}\n]*?)[ \t]*=[ \t]*(\{[^}]*\}?|[^\n]*)"
-    left = re.sub(field_pattern + "|^[ \\t]*;.*", "", rest, flags=re.MULTILINE).strip()
-    if left:
-        raise DataError(f"{path}: the line '{left.splitlines()[0][:60]}' is not 'field = value'; fix or remove it")
-    # a value in braces may go over several lines, and contain equals signs
-    for match in re.finditer(field_pattern, rest, re.MULTILINE):
-        name, value = " ".join(match[1].lower().split()), match[2].strip()
-        field: str | list[str] = value
-        if value.startswith("{"):
-            if not value.endswith("}"):
-                raise DataError(f"{path}: the field '{name}' has no closing brace; the header is cut off or damaged")
-            field = [item.strip() for item in value[1:-1].split(",")]
+    for name, value in _fields(rest, path):
+        field = [item.strip() for item in value[1:-1].split(",")] if value.startswith("{") else value
         if header.get(name, field) != field:
             raise DataError(f"{path}: has the field '{name}' twice, with different values; remove one")
         header[name] = field
     return header
+
+
+def _fields(text: str, path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the name and value of each field of a header, in one pass: a hostile header may be long."""
+    lines = iter(text.split("\n"))
+    for line in lines:
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if not line.strip() or name.startswith(";"):
+            continue
+        if value.startswith("{"):  # it may go over several lines, and contain equals signs
+            parts = [value]
+            while "}" not in parts[-1]:
+                if (following := next(lines, None)) is None:
+                    raise DataError(
+                        f"{path}: the field '{name[:60]}' has no closing brace; the header is cut off or damaged"
+                    )
+                parts.append(following)
+            value = "\n".join(parts).strip()
+        is_list = value.startswith("{")
+        if not equals or not name or {"{", "}"} & set(name) or (is_list and value.find("}") != len(value) - 1):
+            raise DataError(f"{path}: the line '{line.strip()[:60]}' is not 'field = value'; fix or remove it")
+        yield " ".join(name.lower().split()), value
 
 
 def origin_in_header(path: Path) -> str | None:
@@ -122,6 +139,13 @@ def origin_in_header(path: Path) -> str | None:
         return _origin(read_header(path))
     except (DataError, OSError):
         return None
+
+
+def is_own_data(path: Path) -> bool:
+    """Return whether a file is the values of a reconstruction, with its header or without."""
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(len(DATA_MARK)) == DATA_MARK
+    return False
 
 
 def _origin(header: Header) -> str | None:
@@ -250,7 +274,7 @@ def write_envi(path: Path, cube: np.ndarray, wavelengths: np.ndarray | None, ori
         "samples": width,
         "lines": height,
         "bands": bands,
-        "header offset": 0,
+        "header offset": len(DATA_MARK),
         "file type": "ENVI Standard",
         "data type": 4,
         "interleave": "bsq",
@@ -262,6 +286,7 @@ def write_envi(path: Path, cube: np.ndarray, wavelengths: np.ndarray | None, ori
         fields |= {"wavelength units": "Nanometers", "wavelength": f"{{{', '.join(map(str, wavelengths.tolist()))}}}"}
 
     def write_values(file: Any) -> None:
+        file.write(DATA_MARK)
         for i in range(bands):
             file.write(np.ascontiguousarray(cube[..., i], "<f4"))
         file.flush()

@@ -160,7 +160,7 @@ def _numbers_of_cell(values: Any) -> np.ndarray:
         if all(part.dtype.kind in "fiu" for part in parts) or all(part.dtype.kind in "SU" for part in parts):
             values = np.concatenate(parts)
     texts = [_text(text) for text in values.ravel()] if values.dtype.kind in "OSU" else []
-    found = [re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:nm)?\s*", text or "") for text in texts]
+    found = [re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:nm)?", (text or "").strip()) for text in texts]
     return np.array([float(match[1]) for match in found if match]) if found and all(found) else values
 
 

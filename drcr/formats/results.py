@@ -7,7 +7,7 @@ import numpy as np
 
 from drcr.cube import Cube
 from drcr.formats.cubes import read_cube_file
-from drcr.formats.envi import ENVI_DATA, origin_in_header, write_envi
+from drcr.formats.envi import ENVI_DATA, is_own_data, origin_in_header, write_envi
 from drcr.formats.mat import load_cube, read_origin, write_cube
 from drcr.formats.tiff import origin_in_tiff, write_tiff
 from drcr.utils.files import refuse_foreign
@@ -77,7 +77,7 @@ def check_target(path: Path) -> None:
     remedy = "choose another --result_dir"
     refuse_foreign(path, lambda path: _origin_of(path) is not None, "a reconstruction", remedy)
     if path.suffix == ".hdr":
-        refuse_foreign(path.with_suffix(ENVI_DATA), lambda _: path.exists(), "the data of a reconstruction", remedy)
+        refuse_foreign(path.with_suffix(ENVI_DATA), is_own_data, "the data of a reconstruction", remedy)
 
 
 def _origin_of(path: Path) -> str | None:
