@@ -126,6 +126,11 @@ def _read_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return table[:, 0], table[:, 1:]
 
 
+def photon_noise(linear: np.ndarray, per_value: float, rng: np.random.Generator) -> np.ndarray:
+    """Return linear RGB (H, W, 3), >= 0, with the noise of `per_value` photo-electrons at the value 1."""
+    return rng.poisson(linear * per_value) / per_value
+
+
 @dataclass(frozen=True)
 class Imaging:
     """What makes an image of linear RGB: photon noise, exposure, 8 bits, file. The defaults are NTIRE 2022's.
@@ -153,8 +158,7 @@ class Imaging:
         white : the value in `linear` of a cube of ones in green (`Camera.white`), where `electrons` are counted.
         """
         if self.electrons:
-            per_value = self.electrons / white
-            linear = rng.poisson(linear * per_value) / per_value
+            linear = photon_noise(linear, self.electrons / white, rng)
             if not linear.any():
                 return linear.astype(np.uint8)
         scaled = linear * (255 * self.mean / linear.mean() if self.mean else 255 / linear.max())

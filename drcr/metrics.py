@@ -5,7 +5,7 @@ MRAE arrays of any shape). It returns one number. No score clips; the challenge'
 [0, 1] first.
 """
 
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -13,15 +13,23 @@ from torch import Tensor
 
 from drcr.cube import strips
 
-HEADINGS = {
-    "mrae": ("MRAE", 4),
-    "rmse": ("RMSE", 4),
-    "psnr": ("PSNR dB", 2),
-    "sam": ("SAM deg", 2),
-    "ssim": ("SSIM", 4),
+
+class Score(NamedTuple):
+    """How a score is shown: its heading, its digits, and whether it rises with quality or is an error."""
+
+    heading: str
+    digits: int
+    higher_is_better: bool = False
+
+
+SCORES = {
+    "mrae": Score("MRAE", 4),
+    "rmse": Score("RMSE", 4),
+    "psnr": Score("PSNR dB", 2, higher_is_better=True),
+    "sam": Score("SAM deg", 2),
+    "ssim": Score("SSIM", 4, higher_is_better=True),
 }
-"""Heading and digits of each score, by its function's name."""
-SCORES = tuple(HEADINGS)
+"""The scores that every table, figure and report has, by their functions' names."""
 
 
 def _tensors(rec: np.ndarray, truth: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -95,30 +103,32 @@ def sam(rec: np.ndarray, truth: np.ndarray) -> float:
     float
         Degrees. Pixels where either spectrum is 0 in all bands have no angle and are skipped; NaN if none is left.
     """
-    cosine = _cosines(rec, truth)
-    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1)).mean())) if cosine.size else float("nan")
+    angles = angle(rec, truth)
+    known = angles[np.isfinite(angles)]
+    return float(known.mean()) if known.size else float("nan")
 
 
-def gfc(rec: np.ndarray, truth: np.ndarray) -> float:
-    """Goodness-of-fit coefficient (Romero et al. 1997): mean cosine of the angle between the spectra of two cubes.
-
-    Returns
-    -------
-    float
-        1 for spectra of the same shape; above 0.99 counts as a good fit, above 0.999 as a very good one. Pixels where
-        either spectrum is 0 in all bands are skipped; NaN if none is left.
-    """
-    cosine = _cosines(rec, truth)
-    return float(cosine.mean()) if cosine.size else float("nan")
-
-
-def _cosines(rec: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return the cosines of the angles between spectra, float64 (pixels,), without pixels where either is 0."""
+def angle(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the angle in degrees between vectors along the last axis, float64; NaN where either of the two is 0."""
     # in float32 the angle between equal cubes would be 0.003 degrees
-    rec, truth = rec.astype(np.float64), truth.astype(np.float64)
-    dot, rec2, truth2 = (np.einsum("hwb,hwb->hw", a, b) for a, b in ((rec, truth), (rec, rec), (truth, truth)))
-    valid = (rec2 > 0) & (truth2 > 0)
-    return dot[valid] / np.sqrt(rec2[valid] * truth2[valid])
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    dot, squares, others = (
+        np.einsum("...b,...b->...", a, b) for a, b in ((first, second), (first, first), (second, second))
+    )
+    with np.errstate(invalid="ignore"):
+        return np.degrees(np.arccos((dot / np.sqrt(squares * others)).clip(-1, 1)))
+
+
+def sam_map(rec: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the `angle` of each pixel in degrees, float32 (H, W), of a reconstruction clipped to [0, 1].
+
+    NaN where either spectrum is 0; the mean of the others is the score SAM.
+    """
+    height, width, _ = rec.shape
+    out = np.empty((height, width), np.float32)
+    for rows, _ in strips(height, width):
+        out[rows] = angle(rec[rows].clip(0, 1), truth[rows])
+    return out
 
 
 def best_scale_mrae(rec: np.ndarray, truth: np.ndarray) -> float:
@@ -152,22 +162,3 @@ def ssim(rec: np.ndarray, truth: np.ndarray) -> float:
     window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     score: Any = structural_similarity(rec, truth, data_range=1.0, channel_axis=2, **window)
     return float(score)
-
-
-def angle(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the angle in degrees between vectors along the last axis; 90 if one of the two is zero."""
-    lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
-    cosine = (first * second).sum(-1) / np.maximum(lengths, 1e-30)
-    return np.degrees(np.arccos(cosine.clip(-1, 1)))
-
-
-def sam_map(rec: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return the spectral angle of each pixel in degrees, float32 (H, W), of a reconstruction clipped to [0, 1].
-
-    Its mean is the score SAM.
-    """
-    height, width, _ = rec.shape
-    out = np.empty((height, width), np.float32)
-    for rows, _ in strips(height, width):
-        out[rows] = angle(rec[rows].astype(np.float64).clip(0, 1), truth[rows].astype(np.float64))
-    return out

@@ -1,9 +1,9 @@
 """Make and judge the confidence tables of both networks in test/model, and draw a scene with its true error.
 
 Needs the folder OUT of photographs.py: its prepared training data, and its held-out images with their cubes. Writes
-test/model/NAME.confidence.npz, and to --out: the held-out images prepared, and NAME.csv with the evaluation. Puts the
-evaluation into docs/confidence.md, and draws docs/confidence.png: of the photographs by held-out cameras the one with
-the median rank correlation between expected and true angle. Takes a few minutes on one core.
+test/model/NAME.confidence.npz, docs/results/confidence_NAME.csv, the evaluation that docs/confidence.md sums up,
+and to --out the held-out images prepared. Draws docs/confidence.png: of the photographs by held-out cameras the one
+with the median rank correlation between expected and true angle. Takes a few minutes on one core.
 
 model.pth is calibrated with the photographs of the ten scenes that photographs.py does not train on, linear.pth with
 the linear images of those that it was not trained on: --linear_seen names the others.
@@ -11,52 +11,22 @@ the linear images of those that it was not trained on: --linear_seen names the o
 
 import csv
 import os
-import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from drcr.utils import cli
 from drcr.utils.cli import step
-from drcr.utils.files import DataError, write_atomically
+from drcr.utils.files import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/confidence.md"
 
 
-def calibrate(name: str, options: str, out: Path) -> None:
-    """Make the table of a network in test/model, and put what calibrate_confidence.py prints of it into the page."""
-    command = (
-        f"calibrate_confidence.py --model_dir ../test/model/{name}.pth {options} --evaluate --table {out / name}.csv"
-    )
-    print(f"\n$ cd train && python {command}", flush=True)
-    done = subprocess.run(
-        [sys.executable, *shlex.split(command)], cwd=ROOT / "train", stdout=subprocess.PIPE, text=True
-    )
-    print(done.stdout)
-    if done.returncode:
-        raise DataError("stopped: the command above failed")
-    # without the first two lines: what is done, and the file's path
-    page = fill(PAGE.read_text("utf-8"), name, as_markdown(done.stdout.splitlines()[2:]))
-    write_atomically(PAGE, lambda file: file.write(page.encode()))
-
-
-def as_markdown(lines: Sequence[str]) -> str:
-    """Return printed lines as Markdown: a paragraph each, but rows of tables."""
-    text = "".join(line + ("\n" if line.startswith("|") else "\n\n") for line in lines)
-    return re.sub(r"\n{3,}", "\n\n", text.replace("|\nlowest", "|\n\nlowest")).strip()
-
-
-def fill(page: str, name: str, text: str) -> str:
-    """Return a page with another text between the mark of this name and the next end."""
-    before, mark, rest = page.partition(f"<!-- {name} -->")
-    _, end, after = rest.partition("<!-- end -->")
-    if not end:
-        raise DataError(f"{PAGE}: has no marks <!-- {name} --> and <!-- end -->")
-    return f"{before}{mark}\n{text}\n{end}{after}"
+def evaluation(name: str) -> Path:
+    """Return where the evaluation of a network in test/model is written."""
+    return ROOT / f"docs/results/confidence_{name}.csv"
 
 
 def median_photograph(path: Path) -> str:
@@ -80,7 +50,7 @@ def median_photograph(path: Path) -> str:
 
 def draw(data: Path, out: Path) -> None:
     """Draw the levels, the expected and the true angle of a photograph for the page."""
-    name = median_photograph(out / "model.csv")
+    name = median_photograph(evaluation("model"))
     (image,) = (data / "test/Valid_RGB").glob(f"{name}.*")
     for folder in ("truth", "cubes", "figures"):
         shutil.rmtree(out / folder, ignore_errors=True)
@@ -92,7 +62,7 @@ def draw(data: Path, out: Path) -> None:
         f"figures.py --path_rec 'DRCR Net={out}/cubes' --path_gt {out}/truth --non_positive floor 0.01 --out "
         f"{out}/figures --format png --dpi 140 --num_workers 0",
     )
-    shutil.copyfile(out / "figures" / f"{name}_trust.png", PAGE.with_suffix(".png"))
+    shutil.copyfile(out / "figures" / f"{name}_confidence.png", PAGE.with_suffix(".png"))
     print(f"{os.path.relpath(PAGE.with_suffix('.png'))}: {name}")
 
 
@@ -138,7 +108,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in args.models:
         if name not in options:
             raise DataError(f"--models: must be model or linear, not {name}")
-        calibrate(name, f"{options[name]} --other_data_path {out}/held_out", out)
+        step(
+            ROOT / "train",
+            f"calibrate_confidence.py --model_dir ../test/model/{name}.pth {options[name]} --other_data_path "
+            f"{out}/held_out --evaluate {evaluation(name)}",
+        )
     draw(data, out)
 
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from drcr.data import ValidImages
 from drcr.formats.mat import check_target, write_cube
 from drcr.images import add_encoding_option, describe_decoding, encoding_for, find_images, read_image
-from drcr.scoring.baselines import RIDGE, TERMS, fit
+from drcr.scoring.baselines import RIDGE, TERMS, fit_map
 from drcr.utils import cli
 
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         decoded.append(read_image(path, encoding).how)  # one that cannot be decoded shows now
         check_target(args.result_dir / f"{path.stem}.mat")
     print(describe_decoding(decoded))
-    reconstruct = fit(images, args.method, ridge)
+    reconstruct = fit_map(images, args.method, ridge)
     origin = f"{args.method} map, ridge {ridge:g}, {args.train_data_path}"
     args.result_dir.mkdir(parents=True, exist_ok=True)
     for path in tqdm(paths, desc="reconstructing", unit="image", dynamic_ncols=True):

@@ -6,12 +6,12 @@ For each scene, OUT/NAME_*:
   errors   absolute and relative error, each on one scale
   spectra  spectra at some points, and r, Pearson's correlation with the ground truth
   mrae     MRAE by wavelength
-  trust    where not to trust a reconstruction that test.py --confidence wrote: the levels, and the spectral angle
+  confidence  where not to trust a reconstruction that test.py --confidence wrote: the levels, and the spectral angle
            that is expected beside the true one
 Over all scenes, OUT/mrae, the mean of the above, and OUT/scores, each scene's MRAE, RMSE, PSNR, SAM and SSIM.
 
 Cubes are paired by name and reconstructions clipped to [0, 1], as in compute_mrae.py. Without ground truth, as for
-photographs, --path_gt none draws colour, bands, spectra and trust of each scene. The same input gives the same
+photographs, --path_gt none draws colour, bands, spectra and confidence of each scene. The same input gives the same
 files. Figures of an earlier run are replaced; no other file is overwritten.
 
   python figures.py --path_rec "DRCR Net=test_results" --path_rec linear=test_results_baseline --scenes ARAD_1K_0912

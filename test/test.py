@@ -106,10 +106,10 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="write beside each cube where not to trust it. expected_sam, H x W, single: the spectral angle to "
         "expect between reconstruction and truth, in degrees. sam_factor: sam_factor * expected_sam is the bound "
-        "whose meaning is printed (see train/calibrate_confidence.py). trust, H x W, uint8: 2 believable (expected "
-        f"angle up to {BELIEVABLE:g} degrees, no channel clipped), 0 not to be believed (above {DOUBTFUL:g} degrees, "
-        "or a colour that the training data do not have), 1 doubtful (the rest). Needs the table NAME.confidence.npz "
-        "beside the checkpoint NAME.pth, and --format mat",
+        "whose meaning is printed (see train/calibrate_confidence.py). confidence, H x W, uint8: 2 believable "
+        f"(expected angle up to {BELIEVABLE:g} degrees, no channel clipped), 0 not to be believed (above "
+        f"{DOUBTFUL:g} degrees, or a colour that the training data do not have), 1 doubtful (the rest). "
+        "Needs the table NAME.confidence.npz beside the checkpoint NAME.pth, and --format mat",
     )
     add_encoding_option(parser)
     args = parser.parse_args(argv)

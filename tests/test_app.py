@@ -36,7 +36,7 @@ from drcr.formats.maps import LEVEL_COLOURS, LEVELS
 from drcr.formats.mat import load_cube, read_cube, read_origin, write_cube
 from drcr.images import normalise_rgb, read_rgb
 from drcr.inference import Reconstructor
-from drcr.metrics import HEADINGS, SCORES
+from drcr.metrics import SCORES
 from drcr.utils.files import DataError
 
 if importlib.util.find_spec("gradio") is None:
@@ -224,9 +224,7 @@ def table(page):
 
 def expected_table(rec, truth):
     values = (getattr(metrics, name)(rec.clip(0, 1), truth) for name in SCORES)
-    return {
-        heading: f"{value:.{digits}f}" for (heading, digits), value in zip(HEADINGS.values(), values, strict=True)
-    }
+    return {score.heading: f"{value:.{score.digits}f}" for score, value in zip(SCORES.values(), values, strict=True)}
 
 
 def test_bands_spectra_and_files(page, reconstructed, tmp_path):
@@ -301,17 +299,17 @@ def test_the_page_says_where_not_to_trust(page, reconstructed, tmp_path):
     images, _, _ = reconstructed
     load(page, images / "photo.jpg")
     maps = load_cube(download(page, "Download the cube", tmp_path)).maps
-    page.get_by_label("Trust").check()
-    page.wait_for_function("document.querySelector('.picture svg image').getAttribute('href').includes('trust')")
+    page.get_by_label("Confidence").check()
+    page.wait_for_function("document.querySelector('.picture svg image').getAttribute('href').includes('confidence')")
     caption = page.locator(".caption").inner_text()
     for level, words in enumerate(LEVELS):
-        assert f"{words} {(maps['trust'] == level).mean():.0%}" in caption
+        assert f"{words} {(maps['confidence'] == level).mean():.0%}" in caption
     assert Confidence.load(MODEL).statement in caption
     # blue is believable, yellow doubtful, vermilion not to be believed: shades of them are recognised by their hue
     colours = shown(page).reshape(-1, 3)
     hues = colours / np.linalg.norm(colours, axis=1, keepdims=True)
     wanted = LEVEL_COLOURS / np.linalg.norm(LEVEL_COLOURS, axis=1, keepdims=True)
-    assert np.array_equal((hues @ wanted.T).argmax(1), maps["trust"].ravel())
+    assert np.array_equal((hues @ wanted.T).argmax(1), maps["confidence"].ravel())
 
 
 @pytest.mark.parametrize("width", [1024, 1200, 1440])

@@ -212,12 +212,3 @@ def test_best_scale_is_the_best_of_a_fine_grid_and_undoes_a_factor():
     assert metrics.best_scale_mrae(rec, truth) <= by_search
     assert metrics.best_scale_mrae(0.5 * truth, truth) == pytest.approx(0, abs=1e-9)
     assert metrics.best_scale_mrae(np.float32(rec), np.float32(truth)) == pytest.approx(by_search, rel=1e-4)
-
-
-def test_gfc_is_the_cosine_between_spectra():
-    truth = np.zeros((1, 3, 4))
-    truth[0] = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]
-    rec = np.zeros((1, 3, 4))
-    rec[0] = [[0.3, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]]
-    assert metrics.gfc(rec, truth) == pytest.approx((1 + 0.5**0.5) / 2)
-    assert np.isnan(metrics.gfc(rec[:, 2:], truth[:, 2:]))

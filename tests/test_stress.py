@@ -1,4 +1,4 @@
-"""The evaluation of trust: conditions, scores, intervals, and the command."""
+"""The stress test: conditions, scores, intervals, and the command."""
 
 import csv
 import dataclasses
@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import DATA, load_script
+from helpers import DATA
 from scipy.stats import spearmanr
 
 from drcr.camera import Camera, Imaging
@@ -26,32 +26,23 @@ from drcr.preparation.simulation import SceneModel
 from drcr.stress.conditions import (
     ENCODINGS,
     REFERENCES,
-    Plan,
     Setting,
     camera_views,
+    curves_of_image,
+    levels,
     lit,
-    matrix_to_srgb,
+    lit_levels,
     resize,
     scene_as_seen,
     take,
 )
 from drcr.stress.study import (
-    ALL,
     Row,
     back_projection_mrae,
-    group_spectra,
-    label_pixels,
-    relative_l1,
     summarise,
-    worst_group,
 )
-from drcr.utils.files import DataError
 
-TRUST = "test/stress_test.py"
-SMALL = (
-    "--electrons", 6460, 200, "--qualities", 65, 0, "--exposures", 0.18, 0.5, "--shifts", 5, "--gain_errors", 10,
-    "--blurs", 1, "--sizes", 0.5, "--lights", "E", "F11", "--alphas", 0.5, 1, "--seeds", 2,
-)  # fmt: skip
+STRESS = "test/stress_test.py"
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +53,7 @@ def cube():
 
 @pytest.fixture(scope="module")
 def views():
-    return camera_views(Camera(), {}, (5, -10), (10,))
+    return camera_views(Camera(), {})
 
 
 # ---- conditions
@@ -70,28 +61,29 @@ def views():
 
 @pytest.mark.parametrize("reference", REFERENCES.values(), ids=REFERENCES)
 def test_every_level_differs_from_the_reference_in_one_thing(views, reference):
-    plan = Plan()
-    levels = [*plan.levels(list(views), reference), *plan.lit_levels(reference)]
-    for level in levels:
-        pairs = zip(dataclasses.astuple(level.setting), dataclasses.astuple(reference), strict=True)
-        assert sum(ours != reference for ours, reference in pairs) <= 1
+    planned = [*levels(list(views), reference), *lit_levels(reference)]
+    for level in planned:
+        ours, theirs = (
+            {**dataclasses.asdict(x), **dataclasses.asdict(x.imaging)} for x in (level.setting, reference)
+        )
+        assert sum(ours[name] != theirs[name] for name in ours if name != "imaging") <= 1
         assert level.seeds == (3 if level.condition in ("reference", "photo-electrons") else 1)
-    assert len({(level.condition, level.name) for level in levels}) == len(levels)
+    assert len({(level.condition, level.name) for level in planned}) == len(planned)
 
 
 def test_the_reference_is_the_image_that_render_rgb_makes(cube, views):
     camera = Camera()
-    image = take(cube, WAVELENGTHS, Setting(quality=0), views, 2, "a")
+    image = take(cube, WAVELENGTHS, Setting(Imaging(quality=0)), views, 2, "a")
     expected = Imaging(quality=0).develop(camera(cube), scene_rng(2, "a"), camera.white())
     np.testing.assert_array_equal(image, np.float32(expected / 255))
 
 
 def test_the_noise_is_the_same_at_every_exposure_and_quality(cube, views):
     """A pixel that the noise makes brighter is brighter at each level; another seed or scene has other noise."""
-    plain = take(cube, WAVELENGTHS, Setting(electrons=0, quality=0), views, 0, "a")
+    plain = take(cube, WAVELENGTHS, Setting(Imaging(electrons=0, quality=0)), views, 0, "a")
 
     def noise(seed, name, **changes):
-        image = take(cube, WAVELENGTHS, Setting(200, **{"quality": 0, **changes}), views, seed, name)
+        image = take(cube, WAVELENGTHS, Setting(Imaging(200, **{"quality": 0, **changes})), views, seed, name)
         return (image / image.mean() - plain / plain.mean()).ravel()
 
     own = noise(0, "a")
@@ -102,7 +94,7 @@ def test_the_noise_is_the_same_at_every_exposure_and_quality(cube, views):
 
 
 def test_cameras_of_the_condition(views):
-    assert list(views) == ["training", "curves +5 nm", "curves -10 nm", "R +10%", "B +10%"]
+    assert {"training", "curves +5 nm", "curves -10 nm", "R +10%", "B +10%"} < views.keys()
     curves = {name: view.curves(WAVELENGTHS) for name, view in views.items()}
     middle = {name: (WAVELENGTHS @ curve / curve.sum(0))[1] for name, curve in curves.items()}
     assert middle["curves +5 nm"] - middle["training"] == pytest.approx(5, abs=0.5)
@@ -135,7 +127,8 @@ def test_optics_change_the_truth_as_they_change_the_image(cube, views):
 
 def test_an_srgb_image_is_linear_again_when_it_is_decoded(cube, views):
     exposed = {
-        name: take(cube, WAVELENGTHS, Setting(0, quality=95, encoding=name), views, 0, "a") for name in ENCODINGS
+        name: take(cube, WAVELENGTHS, Setting(Imaging(0, quality=95), encoding=name), views, 0, "a")
+        for name in ENCODINGS
     }
     plain, decoded, encoded = (exposed[name].mean(2).ravel() for name in ENCODINGS)
     assert np.corrcoef(decoded, plain)[0, 1] > 0.95
@@ -146,21 +139,14 @@ def test_an_srgb_image_is_linear_again_when_it_is_decoded(cube, views):
 
 def test_a_photograph_of_the_truth_is_its_colour(cube, views):
     """It is what render_rgb.py makes as a photograph, where nothing is drawn at random."""
-    setting = Setting(0, quality=95, encoding="sRGB, not decoded")
+    setting = Setting(Imaging(0, quality=95), encoding="sRGB, not decoded")
     ours = take(cube, WAVELENGTHS, setting, views, 0, "a")
     chain = Photograph((0, 0), (0.18, 0.18), (95, 95), balance_error=0, light=np.ones(31))
-    theirs = chain.develop(cube, WAVELENGTHS, Camera(), np.random.default_rng(0)) / 255
+    theirs = chain.develop(Camera()(cube), Camera(), np.random.default_rng(0)) / 255
     assert np.abs(ours - theirs).mean() < 0.03  # JPEG
-    curves = views["training"].curves(WAVELENGTHS) @ matrix_to_srgb(Camera())
-    decoded = take(cube, WAVELENGTHS, Setting(0, quality=0, encoding="sRGB, decoded"), views, 0, "a")
-    assert back_projection_mrae(cube, decoded, curves) < 0.05
-
-
-def test_one_pixel_at_255(cube, views):
-    plain, spoilt = (take(cube, WAVELENGTHS, Setting(pixel=pixel), views, 0, "a") for pixel in (False, True))
-    changed = (plain != spoilt).any(2)
-    assert changed.sum() == 1
-    assert (spoilt[changed] == 1).all()
+    setting = Setting(Imaging(0, quality=0), encoding="sRGB, decoded")
+    curves = curves_of_image(setting, views, WAVELENGTHS)
+    assert back_projection_mrae(cube, take(cube, WAVELENGTHS, setting, views, 0, "a"), curves) < 0.05
 
 
 # ---- scores
@@ -175,35 +161,11 @@ def test_cielab_of_white_and_black():
 
 def test_back_projection_of_the_truth_is_the_image(cube, views):
     curves = views["training"].curves(WAVELENGTHS)
-    image = take(cube, WAVELENGTHS, Setting(0, quality=0), views, 0, "a")
+    image = take(cube, WAVELENGTHS, Setting(Imaging(0, quality=0)), views, 0, "a")
     assert back_projection_mrae(cube, image, curves) < 0.02  # 8 bits
     assert back_projection_mrae(0.3 * cube, image, curves) < 0.02
     assert back_projection_mrae(cube[::-1], image, curves) > 0.1
     assert math.isnan(back_projection_mrae(cube, np.zeros_like(image), curves))
-
-
-def test_relative_l1():
-    assert relative_l1(np.array([1.0, 3]), np.array([2.0, 2])) == 0.5
-
-
-def test_groups_of_spectra_do_not_depend_on_brightness_or_dark_pixels():
-    rng = np.random.default_rng(0)
-    shapes = rng.uniform(0.5, 1.5, (3, 31))
-    which, bright = rng.integers(3, size=(20, 30)), rng.uniform(0.1, 0.6, (20, 30, 1))
-    cube = np.float32(shapes[which] * bright)
-    centres = group_spectra([cube, np.full((4, 4, 31), 0.01, np.float32)])
-    np.testing.assert_allclose(centres.mean(1), 1)
-    labels = label_pixels(cube, centres)
-    for shape in range(3):
-        assert len(set(labels[which == shape])) >= 1
-        for other in range(shape):
-            assert not set(labels[which == shape]) & set(labels[which == other])
-    assert (label_pixels(0.01 * cube, centres) == -1).all()
-
-
-def test_the_worst_group_is_one_with_enough_pixels():
-    assert worst_group(np.array([[100.0, 1000], [5, 1], [600, 2000]])) == (2, 0.3)
-    assert math.isnan(worst_group(np.zeros((3, 2)))[1])
 
 
 def rows_of(values, condition="exposure", level="0.5"):
@@ -246,7 +208,7 @@ def data(script, tmp_path):
     script("Dataset/simulate.py", "--out", "sim", "--n_train", 2, "--n_valid", 3, *sizes)
     script("train/train_data_preprocess.py", "--data_path", "sim", "--train_data_path", "Train", "--patch_size", 16)
     cubes = tmp_path / "sim/Valid_spectral"
-    return ("--spectral_dir", cubes, "--train_data_path", "Train", "--model_dir", DATA / "model_c16_b2.pth", *SMALL)
+    return ("--spectral_dir", cubes, "--train_data_path", "Train", "--model_dir", DATA / "model_c16_b2.pth")
 
 
 def test_the_confidence_map_is_judged_without_the_scene_itself(script, data, tmp_path):
@@ -256,14 +218,12 @@ def test_the_confidence_map_is_judged_without_the_scene_itself(script, data, tmp
     shutil.copyfile(DATA / "model_c16_b2.pth", model)
     folders = ("--train_data_path", "Train", "--valid_data_path", "Valid")
     script("train/calibrate_confidence.py", "--model_dir", model, *folders)
-    script(TRUST, *data, "--model_dir", model, "--out", "out", "--num_workers", 0)
-    assert is_figure(tmp_path / "out/trust_confidence.png")
-    assert 'src="trust_confidence.png"' in (tmp_path / "out/index.html").read_text()
-    rows = read(tmp_path / "out/trust.csv")
+    script(STRESS, *data, "--model_dir", model, "--out", "out", "--num_workers", 0)
+    rows = read(tmp_path / "out/stress.csv")
 
     name = "ARAD_1K_0902"
     cube = read_cube(data[1] / f"{name}.mat")
-    rgb = normalise_rgb(take(cube, WAVELENGTHS, Setting(), camera_views(Camera(), {}, (), ()), 0, name))
+    rgb = normalise_rgb(take(cube, WAVELENGTHS, Setting(), camera_views(Camera(), {}), 0, name))
     rec = reconstruct(load_model(model), rgb)
     table = Confidence.load(model)
     known = table.without(fingerprint(cube))
@@ -274,13 +234,11 @@ def test_the_confidence_map_is_judged_without_the_scene_itself(script, data, tmp
         "expected_sam": maps["expected_sam"].mean(),
         "bound": known.factor * maps["expected_sam"].mean(),
         "within_bound": (sam <= known.factor * maps["expected_sam"]).mean(),
-        "believable": (maps["trust"] == 2).mean(),
-        "rank": spearmanr(maps["expected_sam"].ravel(), sam.ravel())[0],
-        "rank_of_darkness": spearmanr(-rgb.max(2).ravel(), sam.ravel())[0],
+        "believable": (maps["confidence"] == 2).mean(),
+        "rank_correlation": spearmanr(maps["expected_sam"].ravel(), sam.ravel())[0],
     }
     for metric, value in expected.items():
         assert value_of(rows, **place, metric=metric) == pytest.approx(float(value), rel=1e-4, abs=1e-6), metric
-    assert "The confidence map" in (tmp_path / "out/tables.md").read_text()
 
 
 def read(path):
@@ -296,27 +254,23 @@ def value_of(rows, **wanted):
 
 def test_the_command(script, data, tmp_path):
     lit_scenes = ("--reflectances_dir", data[1])
-    printed = script(TRUST, *data, *lit_scenes, "--out", "first", "--num_workers", 0)
+    printed = script(STRESS, *data, *lit_scenes, "--out", "first", "--num_workers", 0)
     assert "3 scenes" in printed.stdout
     assert "image/s" in printed.stderr
-    rows = read(tmp_path / "first/trust.csv")
+    rows = read(tmp_path / "first/stress.csv")
     check_rows(rows)
-    page = (tmp_path / "first/index.html").read_text()
-    for picture in ("overview", "mrae", "mrae_best_scale", "sam", "metamers", "spectra"):
-        assert f'src="trust_{picture}.png"' in page
-        assert (tmp_path / f"first/trust_{picture}.pdf").read_bytes().startswith(b"%PDF")
+    assert "| light | " in printed.stdout
+    assert is_figure(tmp_path / "first/overview.png")
+    assert is_figure(tmp_path / "first/overview.pdf")
     # once more, in two processes: the same numbers, byte for byte
-    script(TRUST, *data, *lit_scenes, "--out", "second", "--num_workers", 2)
+    script(STRESS, *data, *lit_scenes, "--out", "second", "--num_workers", 2)
     for path in sorted((tmp_path / "first").iterdir()):
-        if path.name != "index.html":  # it has the command
-            assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
-    script(TRUST, *data, "--out", "second", "--num_workers", 0)  # replaces its own results
-    assert not any(row["condition"] == "light" for row in read(tmp_path / "second/trust.csv"))
+        assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
 
 
 def check_rows(rows):
     """Check what must hold between the rows of the tiny run."""
-    scenes = {row["scene"] for row in rows} - {ALL}
+    scenes = {row["scene"] for row in rows}
     assert len(scenes) == 3
     methods = ("DRCR Net", "root-polynomial", "linear")
     for scene in scenes:
@@ -328,7 +282,7 @@ def check_rows(rows):
             reference = value_of(rows, condition="reference", seed="0", **own)
             for condition, level in (("exposure", "0.18"), ("JPEG quality", "65"), ("camera", "training")):
                 assert value_of(rows, condition=condition, level=level, **own) == reference
-            assert value_of(rows, condition="exposure", level="0.5", **own) != reference
+            assert value_of(rows, condition="exposure", level="0.36", **own) != reference
             assert value_of(rows, condition="light", level="F11", **own) > reference
             for level in ("alpha 0.5", "other blacks"):
                 place = {"scene": scene, "condition": "metamers", "level": level}
@@ -337,23 +291,16 @@ def check_rows(rows):
             place = {"scene": scene, "condition": "metamers", "level": "alpha 1", "method": method}
             both = [value_of(rows, **place, metric=metric) for metric in ("mrae", "mrae_at_alpha_1", "mrae_of_both")]
             assert both[0] == both[1] == pytest.approx(both[2], rel=1e-6)
-        # the maps follow the exposure
-        for method in methods[1:]:
-            place = {"scene": scene, "condition": "equivariance", "method": method, "metric": "change"}
-            assert value_of(rows, level="k = 2", **place) < 1e-6
-    assert (
-        value_of(rows, scene=ALL, condition="exposure", level="0.5", method="linear", metric="mrae_worst_group") > 0
-    )
 
 
 def test_its_scores_are_those_of_the_commands(script, data, tmp_path):
     """render_rgb.py, baseline.py and compute_mrae.py give the same score for the reference."""
-    script(TRUST, *data, "--out", "trust", "--num_workers", 0)
+    script(STRESS, *data, "--out", "out", "--num_workers", 0)
     script("Dataset/render_rgb.py", "--spectral_dir", data[1], "--rgb_dir", "images")
     options = ("--train_data_path", "Train", "--RGB_dir", "images", "--result_dir", "rec")
     script("test/baseline.py", "--method", "polynomial", *options)
     script("test/compute_mrae.py", "--path_rec", "rec", "--path_gt", data[1], "--csv", "scores.csv")
-    rows = read(tmp_path / "trust/trust.csv")
+    rows = read(tmp_path / "out/stress.csv")
     with open(tmp_path / "scores.csv", newline="") as file:
         scores = {row["name"]: row for row in csv.DictReader(file)}
     for name in scores.keys() - {"average"}:
@@ -362,90 +309,23 @@ def test_its_scores_are_those_of_the_commands(script, data, tmp_path):
             assert value_of(rows, **place, metric=metric) == pytest.approx(float(scores[name][metric]), rel=1e-5)
 
 
-def test_what_it_refuses(fails, script, data, tmp_path):
+def test_what_it_refuses(fails, data, tmp_path):
     (tmp_path / "foreign").mkdir()
-    (tmp_path / "foreign/trust.csv").write_text("name,score\n")
-    fails(TRUST, *data, "--out", "foreign", names="foreign/trust.csv")
-    assert (tmp_path / "foreign/trust.csv").read_text() == "name,score\n"
-    fails(TRUST, *data, "--lights", "candle", names="candle")
-    fails(TRUST, *data, "--scenes", "nowhere", names="nowhere.mat")
-    fails(TRUST, *data, "--camera", "nothing.csv", names="nothing.csv")
-    fails(TRUST, *data, "--train_data_path", "nowhere", names="nowhere")
-    fails(TRUST, *data, "--model_dir", "nothing.pth", names="nothing.pth")
+    (tmp_path / "foreign/stress.csv").write_text("name,score\n")
+    fails(STRESS, *data, "--out", "foreign", names="foreign/stress.csv")
+    assert (tmp_path / "foreign/stress.csv").read_text() == "name,score\n"
+    fails(STRESS, *data, "--scenes", "nowhere", names="nowhere.mat")
+    fails(STRESS, *data, "--camera", "nothing.csv", names="nothing.csv")
+    fails(STRESS, *data, "--train_data_path", "nowhere", names="nowhere")
+    fails(STRESS, *data, "--model_dir", "nothing.pth", names="nothing.pth")
     dark = tmp_path / "dark"
     dark.mkdir()
     write_cube(dark / "black.mat", np.zeros((20, 24, 31)))
-    assert "floor" in fails(TRUST, *data, "--spectral_dir", dark, names="black.mat")
+    assert "floor" in fails(STRESS, *data, "--spectral_dir", dark, names="black.mat")
     write_cube(dark / "black.mat", np.full((20, 24, 31), 1.2))
-    fails(TRUST, *data, "--spectral_dir", dark, names="values up to 1.2")
+    fails(STRESS, *data, "--spectral_dir", dark, names="values up to 1.2")
     write_cube(dark / "black.mat", np.full((20, 24, 7), 0.5), 500 + 10.0 * np.arange(7))
-    fails(TRUST, *data, "--spectral_dir", dark, names="31 bands")
+    fails(STRESS, *data, "--spectral_dir", dark, names="31 bands")
     write_cube(dark / "another.mat", np.full((20, 24, 31), 0.5))
-    fails(TRUST, *data, "--spectral_dir", dark, names="black.mat: 7 bands")
-    for option in (("--exposures", 1), ("--gain_errors", -100), ("--range", 1, 0.5), ("--qualities", 101)):
-        assert script(TRUST, *data, *option, ok=False).returncode == 2
-    assert not (tmp_path / "trust").exists()
-
-
-# ---- the page in docs/
-
-
-def test_the_sentences_of_the_page_name_the_worst_numbers(tmp_path):
-    levels = {  # condition, level: MRAE, its ratio, SAM, its ratio
-        ("reference", "reference"): (0.3, 1, 14, 1),
-        ("exposure", "0.72"): (2.4, 8, 18, 1.3),
-        ("JPEG quality", "30"): (0.3, 1, 15, 1.07),
-        ("JPEG quality", "10"): (0.5, 1.7, 21, 1.5),
-        ("light", "F11"): (9, 30, 55, 4),
-        ("metamers", "alpha 0.25"): (0.9, 3, 28, 2),
-    }
-    lines = [
-        f"{condition},{level},DRCR Net,{metric},6,{mean},0,0,{ratio},0,0"
-        for (condition, level), numbers in levels.items()
-        for metric, mean, ratio in (("mrae", *numbers[:2]), ("mrae_best_scale", 0.25, 1), ("sam", *numbers[2:]))
-    ]
-    lines += [
-        f"metamers,alpha 0.25,{name},mrae_of_both,6,{x},0,0,nan,0,0"
-        for name, x in (("DRCR Net", 0.6), ("any method", 0.15))
-    ]
-    lines += [
-        f"{place},DRCR Net,within_bound,6,{x},0,0,nan,0,0"
-        for place, x in (("reference,reference", 0.93), ("light,F11", 0.01))
-    ]
-    for metric, mean in (("mrae", 0.51), ("mrae_best_scale", 0.22), ("sam", 20.7)):
-        lines.append(f"reference,reference,root-polynomial,{metric},6,{mean},0,0,1,0,0")
-    header = "condition,level,method,metric,scenes,mean,low,high,ratio,ratio_low,ratio_high"
-    (tmp_path / "summary.csv").write_text("\n".join([header, *lines]))
-    script = load_script("experiments/stress_test.py")
-    tables = [
-        script.read_summary(tmp_path / "summary.csv", name) for name in ("DRCR Net", "any method", "root-polynomial")
-    ]
-    text = "\n".join(script.sentences(*tables))
-    for number in (
-        "0.30",
-        "0.51 (0.22) and 20.7",
-        "14.0",
-        "55 degrees (light, F11)",
-        "9.0, 30 times",
-        "2.4, 8 times",
-        "28.0 degrees",
-        "0.60",
-        "0.15",
-        "1.07",
-        "1.50",
-        "93%",
-        "1%",
-    ):
-        assert number in text, text
-
-
-def test_tables_of_the_page_are_replaced_between_their_marks():
-    script = load_script("experiments/stress_test.py")
-    page = "a\n<!-- x -->\nold\n<!-- end of x -->\nb"
-    assert script.fill(page, "x", "new \\1") == "a\n<!-- x -->\nnew \\1\n<!-- end of x -->\nb"
-    with pytest.raises(DataError, match="no marks"):
-        script.fill(page, "y", "new")
-    text = script.PAGE.read_text()
-    for name in script.SCENES:
-        for block in ("numbers", "tables"):
-            text = script.fill(text, f"{block} of {name}", "")
+    fails(STRESS, *data, "--spectral_dir", dark, names="black.mat: 7 bands")
+    assert not (tmp_path / "stress").exists()

@@ -15,8 +15,6 @@ What the bound means: with a probability of at least 1 - a, at least 90% of the 
 within the bound. "Of this kind" means that scene, camera, light and noise are as those of the calibration. With n
 scenes, a cannot be below 1/(n+1): with 10 scenes 0.09, with 4 scenes 0.2. The command prints a and n. For images of
 another kind run it with data of that kind: the network stays as it is.
-
---evaluate judges the table, each scene left out of its own calibration, beside a table of brightness alone.
 """
 
 import signal
@@ -28,9 +26,9 @@ import argparse
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import fields
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -39,11 +37,10 @@ from drcr.checkpoint import load_rgb_model
 from drcr.compute.device import choose_device
 from drcr.confidence.calibration import (
     Example,
-    Judgement,
     check_unseen,
-    fit,
+    fit_angles,
     is_photograph,
-    judge,
+    judge_example,
     learn_colours,
     read_examples,
     score,
@@ -55,18 +52,20 @@ from drcr.confidence.model import (
     TERMS,
     Colours,
     Confidence,
-    check_target,
+    check_table_target,
     digest_of,
     table_path,
 )
 from drcr.cube import same_bands
 from drcr.data import ValidImages
-from drcr.formats.maps import LEVELS
 from drcr.inference import Reconstructor
 from drcr.model import DRCR
 from drcr.utils import cli
 from drcr.utils.files import DataError, csv_text, plural, refuse_foreign, write_atomically
 
+CSV_START = ("images", "table", "name", "scene")
+FIT_IMAGES = 60
+"""Images that the expected angle is fitted to, at most."""
 KINDS = ("all", "photographs", "linear")
 
 
@@ -122,11 +121,15 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="A",
         help="a, the probability with which the bound may fail for a new scene; 1/(n+1) if that is larger",
     )
-    add("--fit_images", type=cli.at_least(1), default=60, help="images to fit to, at most, chosen at random")
     add("--seed", type=cli.at_least(0), default=0, help="seed of all random choices")
     add("--out", type=Path, metavar="FILE", help="table to write (default: beside the checkpoint)")
-    add("--evaluate", action="store_true", help="print how the table does on scenes left out of its calibration")
-    add("--table", type=Path, metavar="FILE", help="with --evaluate: write the figures of each image, too")
+    add(
+        "--evaluate",
+        type=Path,
+        metavar="FILE",
+        help="judge the table, each scene left out of its own calibration, beside a table of brightness alone: print "
+        "means, and write the figures of each image as CSV",
+    )
     add(
         "--other_data_path",
         type=Path,
@@ -162,86 +165,45 @@ def of_kind(folder: ValidImages, kind: str, skipped: Sequence[str] = ()) -> list
     ]
 
 
-def describe(judgements: Sequence[Judgement]) -> str:
-    """Return a row of means over images."""
-
-    def mean(value: Callable[[Judgement], float]) -> float:
-        values = [value(judgement) for judgement in judgements]
-        return float(np.mean([value for value in values if np.isfinite(value)] or np.nan))
-
-    scenes = {judgement.scene for judgement in judgements}
-    failed = [judgement.scene for judgement in judgements if judgement.covered < SHARE]
-    cells = [
-        f"{len(scenes.difference(failed))} of {len(scenes)}",
-        f"{len(judgements) - len(failed)} of {len(judgements)}",
-        f"{mean(lambda x: x.covered):.1%}",
-        *(f"{mean(value):.1f}" for value in (lambda x: x.true, lambda x: x.expected, lambda x: x.bound)),
-        *(f"{mean(value):.3f}" for value in (lambda x: x.rank_correlation, lambda x: x.auroc)),
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-Judged = dict[tuple[str, str], list[Judgement]]
-"""By group of images and by table, the judgement of each image."""
-CSV_START = ("images", "table")
-COLUMNS = (
-    "| | scenes within the bound | images | pixels | true SAM | expected | bound | rank correlation | AUROC |\n"
-    "|---|---|---|---|---|---|---|---|---|"
-)
-
-
-def judge_all(tables: dict[str, Confidence], groups: dict[str, list[Example]]) -> Judged:
-    """Judge each table on each image."""
-    return {
-        (group, name): [judge(table, example) for example in examples]
+def evaluate(tables: dict[str, Confidence], groups: dict[str, list[Example]]) -> list[dict[str, Any]]:
+    """Judge each table on each image of each group: a row per image."""
+    return [
+        {"images": group, "table": name, "name": example.name, "scene": example.scene} | judge_example(table, example)
         for group, examples in groups.items()
         for name, table in tables.items()
-    }
-
-
-def write_csv(path: Path, judged: Judged) -> None:
-    """Write a row for each image and table."""
-    text = io.StringIO()
-    columns = [field.name for field in fields(Judgement) if field.name not in ("shares", "wrong")]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*CSV_START, *columns])
-    for names, judgements in judged.items():
-        rows = ([*names, *(getattr(judgement, column) for column in columns)] for judgement in judgements)
-        writer.writerows([csv_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+        for example in examples
+    ]
 
 
 def is_evaluation(path: Path) -> bool:
-    """Return whether a file is one that `write_csv` wrote."""
+    """Return whether a file is one that `write_evaluation` wrote."""
     return path.is_file() and path.read_bytes().startswith(",".join(CSV_START).encode())
 
 
-def print_evaluation(judged: Judged) -> None:
-    """Print how tables do on groups of images, the first table in detail."""
-    print(
-        f"\nMeans over images. Within the bound: {SHARE:.0%} of an image's pixels or more, of a scene in each of its "
-        f"images. Angles in degrees. AUROC for a true angle above {DOUBTFUL:g}.\n\n{COLUMNS}"
+def write_evaluation(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the rows of `evaluate` as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {key: csv_text(cell) if isinstance(cell, str) else f"{cell:.6g}" for key, cell in row.items()} for row in rows
     )
-    for (group, name), judgements in judged.items():
-        print(f"| {group}: {name} {describe(judgements)}")
-    groups, first = dict.fromkeys(group for group, _ in judged), next(iter(judged))[1]
-    print(f"\n| | {' | '.join(f'{level}: share, of it above {DOUBTFUL:g} degrees' for level in LEVELS[::-1])} |")
-    print("|---" * (1 + len(LEVELS)) + "|")
-    for group in groups:
-        cells = []
-        for level in range(len(LEVELS))[::-1]:
-            shares = np.array([judgement.shares[level] for judgement in judged[group, first]])
-            wrong = np.array([judgement.wrong[level] for judgement in judged[group, first]])
-            part = np.nansum(shares * wrong) / max(shares.sum(), 1e-12)
-            cells.append(f"{shares.mean():.0%}, {part:.0%}")
-        print(f"| {group} | {' | '.join(cells)} |")
-    for group in groups:
-        lowest = min(judged[group, first], key=lambda x: np.nan_to_num(x.rank_correlation, nan=np.inf))
-        numbers = f"{lowest.rank_correlation:.3f}, AUROC {lowest.auroc:.3f}"
-        print(f"lowest rank correlation: {group}, {lowest.name}: {numbers}")
-        failed = [judgement for judgement in judged[group, first] if judgement.covered < SHARE]
-        for judgement in sorted(failed, key=lambda judgement: judgement.covered):
-            print(f"bound fails: {group}, {judgement.name}: {judgement.covered:.1%} of its pixels within it")
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def print_means(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the means over the images of each group and table."""
+    print(f"\nMeans over images; angles in degrees; AUROC for a true angle above {DOUBTFUL:g}\n")
+    names = [name for name in rows[0] if name not in CSV_START]
+    print(f"| | scenes within the bound | {' | '.join(name.replace('_', ' ') for name in names)} |")
+    print("|---" * (len(names) + 2) + "|")
+    for group, table in dict.fromkeys((row["images"], row["table"]) for row in rows):
+        own = [row for row in rows if (row["images"], row["table"]) == (group, table)]
+        scenes = {row["scene"] for row in own}
+        failed = {row["scene"] for row in own if row["within_bound"] < SHARE}
+        values = ([row[name] for row in own if np.isfinite(row[name])] for name in names)
+        means = " | ".join(f"{np.mean(found or np.nan):.3g}" for found in values)
+        print(f"| {group}: {table} | {len(scenes - failed)} of {len(scenes)} | {means} |")
 
 
 def choose_alike(folder: ValidImages, decodings: Collection[str], count: int, rng: np.random.Generator) -> list[int]:
@@ -259,7 +221,7 @@ def make_table(
     args: argparse.Namespace,
 ) -> Confidence:
     """Fit the first `n_terms` of TERMS to images of the training, and calibrate the fit."""
-    fitted = fit(fitted_to, np.random.default_rng(args.seed), n_terms)
+    fitted = fit_angles(fitted_to, np.random.default_rng(args.seed), n_terms)
     decodings = Counter(example.kind for example in calibration)
     return Confidence(
         colours,
@@ -292,10 +254,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = read_options(argv)
     out = args.out or table_path(args.model_dir)
     model = load_rgb_model(args.model_dir, choose_device())
-    check_target(out)
-    if args.table:
+    check_table_target(out)
+    if args.evaluate:
         refuse_foreign(
-            args.table, is_evaluation, "an evaluation of calibrate_confidence.py", "choose another --table"
+            args.evaluate, is_evaluation, "an evaluation of calibrate_confidence.py", "choose another FILE"
         )
     train = open_folder(args.train_data_path, model, args.model_dir)
     to_fit = train if args.fit_data_path is None else open_folder(args.fit_data_path, model, args.model_dir)
@@ -314,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return read_examples(folder, progress, reconstructor, args.model_dir, colours, rng)
 
     calibration = [x for folder, numbers in zip(valid, chosen, strict=True) for x in read(folder, numbers)]
-    fitted_to = read(to_fit, choose_alike(to_fit, {x.kind for x in calibration}, args.fit_images, rng))
+    fitted_to = read(to_fit, choose_alike(to_fit, {x.kind for x in calibration}, FIT_IMAGES, rng))
     tables = {
         name: make_table(n_terms, fitted_to, calibration, colours, model, args)
         for name, n_terms in (("all terms", len(TERMS)), ("brightness alone", BRIGHTNESS_ONLY))
@@ -329,10 +291,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             rest = [i for i in of_kind(folder, "all", args.skip) if folder.scenes[i].path.resolve() not in used]
             for example in read(folder, rest):
                 groups.setdefault(f"{folder.path.name}, {example.kind}", []).append(example)
-        judged = judge_all(tables, groups)
-        print_evaluation(judged)
-        if args.table:
-            write_csv(args.table, judged)
+        rows = evaluate(tables, groups)
+        print_means(rows)
+        write_evaluation(args.evaluate, rows)
 
 
 if __name__ == "__main__":

@@ -21,14 +21,14 @@ from drcr.figures.colour import true_colour, white_level
 from drcr.figures.comparison import file_stem
 from drcr.formats.maps import LEVEL_COLOURS, LEVELS, level_image
 from drcr.images import RGBImage, decode_srgb, read_image
-from drcr.metrics import HEADINGS, SCORES
+from drcr.metrics import SCORES
 from drcr.scoring.scoring import read_truth
 from drcr.utils.files import DataError, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOUR, BAND, RGB, TRUST, ERROR = "True colour", "Band", "RGB input", "Trust", "Error"
+COLOUR, BAND, RGB, CONFIDENCE, ERROR = "True colour", "Band", "RGB input", "Confidence", "Error"
 """The views; app.js knows the names of BAND and ERROR."""
 POINT_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7")
 """Colours of the points, as in the figures but without the yellow, which does not show on white."""
@@ -101,7 +101,7 @@ class PageScene:
 
     def add_maps(self, maps: dict[str, np.ndarray], statement: str) -> None:
         """Add the view of where not to trust the reconstruction: `Confidence.maps`, and what its bound means."""
-        levels, expected = maps["trust"], maps["expected_sam"]
+        levels, expected = maps["confidence"], maps["expected_sam"]
         legend = [
             f"<span class='level' style='background: rgb({', '.join(f'{part:.0%}' for part in colour)})'></span>"
             f"{words} {(levels == level).mean():.0%}"
@@ -112,12 +112,12 @@ class PageScene:
             f"{' '.join(legend[::-1])}<br>Spectral angle to expect between this and the true spectrum: {middle:.0f}° "
             f"in the median pixel, {low:.0f}° to {high:.0f}° in most. Bound: {html.escape(statement)}"
         )
-        self.views[TRUST] = [(self._write_png("trust", level_image(levels, self.colours)), caption)]
+        self.views[CONFIDENCE] = [(self._write_png("confidence", level_image(levels, self.colours)), caption)]
 
     @property
     def choices(self) -> list[str]:
         """The views that there are, in the order in which the page offers them."""
-        return [view for view in (COLOUR, BAND, RGB, TRUST, ERROR) if view in self.views]
+        return [view for view in (COLOUR, BAND, RGB, CONFIDENCE, ERROR) if view in self.views]
 
     def _write_png(self, name: str, image: np.ndarray) -> str:
         """Write an image (H, W) or (H, W, 3), clipped to [0, 1], as a file; return its address in the page."""
@@ -262,8 +262,8 @@ class PageScene:
         if self.comparison is None:
             return ""
         rows = "".join(
-            f"<tr><td>{heading}</td><td>{score:.{digits}f}</td></tr>"
-            for (heading, digits), score in zip(HEADINGS.values(), self.comparison.scores, strict=True)
+            f"<tr><td>{score.heading}</td><td>{value:.{score.digits}f}</td></tr>"
+            for score, value in zip(SCORES.values(), self.comparison.scores, strict=True)
         )
         raised = f"{self.comparison.raised / self.cube.size:.1%} of its values raised to"
         notes = "".join(f"<br>{html.escape(note)}" for note in self.comparison.truth.notes)

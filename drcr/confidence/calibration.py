@@ -156,17 +156,17 @@ def read_examples(
         scene = folder.scenes[i]
         rgb, truth = (tensor.permute(1, 2, 0).contiguous().numpy() for tensor in folder[i])
         cube = reconstruct_image(reconstructor, rgb, scene.path, model_path)
-        pixels = np.arange(rgb[..., 0].size)
-        if pixels.size > PIXELS_OF_AN_IMAGE:
-            pixels = np.sort(rng.choice(pixels.size, PIXELS_OF_AN_IMAGE, replace=False))
         terms, sam = colours.terms(rgb, cube), sam_map(cube, truth).ravel()
+        pixels = np.flatnonzero(np.isfinite(sam))
+        if pixels.size > PIXELS_OF_AN_IMAGE:
+            pixels = np.sort(rng.choice(pixels, PIXELS_OF_AN_IMAGE, replace=False))
         brightest = rgb.reshape(-1, 3).max(1)
         facts = scene.path.resolve(), folder.names[i], fingerprint(truth), scene.decoding
         examples.append(Example(*facts, terms[pixels], sam[pixels], brightest[pixels]))
     return examples
 
 
-def fit(examples: Sequence[Example], rng: np.random.Generator, n_terms: int = len(TERMS)) -> Fit:
+def fit_angles(examples: Sequence[Example], rng: np.random.Generator, n_terms: int = len(TERMS)) -> Fit:
     """Fit log2 of the true angle to the first `n_terms` of TERMS by least squares, no weight below 0.
 
     Each image counts equally.
@@ -204,60 +204,47 @@ def score(fit: Fit, examples: Sequence[Example]) -> dict[str, SceneScore]:
     }
 
 
-@dataclass(frozen=True)
-class Judgement:
-    """How a table does on an image whose scene it was not calibrated on.
+def judge(expected: np.ndarray, levels: np.ndarray, factor: float, sam: np.ndarray) -> dict[str, float]:
+    """Compare a map with the truth: how well it knows the angles of an image whose scene it was not calibrated on.
 
-    Attributes
+    Parameters
     ----------
-    name, scene, kind : str
-        The image, the `fingerprint` of its ground truth, and how it was decoded.
-    covered : float
-        The share of the pixels within the bound.
-    true, expected, bound : float
-        Mean angles in degrees.
-    rank_correlation : float
-        Spearman's, of the expected and the true angle.
-    auroc : float
-        The probability that of two pixels, one with a true angle above DOUBTFUL and one below, the first has the
-        larger expected angle. NaN if there are none of one sort.
-    shares, wrong : tuple of float
-        For each of LEVELS the share of the pixels, and the share of those whose true angle is above DOUBTFUL.
+    expected, levels
+        Expected angles in degrees and LEVELS of pixels (n,).
+    factor
+        Of the bound.
+    sam
+        The true angles (n,) in degrees. Pixels without one (NaN) are skipped.
+
+    Returns
+    -------
+    dict
+        `within_bound`: the share of the pixels within the bound. `true_sam`, `expected_sam`, `bound`: mean angles.
+        `rank_correlation`: Spearman's, of the expected and the true angle. `auroc`: the probability that of two
+        pixels, one with a true angle above DOUBTFUL and one below, the first has the larger expected angle; NaN if
+        there are none of one sort. `believable`: the share of the pixels called so; `wrongly_believable`: the share
+        of those whose true angle is above DOUBTFUL.
     """
+    known = np.isfinite(sam)
+    expected, sam, believable = expected[known], sam[known], levels[known] == len(LEVELS) - 1
+    wrong = sam > DOUBTFUL
+    return {
+        "within_bound": float((sam <= factor * expected).mean()),
+        "true_sam": float(sam.mean()),
+        "expected_sam": float(expected.mean()),
+        "bound": float(factor * expected.mean()),
+        "rank_correlation": rank_correlation(expected, sam),
+        "auroc": auroc(expected, wrong),
+        "believable": float(believable.mean()),
+        "wrongly_believable": float(wrong[believable].mean()) if believable.any() else float("nan"),
+    }
 
-    name: str
-    scene: str
-    kind: str
-    covered: float
-    true: float
-    expected: float
-    bound: float
-    rank_correlation: float
-    auroc: float
-    shares: tuple[float, ...] = ()
-    wrong: tuple[float, ...] = ()
 
-
-def judge(table: Confidence, example: Example) -> Judgement:
+def judge_example(table: Confidence, example: Example) -> dict[str, float]:
     """Judge a table on an image, its scene left out of the calibration."""
     table = table.without(example.scene)
-    expected, sam = table.expected(example.terms), example.sam
-    bound = table.factor * expected
-    levels = table.levels(example.terms, expected, example.brightest)
-    members = [levels == level for level in range(len(LEVELS))]
-    return Judgement(
-        example.name,
-        example.scene,
-        example.kind,
-        float((sam <= bound).mean()),
-        float(sam.mean()),
-        float(expected.mean()),
-        float(bound.mean()),
-        rank_correlation(expected, sam),
-        auroc(expected, sam > DOUBTFUL),
-        tuple(float(member.mean()) for member in members),
-        tuple(float((sam[member] > DOUBTFUL).mean()) if member.any() else float("nan") for member in members),
-    )
+    expected = table.expected(example.terms)
+    return judge(expected, table.levels(example.terms, expected, example.brightest), table.factor, example.sam)
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:

@@ -178,11 +178,11 @@ class Colours:
             near = _nearest(by_tint, place[:, :2])
             out[:, :4] = np.maximum(0, DARK - stops_of(values)[:, None])
             out[:, 4] = ((values.max(1) - 0.95) / 0.05).clip(0, 1)
-            out[:, 5] = np.log2(angle(back, values).clip(1, 60))
+            out[:, 5] = np.log2(np.nan_to_num(angle(back, values), nan=60).clip(1, 60))
             out[:, 6] = np.abs(np.log2(lengths[0] / lengths[1])).clip(0, 4)
             out[:, 7] = np.log2(near.distance.clip(2.0**-8, 0.5)) + 8
             out[:, 8] = np.log2(self._metamers(spectrum, _nearest(by_place, place)))
-            out[:, 9] = np.log2(angle(spectrum, near.mean(self.usual)).clip(1))
+            out[:, 9] = np.log2(np.nan_to_num(angle(spectrum, near.mean(self.usual)), nan=90).clip(1))
             out[:, 10] = np.log2(contrast[rows].ravel())
             yield part, out
 
@@ -365,16 +365,16 @@ class Confidence:
         Returns
         -------
         dict
-            `expected_sam`, (H, W) float32, degrees. `trust`, (H, W) uint8, the LEVELS: 2 where the expected angle is
-            at most BELIEVABLE and no channel is clipped; 0 where it is above DOUBTFUL, or where the training data
-            have no such colour; else 1.
+            `expected_sam`, (H, W) float32, degrees. `confidence`, (H, W) uint8, the LEVELS: 2 where the expected
+            angle is at most BELIEVABLE and no channel is clipped; 0 where it is above DOUBTFUL, or where the training
+            data have no such colour; else 1.
         """
         brightest = rgb.max(2).ravel()
         angles, levels = np.empty(brightest.size, np.float32), np.empty(brightest.size, np.uint8)
         for part, terms in self.colours.terms_of_parts(rgb, cube):
             angles[part] = self.expected(terms)
             levels[part] = self.levels(terms, angles[part], brightest[part])
-        return {"expected_sam": angles.reshape(rgb.shape[:2]), "trust": levels.reshape(rgb.shape[:2])}
+        return {"expected_sam": angles.reshape(rgb.shape[:2]), "confidence": levels.reshape(rgb.shape[:2])}
 
     def variables(self, rgb: np.ndarray, cube: np.ndarray) -> dict[str, Any]:
         """Return `maps` and `sam_factor`, the factor of the bound, as variables for `write_cube`."""
@@ -388,7 +388,7 @@ class Confidence:
 
     def save(self, path: Path) -> None:
         """Write the table, completely or not at all. Raises DataError if `path` is a file that is no table."""
-        check_target(path)
+        check_table_target(path)
         facts = {
             "scenes": list(self.scenes),
             "miss": self.asked_miss,
@@ -411,7 +411,7 @@ class Confidence:
         write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 
 
-def check_target(path: Path) -> None:
+def check_table_target(path: Path) -> None:
     """Raise DataError if a table is about to replace a file that is not one."""
 
     def is_table(path: Path) -> bool:

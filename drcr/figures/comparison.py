@@ -19,13 +19,11 @@ from drcr.scoring.scoring import pair_cubes, read_reconstruction, read_truth
 from drcr.utils import cli
 from drcr.utils.files import DataError, list_files
 
-KINDS = ("colour", "bands", "errors", "spectra", "mrae", "trust")
-"""The figures of a scene; `trust` only of cubes that test.py --confidence wrote."""
-UNSCORED_KINDS = ("colour", "bands", "spectra", "trust")
+KINDS = ("colour", "bands", "errors", "spectra", "mrae", "confidence")
+"""The figures of a scene; `confidence` only of cubes that test.py --confidence wrote."""
+UNSCORED_KINDS = ("colour", "bands", "spectra", "confidence")
 """Those of a scene without ground truth."""
 UNSCORED = "Without ground truth: no scores and no errors."
-HIGHER_IS_BETTER = ("psnr", "ssim")
-"""Those of SCORES that rise with quality; the others are errors."""
 MAX_METHODS = 6
 """As many as sheet.METHODS has line styles for."""
 MAX_STEM = 160

@@ -15,8 +15,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from drcr.figures.comparison import HIGHER_IS_BETTER, Result, file_stem
-from drcr.metrics import HEADINGS, SCORES
+from drcr.figures.comparison import Result, file_stem
+from drcr.metrics import SCORES
 from drcr.utils.files import plural, refuse_foreign, write_atomically
 from drcr.utils.locks import LOCK
 
@@ -29,13 +29,13 @@ CAPTIONS = {
     "errors": "Absolute error above, relative error below",
     "spectra": "Spectra at the marked points; r is Pearson's correlation with the ground truth",
     "mrae": "MRAE by wavelength",
-    "trust": "Where not to trust: levels, and the spectral angle that is expected beside the true one",
+    "confidence": "Where not to trust: levels, and the spectral angle that is expected beside the true one",
 }
 UNSCORED_CAPTIONS = {
     "colour": "Input and reconstructions in true colour",
     "bands": "Bands",
     "spectra": "Spectra at the marked points",
-    "trust": "Where not to trust: levels, and the spectral angle that is expected",
+    "confidence": "Where not to trust: levels, and the spectral angle that is expected",
 }
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -163,13 +163,13 @@ class _Picture:
 
 
 def _number(value: float, score: str) -> str:
-    return f"{value:.{HEADINGS[score][1]}f}" if math.isfinite(value) else {math.inf: "∞"}.get(value, "–")
+    return f"{value:.{SCORES[score].digits}f}" if math.isfinite(value) else {math.inf: "∞"}.get(value, "–")
 
 
 def _cells(table: dict[str, list[float]]) -> list[list[_Score]]:
     """Return the cells of each method, from SCORES by method."""
     best = [
-        (max if score in HIGHER_IS_BETTER else min)(values) if len(values) > 1 else None
+        (max if SCORES[score].higher_is_better else min)(values) if len(values) > 1 else None
         for score, values in zip(SCORES, zip(*table.values(), strict=True), strict=True)
     ]
     return [
@@ -241,8 +241,8 @@ def _page(
         count=f"{plural(len(results), 'scene')}, {plural(len(methods), 'method')}",
         notes=notes,
         scored=scored,
-        headings={score: heading.split() for score, (heading, _) in HEADINGS.items()} if scored else {},
-        higher_is_better=HIGHER_IS_BETTER,
+        headings={name: score.heading.split() for name, score in SCORES.items()} if scored else {},
+        higher_is_better=[name for name, score in SCORES.items() if score.higher_is_better],
         methods=_methods(results, methods),
         scenes=[_scene(staged, folder, name, result) for name, result in worst_first],
         overall=overall,

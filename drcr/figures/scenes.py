@@ -24,7 +24,6 @@ from tqdm import tqdm
 from drcr.cube import WAVELENGTHS
 from drcr.figures.comparison import (
     BANDS,
-    HIGHER_IS_BETTER,
     Job,
     Result,
     correlation,
@@ -55,7 +54,7 @@ from drcr.figures.layout import (
     text_width,
 )
 from drcr.formats.maps import LEVEL_COLOURS, LEVELS, level_image
-from drcr.metrics import HEADINGS, SCORES, sam_map
+from drcr.metrics import SCORES, sam_map
 from drcr.scoring.scoring import scores
 from drcr.utils import cli
 from drcr.utils.files import DataError
@@ -301,7 +300,7 @@ def plot_errors(truth: np.ndarray, recs: Cubes, wavelengths: np.ndarray, bands: 
 
 
 @styled
-def plot_trust(
+def plot_confidence(
     colours: dict[str, np.ndarray],
     maps: Mapping[str, Mapping[str, np.ndarray]],
     true: dict[str, np.ndarray],
@@ -324,9 +323,9 @@ def plot_trust(
     rows, peak = {}, 1.0
     for name, found in maps.items():
         angles = [found["expected_sam"], *([true[name]] if true else [])]
-        rows[name] = [colours[name], level_image(found["trust"], colours[name]), *angles]
+        rows[name] = [colours[name], level_image(found["confidence"], colours[name]), *angles]
         peak = max(peak, *(float(np.percentile(angle, 98)) for angle in angles))
-    titles = ["true colour", "trust", "expected angle", *(["true angle"] if true else [])]
+    titles = ["true colour", "confidence", "expected angle", *(["true angle"] if true else [])]
     draw_image_rows(sheet, titles, [ImageBlock(rows, [_round_up(peak)] * len(titles), "degrees")])
     sheet.y += 0.08
     axes = sheet.axes(EDGE, sheet.y, width - 2 * EDGE, LINE)
@@ -424,11 +423,11 @@ def _score_panel(axes: Axes, score: str, methods: list[list[float]]) -> None:
             [*values, float(np.mean(values))], range(len(values) + 1), **style | {"ls": "none", "mew": 0.9, "ms": 3.5}
         )
     drawn = [value for values in methods for value in values if np.isfinite(value)]
-    heading, digits = HEADINGS[score]
+    heading, digits, higher_is_better = SCORES[score]
     ends = {f"{value:.{digits}f}": value for value in (min(drawn), max(drawn))} if drawn else {}
     axes.set_xticks([*ends.values()], [*ends])
     axes.axhline(len(methods[0]) - 0.5, color="0.4", lw=0.6)
-    axes.set_title(f"{heading} {'↑' if score in HIGHER_IS_BETTER else '↓'}")
+    axes.set_title(f"{heading} {'↑' if higher_is_better else '↓'}")
     axes.margins(x=0.1)
     axes.grid(axis="y", color="0.88", lw=0.5)
     axes.spines["left"].set_visible(False)
@@ -519,7 +518,7 @@ def draw_scene(job: Job, bands: Sequence[float], patch: int, width: float, save:
         }
     if scene.maps:
         true = {} if truth is None else {method: sam_map(scene.recs[method], truth) for method in scene.maps}
-        sheets["trust"] = lambda: plot_trust(scene.colours, scene.maps, true, width)
+        sheets["confidence"] = lambda: plot_confidence(scene.colours, scene.maps, true, width)
     for kind, draw in sheets.items():
         save(draw(), f"{file_stem(job.name)}_{kind}")
     return Result(table, curves, scene.wavelengths, scene.origins, scene.raised, n_values, tuple(sheets))

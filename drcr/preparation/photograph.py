@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from drcr.camera import Camera
+from drcr.camera import Camera, photon_noise
 from drcr.cube import WAVELENGTHS
 from drcr.images import encode_srgb
 from drcr.light import lamp
@@ -68,19 +68,10 @@ def estimate_neutral(raw: np.ndarray) -> np.ndarray:
     return np.maximum((raw**6).mean((0, 1)) ** (1 / 6), 1e-9)
 
 
-def to_srgb(raw: np.ndarray, gains: np.ndarray, matrix: np.ndarray, mean: float) -> np.ndarray:
-    """Return raw RGB (H, W, 3) as 8-bit sRGB.
-
-    Parameters
-    ----------
-    raw : (H, W, 3), >= 0
-    gains : (3,) of the white balance
-    matrix : (3, 3) from white-balanced RGB to linear sRGB
-    mean : the mean of the exposed linear image, as a part of full scale
-    """
-    linear = np.maximum(raw * gains @ matrix.T, 0)
-    exposure = mean / max(linear.mean(), 1e-12)
-    return np.round(255 * encode_srgb(np.minimum(linear * exposure, 1))).astype(np.uint8)
+def balance(camera: Camera, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the gains (3,) of a white balance to a light (31,), and the `colour_matrix` for it."""
+    neutral = light @ camera.curves()
+    return neutral[1] / neutral, colour_matrix(camera, light)
 
 
 @dataclass(frozen=True)
@@ -105,29 +96,27 @@ class Photograph:
 
     suffix = ".jpg"
 
-    def develop(
-        self, cube: np.ndarray, wavelengths: np.ndarray, camera: Camera, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Return the photograph of a cube as 8-bit sRGB (H, W, 3), before JPEG.
+    def develop(self, raw: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.ndarray:
+        """Return raw RGB as a photograph: 8-bit sRGB (H, W, 3), before JPEG.
 
         Parameters
         ----------
-        cube : (H, W, bands), >= 0
-        wavelengths : (bands,) in nm
-        camera : its gains are analogue gains, before the noise; (1, 1, 1) for the curves as they are
+        raw : (H, W, 3), >= 0, what `camera` sees, divided by its `white`. Its gains are analogue gains, before the
+            noise; (1, 1, 1) for the curves as they are
+        camera : the camera that white balance and colour matrix are for
         rng : decides noise, balance and exposure
         """
-        raw = camera(cube, wavelengths) / camera.white(wavelengths)
         if self.electrons[1]:
-            electrons = np.exp(rng.uniform(*np.log(self.electrons)))
-            raw = rng.poisson(raw * electrons) / electrons
-        light = self.light
-        if light is None:
-            neutral, light = estimate_neutral(raw), lamp("D65")
+            raw = photon_noise(raw, np.exp(rng.uniform(*np.log(self.electrons))), rng)
+        if self.light is None:
+            neutral = estimate_neutral(raw)
+            gains, matrix = neutral[1] / neutral, colour_matrix(camera, lamp("D65"))
         else:
-            neutral = light @ camera.curves()
+            gains, matrix = balance(camera, self.light)
         error = np.exp(rng.normal(0, self.balance_error, 3) * (1, 0, 1))
-        return to_srgb(raw, neutral[1] / neutral * error, colour_matrix(camera, light), rng.uniform(*self.mean))
+        linear = np.maximum(raw * (gains * error) @ matrix.T, 0)
+        exposure = rng.uniform(*self.mean) / max(linear.mean(), 1e-12)
+        return np.round(255 * encode_srgb(np.minimum(linear * exposure, 1))).astype(np.uint8)
 
     def encode(self, image: np.ndarray, rng: np.random.Generator) -> bytes:
         """Return an 8-bit sRGB image (H, W, 3) as the bytes of a JPEG whose EXIF data say that it is sRGB."""

@@ -147,10 +147,11 @@ def render_rgb(
     linear = camera(cube, wavelengths)
     if not linear.max() > 0:
         raise DataError(f"{name}: black all over; there is nothing to make an image of")
+    white = camera.white(wavelengths)
     if isinstance(imaging, Photograph):
-        image = imaging.develop(cube, wavelengths, camera, rng)
+        image = imaging.develop(linear / white, camera, rng)
     else:
-        image = imaging.develop(linear, rng, camera.white(wavelengths))
+        image = imaging.develop(linear, rng, white)
     if not image.any():
         raise DataError(f"{name}: too dark for an image of 8 bits; use more --electrons or another exposure (--mean)")
     return imaging.encode(image, rng) if isinstance(imaging, Photograph) else imaging.encode(image)

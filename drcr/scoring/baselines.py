@@ -35,7 +35,7 @@ class LinearMap:
         return (terms(rgb, self.method) @ self.matrix).reshape(*rgb.shape[:2], -1)
 
 
-def fit(images: ValidImages, method: str, ridge: float) -> LinearMap:
+def fit_map(images: ValidImages, method: str, ridge: float) -> LinearMap:
     """Return the map with the least squared error over all pixels, and the ridge penalty.
 
     An image at a time: only the normal equations are kept. Raises DataError if they have no one solution.

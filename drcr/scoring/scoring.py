@@ -12,7 +12,7 @@ from drcr import metrics
 from drcr.cube import Cube, check_cube, check_scale, describe_bands, raise_to_floor, same_bands
 from drcr.formats.mat import load_cube
 from drcr.formats.results import RESULT_SUFFIXES, read_result
-from drcr.metrics import HEADINGS, SCORES
+from drcr.metrics import SCORES
 from drcr.utils.files import DataError, list_files, plural, strip_suffix
 
 Scores = dict[str, dict[str, float]]
@@ -138,7 +138,7 @@ def median_scene(scores: Scores) -> str:
 
 def print_means(tables: dict[str, Scores]) -> None:
     """Print the average scores of each method."""
-    print(f"{'':34}" + "".join(f"{heading:>9}" for heading, _ in HEADINGS.values()))
+    print(f"{'':34}" + "".join(f"{score.heading:>9}" for score in SCORES.values()))
     for name, table in tables.items():
         mean = table["average"]
-        print(f"{name:34}" + "".join(f"{mean[score]:9.{digits}f}" for score, (_, digits) in HEADINGS.items()))
+        print(f"{name:34}" + "".join(f"{mean[key]:9.{score.digits}f}" for key, score in SCORES.items()))
