@@ -28,10 +28,9 @@ from pathlib import Path
 
 import numpy as np
 
-from drcr.cube import describe_bands, times
+from drcr.cube import describe_bands, times, warn_of_dim
 from drcr.images import add_encoding_option, describe_decoding
 from drcr.preparation.checking import (
-    DIM,
     PARTS,
     CheckedScene,
     Fault,
@@ -78,12 +77,8 @@ def describe_part(part: str, scenes: list[CheckedScene], floor: float | None) ->
             print(f"          in {len(dark)} of {len(read)} scenes, {what}: {shorten(scene.name for scene in dark)}")
         else:
             print(f"  dark    no values {limit}")
-        dim = sum(scene.n_dim for scene in read) / total
-        if floor is None and dim > 0.01:
-            print(
-                f"  dim     {dim:.1%} of the values are below {DIM:g}, where relative errors are very large; consider"
-            )
-            print(f"          --non_positive floor {DIM:g}, or scoring with --min_radiance")
+        if floor is None and (warning := warn_of_dim(sum(scene.n_dim for scene in read), total)) is not None:
+            print(f"  dim     {warning}")
 
 
 def print_faults(word: str, faults: list[Fault], everything: bool) -> None:

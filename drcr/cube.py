@@ -416,6 +416,20 @@ def raise_to_floor(values: np.ndarray, floor: float) -> tuple[np.ndarray, int]:
     return np.maximum(values, np.float32(floor)), int(np.count_nonzero(values < np.float32(floor)))
 
 
+DIM = 0.01
+"""Relative errors on smaller values dominate all others."""
+
+
+def warn_of_dim(n_dim: int, n_values: int) -> str | None:
+    """Return a warning if more than 1% of a data set's values are below DIM and no floor is given, else None."""
+    if n_dim <= 0.01 * n_values:
+        return None
+    return (
+        f"{n_dim / n_values:.1%} of the true values are below {DIM:g}, where relative errors are very large; "
+        f"consider --non_positive floor {DIM:g}, as in preparing the data, or scoring with --min_radiance"
+    )
+
+
 def describe_floor(floor: float, raised: list[int], n_values: int) -> str:
     """Return a line on the dark values that were raised to `floor`: `raised` per scene, of `n_values` in all."""
     return (

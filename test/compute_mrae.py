@@ -1,5 +1,7 @@
 """Score reconstructed cubes: MRAE and RMSE as the released code prints them, PSNR, SAM and SSIM.
 
+With several --path_rec, prints one table of all methods: each scene's scores, and the means. --table writes it.
+
 Compares PATH_REC/NAME.mat with PATH_GT/NAME.mat. The reconstruction is clipped to [0, 1] first. Scenes with any
 ground truth value <= 0 are skipped, and their names printed, because a relative error is not defined there. With
 --non_positive floor VALUE they are scored: values of the ground truth below VALUE are raised to VALUE, as in data
@@ -20,8 +22,6 @@ if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, end
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,15 +31,12 @@ import numpy as np
 from tqdm import tqdm
 
 from drcr import metrics
-from drcr.cube import describe_floor
+from drcr.cube import DIM, describe_floor, warn_of_dim
 from drcr.metrics import SCORES
 from drcr.scoring.scoring import describe_skipped, pair_cubes, read_reconstruction, read_truth, scores
+from drcr.scoring.tables import BRIGHT_MRAE, Scores, check_table, text_table, write_table
 from drcr.utils import cli
-from drcr.utils.files import DataError, csv_text, print_other_files, refuse_foreign, write_atomically
-
-BRIGHT_MRAE = "bright_mrae"
-"""The column of --table after SCORES, with --min_radiance."""
-
+from drcr.utils.files import DataError, print_other_files
 
 CROPS = {"none": 0, "ntire2022": 128, "mst": 128}
 """Pixels that --crop cuts at each side."""
@@ -52,6 +49,8 @@ class Scored:
     scores: list[float]
     """SCORES, and `bright_mrae` last with --min_radiance."""
     raised: int
+    n_dim: int
+    """How many values of the ground truth are below DIM."""
     n_values: int
     dark_part: float
     """Fraction of the pixels that `bright_mrae` does not count."""
@@ -65,9 +64,14 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
-    add("--path_rec", type=Path, default="./test_results", help="folder of reconstructed cubes")
+    cli.add_path_rec(parser)
     add("--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of ground truth cubes")
-    add("--table", type=Path, metavar="FILE", help="also write the scores to FILE, one line per image")
+    add(
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="also write each scene's scores and the means: LaTeX if FILE ends in .tex, else CSV",
+    )
     add(
         "--rec_suffix",
         default="",
@@ -99,13 +103,6 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def is_score_table(path: Path) -> bool:
-    """Return whether a file is a table that `write_table` wrote: its whole first line is ours."""
-    headers = (",".join([*SCORES, *more]) for more in ([], [BRIGHT_MRAE]))
-    with open(path, "rb") as file:
-        return file.readline() in [f"name,{header}\n".encode() for header in headers]
-
-
 def score_image(
     rec_path: Path, gt_path: Path, floor: float | None, min_radiance: float | None, crop: str = "none"
 ) -> Scored | None:
@@ -127,20 +124,25 @@ def score_image(
         dark_part = 1 - bright.mean()
     notes = [f"{path}: {note}" for path, cube in ((rec_path, rec_cube), (gt_path, truth_cube)) for note in cube.notes]
     part = (*truth.shape[:2], height, width)
-    return Scored(image, raised, truth_cube.values.size, dark_part, part, tuple(notes))
+    n_dim = int(np.count_nonzero(truth_cube.values < DIM))
+    return Scored(image, raised, n_dim, truth_cube.values.size, dark_part, part, tuple(notes))
 
 
-def score_all(args: argparse.Namespace, pairs: dict[str, tuple[Path, Path]]) -> tuple[dict[str, Scored], list[str]]:
-    """Score each pair and print its line; return the scores by name, and the names of those skipped."""
+def score_all(
+    args: argparse.Namespace, method: str, pairs: dict[str, tuple[Path, Path]], printing: bool
+) -> tuple[dict[str, Scored], list[str]]:
+    """Score each pair, and print its line if asked for; return scores by name, and the names of those skipped."""
     images: dict[str, Scored] = {}
     skipped = []
-    progress = tqdm(pairs, desc="scoring", unit="image", dynamic_ncols=True, leave=False)
+    progress = tqdm(pairs, desc=f"scoring {method}", unit="image", dynamic_ncols=True, leave=False)
     for name in progress:
         image = score_image(*pairs[name], args.floor, args.min_radiance, args.crop)
         if image is None:
             skipped.append(name)
             continue
         images[name] = image
+        if not printing:
+            continue
         line = f"{pairs[name][0].name} mrae: {image.scores[0]!s},  rmse: {image.scores[1]!s}"
         with progress.external_write_mode():
             print(line + (f",  {without_dark(args)}: {image.scores[-1]!s}" if args.min_radiance else ""))
@@ -157,8 +159,8 @@ def without_dark(args: argparse.Namespace) -> str:
     return f"mrae without pixels below {args.min_radiance:g}"
 
 
-def summarise(args: argparse.Namespace, images: dict[str, Scored], skipped: list[str]) -> np.ndarray:
-    """Print the averages, and what was done about dark values; return the averages in the order of the scores."""
+def average_of(args: argparse.Namespace, images: dict[str, Scored]) -> np.ndarray:
+    """Return the averages in the order of the scores."""
     table = np.array([image.scores for image in images.values()], np.float64)
     average = table.mean(0)
     bright = np.isfinite(table[:, -1])
@@ -168,6 +170,11 @@ def summarise(args: argparse.Namespace, images: dict[str, Scored], skipped: list
                 f"{args.path_gt}: every pixel is below --min_radiance {args.min_radiance:g}; choose a lower value"
             )
         average[-1] = table[bright, -1].mean()
+    return average
+
+
+def print_averages(args: argparse.Namespace, images: dict[str, Scored], average: np.ndarray) -> None:
+    """Print the averages of one method, the first two as the released code does."""
     print(f"The average mrae is: {average[0]}")
     print(f"The average rmse is: {average[1]}")
     print(f"The average psnr is: {average[2]:.4f} dB")
@@ -176,8 +183,13 @@ def summarise(args: argparse.Namespace, images: dict[str, Scored], skipped: list
     if args.min_radiance:
         dark_part = np.mean([image.dark_part for image in images.values()])
         print(f"The average {without_dark(args)} is: {average[-1]} ({dark_part:.2%} of the pixels skipped)")
-        if not bright.all():
-            print(f"not in that average, entirely dark: {', '.join(np.array(list(images))[~bright])}")
+        dark = [name for name, image in images.items() if not np.isfinite(image.scores[-1])]
+        if dark:
+            print(f"not in that average, entirely dark: {', '.join(dark)}")
+
+
+def print_notes(args: argparse.Namespace, images: dict[str, Scored], skipped: list[str]) -> None:
+    """Print which part was scored, what was done about dark values, and what the files say."""
     if args.crop != "none":
         sizes = sorted({image.part for image in images.values()})
         words = ", ".join(
@@ -189,35 +201,40 @@ def summarise(args: argparse.Namespace, images: dict[str, Scored], skipped: list
         print(describe_floor(args.floor, raised, sum(image.n_values for image in images.values())))
     for note in (note for image in images.values() for note in image.notes):
         print(f"note: {note}")
+    if args.floor is None:
+        warning = warn_of_dim(*(sum(getattr(image, n) for image in images.values()) for n in ("n_dim", "n_values")))
+        if warning is not None:
+            print(f"note: {warning}")
     if skipped:
         print(describe_skipped(skipped))
-    return average
-
-
-def write_table(path: Path, images: dict[str, Scored], average: np.ndarray) -> None:
-    """Write the scores as CSV, one line per image, and the averages last."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", *SCORES, BRIGHT_MRAE][: 1 + len(average)])
-    writer.writerows([[csv_text(name), *image.scores] for name, image in images.items()])
-    writer.writerow(["average", *average])
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read the options, score each pair, print and write the table."""
+    """Read the options, score each pair of each method, print and write the table."""
     args = read_options(argv)
-    pairs = pair_cubes(args.path_rec, args.path_gt, suffix=args.rec_suffix)
+    folders: dict[str, Path] = args.path_rec or {"test_results": Path("./test_results")}
+    pairs = {method: pair_cubes(path, args.path_gt, suffix=args.rec_suffix) for method, path in folders.items()}
     if args.table:
-        refuse_foreign(args.table, is_score_table, "a table of scores", "choose another --table")
+        check_table(args.table)
         args.table.parent.mkdir(parents=True, exist_ok=True)
+    columns = [*SCORES, BRIGHT_MRAE][: len(SCORES) + bool(args.min_radiance)]
+    tables: dict[str, Scores] = {}
     # colour-science, where a process has imported it, makes NumPy print fewer digits
     with np.printoptions(legacy=False):
-        images, skipped = score_all(args, pairs)
-        average = summarise(args, images, skipped)
+        for method in folders:
+            images, skipped = score_all(args, method, pairs[method], printing=len(folders) == 1)
+            average = average_of(args, images)
+            rows = {name: image.scores for name, image in images.items()} | {"average": list(average)}
+            tables[method] = {name: dict(zip(columns, row, strict=True)) for name, row in rows.items()}
+        if len(folders) == 1:
+            print_averages(args, images, average)
+        else:
+            print(text_table(tables, [*images, "average"]))
+        print_notes(args, images, skipped)
         if args.table:
-            write_table(args.table, images, average)
-    print_other_files(*zip(*pairs.values(), strict=True))
+            write_table(args.table, tables)
+    for found in pairs.values():
+        print_other_files(*zip(*found.values(), strict=True))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from drcr import metrics
 from drcr.cube import WAVELENGTHS
 from drcr.figures import scenes as plots
 from drcr.figures.comparison import (
-    MAX_METHODS,
     add_options,
     find_jobs,
     mrae_of_bands,
@@ -226,7 +225,7 @@ def test_scores_by_scene_worst_first_and_the_mean():
 
 
 def test_methods_are_told_apart_without_colour():
-    assert len(METHODS) == MAX_METHODS
+    assert len(METHODS) == cli.MAX_METHODS
     for key in ("ls", "marker"):
         assert len({style[key] for style in METHODS}) == len(METHODS)
 

@@ -212,3 +212,39 @@ def test_best_scale_is_the_best_of_a_fine_grid_and_undoes_a_factor():
     assert metrics.best_scale_mrae(rec, truth) <= by_search
     assert metrics.best_scale_mrae(0.5 * truth, truth) == pytest.approx(0, abs=1e-9)
     assert metrics.best_scale_mrae(np.float32(rec), np.float32(truth)) == pytest.approx(by_search, rel=1e-4)
+
+
+def test_several_methods_in_one_table(script, tmp_path):
+    truth = RNG.uniform(0.2, 0.9, (12, 14, 31)).astype(np.float32)
+    for folder, factor in (("gt", 1), ("good", 1.1), ("bad_one", 1.5)):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b"):
+            write_cube(tmp_path / folder / f"{name}.mat", np.float32(factor) * truth)
+    methods = ("--path_rec", "Net & co=good", "--path_rec", "bad_one", "--path_gt", "gt")
+    printed = script("test/compute_mrae.py", *methods, "--table", "s.csv").stdout
+    assert [line.split()[0] for line in printed.splitlines() if line[0] != " "] == ["scene", "a", "b", "average"]
+    with open(tmp_path / "s.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["method"], row["name"]) for row in table[2:4]] == [("Net & co", "average"), ("bad_one", "a")]
+    alone = script("test/compute_mrae.py", "--path_rec", "good", "--path_gt", "gt", "--table", "alone.csv").stdout
+    with open(tmp_path / "alone.csv", newline="") as file:
+        assert [row["sam"] for row in csv.DictReader(file)] == [row["sam"] for row in table[:3]]
+    assert f"The average mrae is: {table[2]['mrae']}" in alone
+
+    script("test/compute_mrae.py", *methods, "--table", "s.tex")
+    latex = (tmp_path / "s.tex").read_text()
+    assert "Net \\& co & \\textbf{" in latex
+    assert "bad\\_one & 0." in latex
+    assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == 2
+    script("test/compute_mrae.py", *methods, "--table", "s.tex")  # its own it replaces
+
+
+def test_tiny_true_values_without_a_floor_are_warned_of(script, tmp_path):
+    truth = RNG.uniform(0.2, 0.9, (12, 14, 31)).astype(np.float32)
+    truth[:2] = 1e-4
+    for folder in ("gt", "rec"):
+        (tmp_path / folder).mkdir()
+        write_cube(tmp_path / folder / "a.mat", truth)
+    run = ("test/compute_mrae.py", "--path_rec", "rec", "--path_gt", "gt")
+    assert "16.7% of the true values are below 0.01" in script(*run).stdout
+    assert "below 0.01" not in script(*run, "--non_positive", "floor", 0.01).stdout

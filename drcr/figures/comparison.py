@@ -24,33 +24,9 @@ KINDS = ("colour", "bands", "errors", "spectra", "mrae", "confidence")
 UNSCORED_KINDS = ("colour", "bands", "spectra", "confidence")
 """Those of a scene without ground truth."""
 UNSCORED = "Without ground truth: no scores and no errors."
-MAX_METHODS = 6
-"""As many as sheet.METHODS has line styles for."""
 MAX_STEM = 160
 """Bytes; names of files have up to 255, and a temporary one is longer."""
 BANDS = {"column": (450.0, 550.0, 650.0), "page": (450.0, 500.0, 550.0, 600.0, 650.0)}
-
-
-class _AddMethod(argparse.Action):
-    """Read NAME=FOLDER, or FOLDER, whose name is then the method's, into a dict of folders by name."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        text = str(values)
-        name, equals, folder = text.partition("=")
-        if not equals or Path(text).exists():
-            name, folder = Path(text).resolve().name, text
-        methods = getattr(namespace, self.dest) or {}
-        if not name.strip() or name in ("ground truth", "RGB input", *methods):
-            parser.error(f"argument {option_string}: {text}: each method needs its own name; write NAME=FOLDER")
-        if len(methods) == MAX_METHODS:
-            parser.error(f"argument {option_string}: at most {MAX_METHODS}; more curves cannot be distinguished")
-        setattr(namespace, self.dest, {**methods, name: Path(folder)})
 
 
 def point(text: str) -> tuple[int, int]:
@@ -72,13 +48,7 @@ def ground_truth(text: str) -> Path | None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for what is compared, and how a scene is drawn."""
     add = parser.add_argument
-    add(
-        "--path_rec",
-        action=_AddMethod,
-        metavar="[NAME=]FOLDER",
-        help="folder of reconstructed cubes, and the method's name in the figures (default: the folder's); repeat it "
-        f"for each method, up to {MAX_METHODS} (default: ./test_results)",
-    )
+    cli.add_path_rec(parser)
     add(
         "--path_gt",
         type=ground_truth,

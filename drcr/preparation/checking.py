@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from drcr.cube import check_cube, check_same_size, check_scale, describe_bands, same_bands, times
+from drcr.cube import DIM, check_cube, check_same_size, check_scale, describe_bands, same_bands, times
 from drcr.data import PreparedFolder
 from drcr.formats.mat import load_cube
 from drcr.images import IMAGE_SUFFIXES, Encoding, RGBImage, doubt_encoding, read_image
@@ -35,9 +35,6 @@ BELONGS = 0.4
 MIN_DETAIL, MIN_SIDE = 0.02, 32
 # Mirrored and rotated images of symmetric scenes reach 0.72; the correct orientation is better by 0.27.
 TURNED, TURNED_GAIN = 0.8, 0.15
-
-# relative errors on smaller values dominate all others
-DIM = 0.01
 
 
 class Fault(NamedTuple):

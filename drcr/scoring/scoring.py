@@ -13,10 +13,8 @@ from drcr.cube import Cube, check_cube, check_scale, describe_bands, raise_to_fl
 from drcr.formats.mat import load_cube
 from drcr.formats.results import RESULT_SUFFIXES, read_result
 from drcr.metrics import SCORES
+from drcr.scoring.tables import Scores
 from drcr.utils.files import DataError, list_files, plural, strip_suffix
-
-Scores = dict[str, dict[str, float]]
-"""The scores of one method by scene; the row `average` comes last."""
 
 
 def pair_cubes(

@@ -161,6 +161,43 @@ def add_non_positive(
     )
 
 
+MAX_METHODS = 6
+"""As many as `figures.layout` has line styles for."""
+
+
+class _AddMethod(argparse.Action):
+    """Read NAME=FOLDER, or FOLDER, whose name is then the method's, into a dict of folders by name."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        text = str(values)
+        name, equals, folder = text.partition("=")
+        if not equals or Path(text).exists():
+            name, folder = Path(text).resolve().name, text
+        methods = getattr(namespace, self.dest) or {}
+        if not name.strip() or name in ("ground truth", "RGB input", *methods):
+            parser.error(f"argument {option_string}: {text}: each method needs its own name; write NAME=FOLDER")
+        if len(methods) == MAX_METHODS:
+            parser.error(f"argument {option_string}: at most {MAX_METHODS}; more curves cannot be distinguished")
+        setattr(namespace, self.dest, {**methods, name: Path(folder)})
+
+
+def add_path_rec(parser: argparse.ArgumentParser) -> None:
+    """Add the option --path_rec: a dict of folders by method, None without any."""
+    parser.add_argument(
+        "--path_rec",
+        action=_AddMethod,
+        metavar="[NAME=]FOLDER",
+        help="folder of reconstructed cubes, and the method's name (default: the folder's); repeat it for each "
+        f"method, up to {MAX_METHODS} (default: ./test_results)",
+    )
+
+
 def add_rgb_suffix(parser: argparse.ArgumentParser) -> None:
     """Add the option --rgb_suffix, which pairs NAME.mat with the image NAME`suffix`."""
     parser.add_argument(
