@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from drcr.model import DRCR
+    from drcr.correction import Network
 
 dependencies = ["torch", "numpy", "scipy", "h5py"]
 
 
-def drcr_net(checkpoint: str | Path | None = None, device: str = "cpu") -> "DRCR":
+def drcr_net(checkpoint: str | Path | None = None, device: str = "cpu") -> "Network":
     """Return DRCR Net with the weights of a checkpoint, ours or the authors', in evaluation mode.
 
     Parameters

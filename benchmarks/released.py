@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from drcr.correction import Network
 from drcr.images import normalise_rgb, read_rgb
 from drcr.metrics import mrae
-from drcr.model import DRCR
 
 
 def write_compressed(path: Path, level: int = 7, **variables: np.ndarray) -> None:
@@ -67,7 +67,7 @@ class Patches(Dataset):
 
 
 @torch.no_grad()
-def reconstruct(model: DRCR, rgb: np.ndarray) -> np.ndarray:
+def reconstruct(model: Network, rgb: np.ndarray) -> np.ndarray:
     """Return the cube (H, W, bands) of an image (H, W, 3): rows [0, H-2), and the last two of rows [2, H)."""
     image = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))[None])
     image = image.to(next(model.parameters()).device)
@@ -75,7 +75,7 @@ def reconstruct(model: DRCR, rgb: np.ndarray) -> np.ndarray:
     return torch.cat([first, second[:, :, -2:]], 2)[0].permute(1, 2, 0).numpy()
 
 
-def training_step(model: DRCR, rgb: Tensor, cube: Tensor) -> Callable[[], float]:
+def training_step(model: Network, rgb: Tensor, cube: Tensor) -> Callable[[], float]:
     """Return a function that trains `model` on a batch and returns the loss."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.999), eps=1e-8)
 

@@ -10,7 +10,7 @@ from measuring import Run, Way
 
 from drcr.compute.export import export_onnx
 from drcr.compute.memory import free_memory
-from drcr.model import DRCR
+from drcr.correction import Network
 from drcr.utils.files import DataError
 from drcr.utils.parallel import available_cores
 
@@ -56,7 +56,7 @@ def as_cube(output: np.ndarray) -> np.ndarray:
     return output[0].transpose(1, 2, 0)
 
 
-def runtimes(model: DRCR, image: np.ndarray, file: Path, operations: float) -> list[Way]:
+def runtimes(model: Network, image: np.ndarray, file: Path, operations: float) -> list[Way]:
     """Return the installed runtimes as ways, and print which are skipped; the network is written to `file`."""
     ways = []
     for name, setup in (("ONNX Runtime", onnx_runtime), ("OpenVINO", openvino)):

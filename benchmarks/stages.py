@@ -24,6 +24,7 @@ from drcr import metrics
 from drcr.camera import Camera
 from drcr.checkpoint import load_model, save_checkpoint
 from drcr.compute.device import Precision, choose_device, for_training, native_bf16
+from drcr.correction import Network
 from drcr.cube import WAVELENGTHS
 from drcr.data import TrainPatches
 from drcr.formats import mat
@@ -58,7 +59,7 @@ class Work:
         cubes = sorted((self.folder / "Train_spectral").glob("*.mat"))
         return [(path, self.folder / "Train_RGB" / f"{path.stem}.jpg") for path in cubes]
 
-    def network(self, shipped: bool = False) -> DRCR:
+    def network(self, shipped: bool = False) -> Network:
         """Return the released network with random weights, or the shipped one."""
         if shipped:
             return load_model(SHIPPED)
@@ -72,7 +73,7 @@ class Work:
             return cv2.resize(image, (self.width, self.height))
         return image[: self.height, : self.width]
 
-    def operations(self, model: DRCR, training: bool = False) -> float:
+    def operations(self, model: Network, training: bool = False) -> float:
         """Return the floating-point operations of a pass over the image, or of a training step."""
         sizes = (self.batch, 3, self.patch, self.patch) if training else (1, 3, self.height, self.width)
         with FlopCounterMode(display=False) as counter:

@@ -106,6 +106,44 @@ class Camera:
         return float(green if self.gains is None else green / self.gains[1])
 
 
+OBSERVER = "sRGB"
+"""The name in `responses` of the CIE 1931 standard observer, for images in linear sRGB."""
+
+
+def responses(
+    source: str | Path, gains: tuple[float, float, float] | None = None, wavelengths: np.ndarray = WAVELENGTHS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a camera sees of a cube and of its own image, in the same three numbers, none below 0.
+
+    Parameters
+    ----------
+    source, gains : as for `Camera`; "sRGB" for photographs in linear sRGB that are balanced to white: XYZ of the CIE
+        1931 observer, under light of equal energy. Their white is adapted from D65 in the Bradford space.
+    wavelengths : (bands,) in nm
+
+    Returns
+    -------
+    tuple of ndarray
+        (bands, 3): cube @ this; and (3, 3): image @ this. The second number is the brightness, 1 for a cube of ones.
+
+    Raises
+    ------
+    DataError : as `Camera`.
+    """
+    if str(source) != OBSERVER:
+        curves = Camera(source, gains).curves(wavelengths)
+        return curves / curves[:, 1].sum(), np.eye(3)
+    from colour import MSDS_CMFS, RGB_COLOURSPACES
+    from colour.adaptation import matrix_chromatic_adaptation_VonKries
+
+    observer = MSDS_CMFS["CIE 1931 2 Degree Standard Observer"]
+    curves = np.stack([np.interp(wavelengths, observer.wavelengths, curve) for curve in observer.values.T], 1)
+    curves /= curves[:, 1].sum()
+    to_xyz = RGB_COLOURSPACES["sRGB"].matrix_RGB_to_XYZ
+    adaptation = matrix_chromatic_adaptation_VonKries(to_xyz.sum(1), curves.sum(0), transform="Bradford")
+    return curves, (adaptation @ to_xyz).T
+
+
 def _read_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return wavelengths (n,) and R, G, B sensitivities (n, 3) of a camera's CSV file."""
     if not path.is_file():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from drcr.compute.device import exact_fp32
+from drcr.correction import Correction, Network, network_of
 from drcr.cube import WAVELENGTHS
 from drcr.images import InputEncoding
 from drcr.model import DRCR
@@ -222,7 +223,7 @@ def _load(path: Path) -> Any:
         raise DataError(f"{path}: truncated, or not a checkpoint; copy or download it again") from error
 
 
-def build_model(checkpoint: dict[str, Any], path: str | Path) -> DRCR:
+def build_model(checkpoint: dict[str, Any], path: str | Path) -> Network:
     """Return the network of a checkpoint that `read_checkpoint` read from `path`, with its weights.
 
     Raises
@@ -240,10 +241,17 @@ def build_model(checkpoint: dict[str, Any], path: str | Path) -> DRCR:
     if checkpoint["wavelengths"] is not None:
         model.wavelengths = [float(nm) for nm in checkpoint["wavelengths"]]
     model.input_encoding = checkpoint["input_encoding"]
-    return model
+    if "correction" not in checkpoint:
+        return model
+    corrected = Correction(model, model.wavelengths or [0.0] * model.architecture["out_channels"])
+    try:
+        corrected.load_own_state(checkpoint["correction"])
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; use another checkpoint") from error
+    return corrected
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> DRCR:
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> Network:
     """Load a trained network, ready to run, in exact fp32.
 
     Parameters
@@ -267,7 +275,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> DRCR:
     return build_model(read_checkpoint(path), path).to(device).eval()
 
 
-def load_rgb_model(path: str | Path, device: str | torch.device = "cpu") -> DRCR:
+def load_rgb_model(path: str | Path, device: str | torch.device = "cpu") -> Network:
     """Load a trained network as `load_model` does. Raises DataError, too, if its input is not RGB."""
     model = load_model(path, device)
     if model.architecture["in_channels"] != 3:
@@ -290,7 +298,7 @@ MODEL_HELP = (
 )
 
 
-def save_checkpoint(path: str | Path, model: DRCR, **fields: Any) -> None:
+def save_checkpoint(path: str | Path, model: Network, **fields: Any) -> None:
     """Write a network as a checkpoint, completely or not at all.
 
     Parameters
@@ -307,7 +315,9 @@ def save_checkpoint(path: str | Path, model: DRCR, **fields: Any) -> None:
         "architecture": model.architecture,
         "wavelengths": model.wavelengths,
         "input_encoding": model.input_encoding,
-        "state_dict": model.state_dict(),
+        "state_dict": network_of(model).state_dict(),
     }
+    if isinstance(model, Correction):
+        contents["correction"] = model.own_state()
     torch.save(contents | fields, buffer)
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))

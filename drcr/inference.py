@@ -14,6 +14,7 @@ from torch import Tensor
 from drcr.compute.device import winograd_pays
 from drcr.compute.memory import free_memory, memory_for
 from drcr.compute.streaming import ROWS, Streamed, pad_channels
+from drcr.correction import Correction, Network, network_of
 from drcr.model import DRCR
 from drcr.utils.files import DataError
 
@@ -40,10 +41,11 @@ class Reconstructor:
 
     def __init__(
         self,
-        model: DRCR,
+        model: Network,
         precision: Literal["fp32", "bf16"] = "fp32",
         tile: int | Literal["auto"] = "auto",
         scratch: str | Path | None = None,
+        held: Correction | None = None,
     ) -> None:
         """Prepare the network for the device it is on.
 
@@ -59,13 +61,18 @@ class Reconstructor:
             the same except for rounding. "auto": chosen by speed and free memory.
         scratch
             Folder for a feature map that does not fit in memory (default: the system's temporary folder).
+        held
+            Holds the cubes to the images, if the network does not do it itself: only `hold_cube` is used.
         """
         self.device = next(model.parameters()).device
+        self._held = None if held is model else held
+        self._correction = model if isinstance(model, Correction) else None
+        network: DRCR = network_of(model)
         self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         if self.device.type == "cuda":
-            model = pad_channels(model, 8)  # tensor cores take channels by eights
-        winograd = winograd_pays(self.device, precision, model.architecture["channels"])
-        self._network = Streamed(model, self.dtype, winograd)
+            network = pad_channels(network, 8)  # tensor cores take channels by eights
+        winograd = winograd_pays(self.device, precision, network.architecture["channels"])
+        self._network = Streamed(network, self.dtype, winograd)
         self._cpu_bytes = CPU_BYTES["winograd" if winograd else "direct"]
         self.architecture = self._network.model.architecture
         self.tile, self.scratch = tile, scratch
@@ -113,14 +120,25 @@ class Reconstructor:
     def _run(self, rgb: np.ndarray, cube: np.ndarray, advance: Callable[[float], None]) -> None:
         """Fill `cube` from the image."""
         height, width, _ = rgb.shape
+        finish = None
         n_sections = max(1, min(torch.get_num_threads(), height // SECTION_ROWS)) if self.device.type == "cpu" else 1
         rows = self._rows(height, width, n_sections)
         image = torch.from_numpy(rgb).to(self.device)
+        if self._correction is not None:
+            image, finish = self._correction.for_strips(image)
         kept = self._room(height, width)
         sweeps = self.architecture["n_blocks"] + 1
         self._network(
-            image, rows, kept, torch.from_numpy(cube), lambda rows: advance(rows * width / sweeps), n_sections
+            image,
+            rows,
+            kept,
+            torch.from_numpy(cube),
+            lambda rows: advance(rows * width / sweeps),
+            n_sections,
+            finish,
         )
+        if self._held is not None:
+            self._held.hold_cube(torch.from_numpy(cube), torch.from_numpy(rgb))
 
     def _rows(self, height: int, width: int, n_sections: int = 1) -> int:
         """Return the number of rows of a strip."""
@@ -159,7 +177,7 @@ class Reconstructor:
             return self._kept
 
 
-def reconstruct(model: DRCR, rgb: np.ndarray, protocol: Protocol = "padded") -> np.ndarray:
+def reconstruct(model: Network, rgb: np.ndarray, protocol: Protocol = "padded") -> np.ndarray:
     """Return the cube (H, W, bands) of one image: `Reconstructor(model)(rgb, protocol)`."""
     return Reconstructor(model)(rgb, protocol)
 

@@ -22,14 +22,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
+from torch import nn
 from tqdm import tqdm
 
 from drcr.checkpoint import MODEL_HELP, fitting_network, load_rgb_model
 from drcr.compute.device import choose_device
 from drcr.confidence.model import BELIEVABLE, DOUBTFUL, load_confidence
+from drcr.correction import Consistency, Correction, Network
 from drcr.formats.results import FORMATS, check_target, write_result
 from drcr.images import Encoding, add_encoding_option, describe_decoding, encoding_for, find_images, read_image
 from drcr.inference import Reconstructor, origin_of, reconstruct_image
@@ -102,6 +104,21 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "RESULT_DIR meanwhile",
     )
     parser.add_argument(
+        "--consistency",
+        choices=get_args(Consistency),
+        help="how far each spectrum is held to the image, by smooth factors until the camera sees the image again. "
+        "trained: as far as training found best for a pixel's brightness (default, if the network was trained so; "
+        "others: none). half: halfway, in the logarithm. full: entirely, noise included",
+    )
+    parser.add_argument(
+        "--camera",
+        help="the camera that took the images: sRGB for photographs whose tags are decoded, else a camera of "
+        "colour-science or a CSV file (wavelength, R, G, B). Default: the one stored in the checkpoint",
+    )
+    parser.add_argument(
+        "--gains", type=cli.positive, nargs=3, metavar=("R", "G", "B"), help="analogue gains of --camera"
+    )
+    parser.add_argument(
         "--confidence",
         action="store_true",
         help="write beside each cube where not to trust it. expected_sam, H x W, single: the spectral angle to "
@@ -147,6 +164,21 @@ def check_images(args: argparse.Namespace, encoding: Encoding) -> tuple[dict[Pat
     return jobs, n_pixels
 
 
+def hold_to_images(args: argparse.Namespace, path: Path, model: Network) -> Correction | None:
+    """Return what holds a network's cubes to the images, as the options ask; it may be the network itself."""
+    held, consistency = model, args.consistency
+    if not isinstance(held, Correction):
+        if consistency in (None, "none"):
+            return None
+        if args.camera is None or consistency == "trained" or model.wavelengths is None:
+            raise DataError(f"{path}: states no camera; give --camera, and --consistency half or full")
+        held = Correction(nn.Identity(), model.wavelengths)
+    if args.camera is not None:
+        held.set_camera(args.camera, args.gains)
+    held.consistency = consistency or held.consistency
+    return held
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and reconstruct."""
     args = read_options(argv)
@@ -160,8 +192,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.result_dir.mkdir(parents=True, exist_ok=True)
     for path in {job.network for job in jobs.values()} - networks.keys():
         networks[path] = load_rgb_model(path, device)
+    holding = {path: hold_to_images(args, path, model) for path, model in networks.items()}
     reconstructors = {
-        path: Reconstructor(model, args.precision, args.tile, scratch=args.result_dir)
+        path: Reconstructor(model, args.precision, args.tile, args.result_dir, holding[path])
         for path, model in networks.items()
     }
     tables = {path: load_confidence(path, networks[path]) for path in networks} if args.confidence else {}
@@ -180,7 +213,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     def write(path: Path, cube: np.ndarray, maps: dict[str, Any]) -> None:
         job = jobs[path]
         wavelengths = networks[job.network].wavelengths
-        origin = f"{origin_of(job.network, args.protocol, args.precision)}, image {job.how}"
+        held = holding[job.network]
+        words = [origin_of(job.network, args.protocol, args.precision), *([held.describe()] if held else [])]
+        origin = f"{', '.join(words)}, image {job.how}"
         target = args.result_dir / f"{path.stem}{FORMATS[args.format]}"
         write_result(target, cube, None if wavelengths is None else np.array(wavelengths), origin, **maps)
 

@@ -56,10 +56,10 @@ from drcr.confidence.model import (
     digest_of,
     table_path,
 )
+from drcr.correction import Network
 from drcr.cube import same_bands
 from drcr.data import ValidImages
 from drcr.inference import Reconstructor
-from drcr.model import DRCR
 from drcr.utils import cli
 from drcr.utils.files import DataError, csv_text, plural, refuse_foreign, write_atomically
 
@@ -143,7 +143,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def open_folder(path: Path, model: DRCR, model_path: Path) -> ValidImages:
+def open_folder(path: Path, model: Network, model_path: Path) -> ValidImages:
     """Open prepared data. Raises DataError if it is not for this network."""
     folder = ValidImages(path, drop_rows=0)
     if model.wavelengths is None or not same_bands(folder.wavelengths, model.wavelengths):
@@ -217,7 +217,7 @@ def make_table(
     fitted_to: Sequence[Example],
     calibration: Sequence[Example],
     colours: Colours,
-    model: DRCR,
+    model: Network,
     args: argparse.Namespace,
 ) -> Confidence:
     """Fit the first `n_terms` of TERMS to images of the training, and calibrate the fit."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from drcr.checkpoint import load_model, save_checkpoint
 from drcr.compute.export import export_onnx
+from drcr.correction import network_of
 from drcr.utils import cli
 from drcr.utils.files import DataError, refuse_foreign
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     model = load_model(args.model_dir)
     if args.format == "pth":
-        model.half()
+        network_of(model).half()
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
             raise DataError(
                 f"{args.model_dir}: has weights that half precision cannot store (NaN, or above 65504); "

@@ -32,23 +32,25 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from drcr.camera import OBSERVER
 from drcr.checkpoint import build_model, read_checkpoint
 from drcr.compute.device import choose_device, native_bf16
 from drcr.compute.memory import activation_bytes, free_memory, memory_for
+from drcr.correction import Correction, Network, network_of
 from drcr.cube import describe_bands, same_bands
 from drcr.data import TrainPatches, ValidImages
 from drcr.model import DRCR
 from drcr.training.batches import Epochs, Validation, read_into_memory
 from drcr.training.distributed import World, restarted
 from drcr.training.loop import train
-from drcr.training.recipe import FORMERLY_IMPROVED, PARTS, parts_of, read_recipe
+from drcr.training.recipe import FORMERLY_IMPROVED, LOSSES, PARTS, parts_of, read_recipe
 from drcr.training.run_folder import Every, RunFolder
 from drcr.training.state import check_state, freeze_all_but_tail
 from drcr.utils import cli
@@ -114,9 +116,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--end_epoch", type=cli.at_least(1), default=130, help="number of epochs")
     add(
         "--loss",
-        choices=("mrae", "l1"),
+        choices=tuple(LOSSES),
         default="mrae",
         help="training loss. mrae: as released. l1: mean absolute error, which weights bright pixels as RMSE does. "
+        "si-mrae+sam: 0.75 MRAE of each patch at its best scale + 0.25 MRAE + spectral angle in radians: does not "
+        "ask for a brightness that an exposed image does not tell. "
         "The validation loss is MRAE in any case",
     )
     add(
@@ -141,6 +145,38 @@ def build_parser() -> argparse.ArgumentParser:
         default="released",
         help="non-local purification module. released: as in the authors' code, where the quarter scale shares the "
         "kernels of the half scale. paper: as in the paper's figure, with its own kernels",
+    )
+    add(
+        "--base",
+        choices=("none", "root-polynomial"),
+        default="none",
+        help="none: the network's output is the cube, as released. root-polynomial: the network corrects a map per "
+        "pixel that is fitted to the training data first, and the cube is held to the image: drcr/correction.py",
+    )
+    add(
+        "--consistency",
+        choices=("trained", "none"),
+        default="trained",
+        help="with --base, whether the cube is held to the image, as far as training finds best for each brightness",
+    )
+    add(
+        "--camera",
+        default=OBSERVER,
+        help="with --base, the camera that took the training images: sRGB for photographs that are decoded to linear "
+        "light, else a camera of colour-science or a CSV file (wavelength, R, G, B)",
+    )
+    add(
+        "--gains",
+        type=cli.positive,
+        nargs=3,
+        metavar=("R", "G", "B"),
+        help="with --base, the camera's analogue gains",
+    )
+    add(
+        "--brightness_data",
+        type=Path,
+        metavar="FOLDER",
+        help="with --base, prepared whole images that teach how bright a scene is (default: the training data)",
     )
     add(
         "--precision",
@@ -263,7 +299,7 @@ def find_checkpoint(args: argparse.Namespace, folder: RunFolder) -> dict[str, An
     return checkpoint
 
 
-def new_model(args: argparse.Namespace, train_set: TrainPatches) -> DRCR:
+def new_model(args: argparse.Namespace, train_set: TrainPatches) -> Network:
     """Return a network for the bands of the training data, with random weights or those of --init."""
     torch.manual_seed(args.seed)
     n_bands = len(train_set.wavelengths)
@@ -278,18 +314,37 @@ def new_model(args: argparse.Namespace, train_set: TrainPatches) -> DRCR:
             )
         architecture: dict[str, Any] = {**trained.architecture, "out_channels": n_bands}
         model = DRCR(**architecture)
-        weights = trained.state_dict()
+        weights = network_of(trained).state_dict()
         if not same_bands(trained.wavelengths or (), train_set.wavelengths):
             del weights["tail.2.weight"]
             print(f"{args.init}: other bands than the training data; the last convolution starts at random")
         model.load_state_dict(weights, strict=False)
     model.wavelengths, model.input_encoding = train_set.wavelengths, train_set.input_encoding
+    return model if args.base == "none" else new_correction(args, model, train_set)
+
+
+def new_correction(args: argparse.Namespace, network: DRCR, train_set: TrainPatches) -> Correction:
+    """Return the network as a correction of a base map, which is fitted here."""
+    model = Correction(network, train_set.wavelengths, args.consistency)
+    model.set_camera(args.camera, args.gains)
+    scenes = args.brightness_data or args.train_data_path
+    print(f"fitting the base map to {args.train_data_path}, the brightness to {scenes}")
+    model.fit(images_of(args.train_data_path), images_of(scenes), train_set.provenance["floor"] or 0.0)
+    if args.init is None:
+        with torch.no_grad():
+            cast(torch.nn.Conv2d, network.tail[2]).weight.mul_(0.1)  # starts as the base map, nearly
     return model
+
+
+def images_of(path: Path) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the whole images of a prepared folder and their cubes."""
+    images = ValidImages(path, drop_rows=0)
+    yield from (images[i] for i in range(len(images)))
 
 
 def resumed_model(
     args: argparse.Namespace, checkpoint: dict[str, Any], train_set: TrainPatches, data: dict[str, Any]
-) -> DRCR:
+) -> Network:
     """Return the network of a checkpoint. Raises DataError if its run had other options or data."""
     model = build_model(checkpoint, args.resume)
     sizes = () if args.init else ("channels", "n_blocks", "npm")  # with --init: those of that network
@@ -323,7 +378,7 @@ def log_start(
     folder: RunFolder,
     train_set: TrainPatches,
     valid_set: ValidImages,
-    model: DRCR,
+    model: Network,
     device: torch.device,
     world: World,
 ) -> None:
@@ -339,7 +394,7 @@ def log_start(
 
 
 def check_batch_fits(
-    model: DRCR, args: argparse.Namespace, device: torch.device, patches: TrainPatches, world: World
+    model: Network, args: argparse.Namespace, device: torch.device, patches: TrainPatches, world: World
 ) -> str:
     """Return advice for when memory runs out. Raises DataError with it if the batch cannot fit.
 

@@ -50,15 +50,15 @@ from drcr.app.scene import (
 from drcr.checkpoint import MODEL_HELP, fitting_network, load_rgb_model
 from drcr.compute.device import choose_device
 from drcr.confidence.model import Confidence, load_confidence, table_path
+from drcr.correction import Network
 from drcr.cube import WAVELENGTHS, describe_bands
 from drcr.formats.mat import write_cube
 from drcr.images import ENCODINGS, encoding_for, normalise_rgb
 from drcr.inference import Reconstructor, origin_of, reconstruct_image
-from drcr.model import DRCR
 from drcr.utils import cli
 from drcr.utils.files import DataError
 
-Networks = dict[str, tuple[Path, DRCR]]
+Networks = dict[str, tuple[Path, Network]]
 """Checkpoint and network for PHOTOGRAPH and for LINEAR."""
 HERE = Path(__file__).resolve().parent
 NEEDED_GRADIO = (6, 20)

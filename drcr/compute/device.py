@@ -5,7 +5,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from drcr.model import DRCR
 from drcr.utils.files import DataError
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -68,14 +67,14 @@ def choose_device(precision: Precision = "fp32") -> torch.device:
     return device
 
 
-def for_training(model: DRCR, device: torch.device, *, compiled: bool = False) -> nn.Module:
+def for_training(model: nn.Module, device: torch.device, *, compiled: bool = False) -> nn.Module:
     """Move a network to a device in channels-last layout, and return the module to train.
 
     Channels last is what tensor cores and oneDNN want. The parameters stay float32, under their names.
 
     Parameters
     ----------
-    model : DRCR
+    model : Module
         Changed in place.
     device : torch.device
         Where to train.

@@ -5,14 +5,14 @@ import importlib.util
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from drcr.model import DRCR
 from drcr.utils.files import DataError, write_atomically
 
 
-def export_onnx(model: DRCR, path: str | Path) -> None:
+def export_onnx(model: Any, path: str | Path) -> None:
     """Write a network as an ONNX file with input `rgb` and output `cube`.
 
     `rgb` is (1, 3, H, W), float32, RGB divided by its largest value, for any H and W of at least 4; `cube` is

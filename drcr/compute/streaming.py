@@ -311,7 +311,13 @@ def read(pieces: list[Piece], heights: list[int], device: torch.device) -> Strip
         yield strip
 
 
-def store(strips: Strips, top: int, section: Section, target: Tensor, sums: Tensor) -> Iterator[int]:
+Finish = Callable[[Tensor, int], Tensor]
+"""Makes rows of a cube (rows, W, bands) of the network's output; the first is row `top` of the image."""
+
+
+def store(
+    strips: Strips, top: int, section: Section, target: Tensor, sums: Tensor, finish: Finish | None = None
+) -> Iterator[int]:
     """Write the section's rows of strips, the first of which is row `top`, into a feature map (H, W, C).
 
     Add each channel's sum to `sums` (C,), float64, and yield the number of rows, strip by strip.
@@ -320,7 +326,7 @@ def store(strips: Strips, top: int, section: Section, target: Tensor, sums: Tens
         first, last = max(top, section.top), min(top + strip.rows, section.bottom)
         if first < last:
             rows = strip.inner[first - top : last - top]
-            target[first:last] = rows
+            target[first:last] = rows if finish is None else finish(rows, first)
             # in place: a tensor kept per strip would lie between the strips' memory, and the system never get it back
             sums += rows.sum((0, 1), dtype=torch.float32)
             yield last - first
@@ -441,12 +447,13 @@ class Streamed:
         cube: Tensor,
         advance: Callable[[int], None] = lambda rows: None,
         n_sections: int = 1,
+        finish: Finish | None = None,
     ) -> None:
         """Fill `cube` (H, W, bands), float32, on any device, from an image (H, W, 3), float32.
 
         Strips have `rows` rows. `kept` is memory for a feature map, (H, W, C) of this network's type, on any device.
         `advance` is called with the number of rows just finished, (blocks + 1) H in all. Each of `n_sections`
-        sections of the image is computed by a thread of its own.
+        sections of the image is computed by a thread of its own. `finish`: what is done to the network's output.
         """
         height, width, _ = rgb.shape
         if self._size != (rows, height, width):
@@ -467,7 +474,7 @@ class Streamed:
             sweeps = [self._sweep(pieces, rows, rgb.device, block, mean, block is blocks[-1]) for pieces in inputs]
             run_sections(
                 [
-                    store(sweep, pieces[0][0], section, target, own)
+                    store(sweep, pieces[0][0], section, target, own, finish if target is cube else None)
                     for sweep, pieces, section, own in zip(sweeps, inputs, sections, sums, strict=True)
                 ],
                 advance,

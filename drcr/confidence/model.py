@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 
+from drcr.correction import Network
 from drcr.cube import same_bands, strips
 from drcr.images import InputEncoding
 from drcr.metrics import angle
-from drcr.model import DRCR
 from drcr.utils.files import BROKEN, DataError, is_out_of_memory, plural, refuse_foreign, write_atomically
 
 if TYPE_CHECKING:
@@ -483,7 +483,7 @@ def _build(arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Confidence:
     )
 
 
-def load_confidence(model_path: str | Path, model: DRCR) -> Confidence:
+def load_confidence(model_path: str | Path, model: Network) -> Confidence:
     """Return the table of a network that was read from a checkpoint.
 
     Raises DataError as `Confidence.load` does, and if its bands are not those of the network.

@@ -39,13 +39,13 @@ class Library:
 
     def __init__(self, sets: list[np.ndarray]) -> None:
         """`sets`: each (n, 31) at 400-700 nm, in [0, 1]."""
-        self._sets = sets
+        self.sets = sets
 
     def draw(self, rng: np.random.Generator, count: int, part: str) -> np.ndarray:
         """Return `count` reflectances (count, 31) of a part, Train or Valid."""
         rows = np.empty((count, len(WAVELENGTHS)))
-        chosen = rng.integers(len(self._sets), size=count)
-        for i, curves in enumerate(self._sets):
+        chosen = rng.integers(len(self.sets), size=count)
+        for i, curves in enumerate(self.sets):
             edges = np.linspace(0, len(curves), min(self.BLOCKS, len(curves)) + 1).astype(int)
             blocks = np.arange(len(edges) - 1)
             blocks = blocks[blocks % 5 == 4] if part == "Valid" else blocks[blocks % 5 != 4]

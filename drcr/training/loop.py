@@ -12,16 +12,15 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import l1_loss
 from tqdm import tqdm
 
 from drcr.compute.device import DelayedReading, Precision, for_training
 from drcr.compute.memory import memory_for
+from drcr.correction import Correction, Network, network_of
 from drcr.metrics import mrae
-from drcr.model import DRCR
 from drcr.training.batches import EpochBatches, Epochs, Validation
 from drcr.training.distributed import World
-from drcr.training.recipe import CLIP_NORM, learning_rate, parts_of, update_ema
+from drcr.training.recipe import CLIP_NORM, LOSSES, learning_rate, parts_of, update_ema
 from drcr.training.run_folder import Row, RunFolder
 from drcr.training.state import RECIPE, make_optimizer
 from drcr.utils.cli import Stop
@@ -32,7 +31,7 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
 def train(
-    model: DRCR,
+    model: Network,
     epochs: Epochs,
     validation: Validation,
     options: argparse.Namespace,
@@ -66,7 +65,7 @@ def train(
     DataError, SystemExit
         When a loss is not finite; when the user asks to stop, after saving.
     """
-    criterion = {"mrae": mrae, "l1": l1_loss}[options.loss]
+    criterion = LOSSES[options.loss]
     train_model = world.wrap(for_training(model, device, compiled=options.compile))
     eval_model = copy.deepcopy(model).requires_grad_(False) if "ema" in parts_of(options.recipe) else model
     optimizer = make_optimizer(model, options.init_lr)
@@ -101,7 +100,10 @@ def train_epoch(
 
         rgb, cube = batch.rgb.to(device, non_blocking=True), batch.cube.to(device, non_blocking=True)
         weight = batch.weight * world.size  # gradients are averaged over the processes
-        loss = training_step(train_model, optimizer, criterion, rgb, cube, options.precision, weight, clip_norm)
+        given = (model.training_factor(rgb, cube),) if isinstance(model, Correction) else ()
+        loss = training_step(
+            train_model, optimizer, criterion, rgb, cube, options.precision, weight, clip_norm, given
+        )
         run.losses.append(world.sum(loss * batch.weight))
         run.iteration += 1
         if run.eval_model is not model:
@@ -130,6 +132,7 @@ def training_step(
     precision: Precision,
     weight: float = 1.0,
     clip_norm: float = math.inf,
+    given: tuple[Tensor, ...] = (),
 ) -> Tensor:
     """Train on a batch.
 
@@ -149,6 +152,8 @@ def training_step(
         Factor of the loss before its gradients are computed.
     clip_norm : float
         The largest norm of the gradients; larger ones are scaled down.
+    given : tuple of Tensor
+        What the model takes in training beside the images.
 
     Returns
     -------
@@ -156,7 +161,7 @@ def training_step(
         The loss, without `weight`, detached, on the device.
     """
     with torch.autocast(rgb.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        output = model(rgb.to(memory_format=torch.channels_last))
+        output = model(rgb.to(memory_format=torch.channels_last), *given)
     loss = criterion(output.float(), cube)
     optimizer.zero_grad()
     (loss * weight).backward()
@@ -204,8 +209,8 @@ def validate(
 class Run:
     """A run of training: what it trains, and how far it has come."""
 
-    model: DRCR
-    eval_model: DRCR  # validated, saved as `state_dict` and tested; another one than `model` with the part "ema"
+    model: Network
+    eval_model: Network  # validated, saved as `state_dict` and tested; another one than `model` with the part "ema"
     optimizer: torch.optim.Optimizer
     options: argparse.Namespace
     folder: RunFolder
@@ -225,7 +230,7 @@ class Run:
     def resume(self, checkpoint: dict[str, Any], device: torch.device) -> None:
         """Go on from a checkpoint."""
         self.optimizer.load_state_dict(checkpoint["optimizer"])
-        self.model.load_state_dict(checkpoint.get("trained", checkpoint["state_dict"]))
+        network_of(self.model).load_state_dict(checkpoint.get("trained", checkpoint["state_dict"]))
         self.identity, self.random = checkpoint["run"], checkpoint["random"]
         self.epoch, self.iteration = checkpoint["epoch"], checkpoint["iter"]
         self.losses = list(checkpoint["losses"].to(device))
@@ -247,7 +252,7 @@ class Run:
             "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
             "optimizer": self.optimizer.state_dict(),
         }
-        return state | ({} if self.eval_model is self.model else {"trained": self.model.state_dict()})
+        return state | ({} if self.eval_model is self.model else {"trained": network_of(self.model).state_dict()})
 
     def restore_random_states(self) -> None:
         """Once after `resume`, restore the states of the checkpoint; of the GPUs as many as there are now."""

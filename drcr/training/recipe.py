@@ -7,8 +7,10 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import l1_loss
 
 from drcr.camera import Imaging
+from drcr.metrics import mrae
 from drcr.schedule import cosine_lr, poly_lr
 
 PARTS = {
@@ -24,6 +26,8 @@ FORMERLY_IMPROVED = "flip,ema,cosine,clip,robust"
 """What `improved` in a checkpoint means: since parts have left it, checkpoints name the parts."""
 EMA_DECAY = 0.999
 CLIP_NORM = 1.0
+SCALE_STEP = 7
+"""Every so many-th value of a patch is used to find its best scale."""
 
 
 def parts_of(recipe: str) -> tuple[str, ...]:
@@ -46,6 +50,25 @@ def learning_rate(options: argparse.Namespace, iteration: int) -> float:
     if "cosine" in parts_of(options.recipe):
         return cosine_lr(options.init_lr, iteration, options.max_iter)
     return poly_lr(options.init_lr, iteration, options.max_iter, options.decay_power)
+
+
+def scale_invariant_loss(output: Tensor, cube: Tensor) -> Tensor:
+    """Return 0.75 MRAE of each patch at its best scale + 0.25 MRAE + SAM in radians, for a batch (N, bands, h, w).
+
+    An exposed image does not tell how bright its scene was: most of this loss does not ask.
+    """
+    with torch.no_grad():
+        ratio = (output / cube).flatten(1)[:, ::SCALE_STEP].sort(1)[0]
+        weights = ratio.cumsum(1)
+        middle = (weights < weights[:, -1:] / 2).sum(1, keepdim=True)
+        scale = (1 / ratio.gather(1, middle))[..., None, None]  # see drcr.metrics.best_scale_mrae
+    cosine = (output * cube).sum(1) / (output.norm(dim=1) * cube.norm(dim=1))
+    angle = cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos().mean()  # the slope of acos is infinite at 1
+    return 0.75 * mrae(scale * output, cube) + 0.25 * mrae(output, cube) + angle
+
+
+LOSSES = {"mrae": mrae, "l1": l1_loss, "si-mrae+sam": scale_invariant_loss}
+"""The training losses of output and ground truth."""
 
 
 def changes_patches(parts: tuple[str, ...]) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from drcr.checkpoint import read_checkpoint, save_checkpoint
-from drcr.model import DRCR
+from drcr.correction import Network
 from drcr.training.state import check_state
 from drcr.utils.files import DataError, refuse_foreign, write_atomically
 
@@ -178,7 +178,7 @@ class RunFolder:
             for name, value in values.items():
                 self._board.add_scalar(name, value, iteration)
 
-    def save_last(self, model: DRCR, **state: Any) -> None:
+    def save_last(self, model: Network, **state: Any) -> None:
         """Write last.pth; the one before it becomes last-1.pth, and so on.
 
         Killed at any moment, or on a full disk, it leaves what `find_last` finds.
@@ -191,7 +191,7 @@ class RunFolder:
                 os.replace(newer, older)
         os.replace(new, names[0])
 
-    def save_epoch(self, row: Row, best_before: float, model: DRCR, **state: Any) -> None:
+    def save_epoch(self, row: Row, best_before: float, model: Network, **state: Any) -> None:
         """Write what an epoch leaves: a row, a line in the log, checkpoints, and last the curves."""
         self._rows.append(row)
         write_rows(self.path / "loss.csv", self._rows)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from drcr.checkpoint import find_fault, is_plain, skeleton
+from drcr.correction import Correction, Network, network_of
 from drcr.data import PROVENANCE
-from drcr.model import DRCR
 from drcr.training.recipe import parts_of
 from drcr.utils.files import DataError
 
@@ -26,10 +26,10 @@ def make_optimizer(model: nn.Module, lr: float) -> torch.optim.Adam:
     return torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
 
-def freeze_all_but_tail(model: DRCR) -> None:
+def freeze_all_but_tail(model: Network) -> None:
     """Freeze a network for --freeze: only its last two convolutions are trained."""
     model.requires_grad_(False)
-    model.tail.requires_grad_(True)
+    network_of(model).tail.requires_grad_(True)
 
 
 def check_state(checkpoint: dict[str, Any], path: Path) -> None:
@@ -127,6 +127,8 @@ def _has_valid_weights(checkpoint: dict[str, Any]) -> bool:
 def _has_valid_optimizer(checkpoint: dict[str, Any]) -> bool:
     """Return whether the optimizer's state is that of the network's parameters, after `iter` iterations."""
     stored, model = checkpoint["optimizer"], skeleton(checkpoint["architecture"])
+    if "correction" in checkpoint:
+        model = Correction(model, checkpoint["wavelengths"])
     if checkpoint["recipe"]["freeze"]:
         freeze_all_but_tail(model)
     fresh = make_optimizer(model, lr=1.0)
