@@ -192,7 +192,6 @@ WRITERS = {
     "train/valid_data_preprocess.py": "--valid_data_path",
     "test/test.py": "--result_dir",
     "test/baseline.py": "--result_dir",
-    "test/report.py": "--out",
     "test/figures.py": "--out",
     "Dataset/simulate.py": "--data_path",
     "Dataset/render_rgb.py": "--RGB_dir",
@@ -219,19 +218,6 @@ def test_a_folder_is_written_by_one_run_at_a_time(fails, tmp_path, command):
     with lock_folder(folder):
         pass
     assert not (folder / LOCK).exists()
-
-
-def test_a_lock_file_makes_no_folder_foreign(script, tmp_path):
-    """A killed run leaves its lock; a report goes into an empty folder alone."""
-    with held(tmp_path / "report"):
-        pass
-    truth = DATA / "Dataset/Valid_spectral"
-    rec = shutil.copytree(truth, tmp_path / "rec")
-    script(
-        "test/report.py", "--path_rec", f"copy={rec}", "--path_gt", truth, "--out", tmp_path / "report", process=True
-    )
-    assert (tmp_path / "report/index.html").exists()
-    assert not (tmp_path / "report" / LOCK).exists()
 
 
 def test_two_runs_do_not_share_a_folder(prepared_once, tmp_path, script):

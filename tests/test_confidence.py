@@ -338,12 +338,11 @@ def test_figures_and_report_show_the_maps_where_there_are_some(calibrated, scrip
         assert f"<!-- {words} -->" in drawn
         assert "<!-- with -->" in drawn
         assert "<!-- without -->" not in drawn
-    script("test/report.py", *both, "--path_gt", truth, "--out", tmp_path / "report")
-    page = (tmp_path / "report/index.html").read_text()
-    assert page.count("ARAD_1K_0901_confidence.webp") == 1
+    script("test/report.py", *both, "--path_gt", truth, "--out", tmp_path / "both.html")
+    assert (tmp_path / "both.html").read_text().count('<figure class="confidence">') == 2
     alone = ("--path_rec", tmp_path / "without", "--path_gt", truth, "--num_workers", 0)
-    script("test/report.py", *alone, "--out", tmp_path / "alone")
-    assert "_confidence.webp" not in (tmp_path / "alone/index.html").read_text()
+    script("test/report.py", *alone, "--out", tmp_path / "alone.html")
+    assert 'class="confidence"' not in (tmp_path / "alone.html").read_text()
 
 
 def test_maps_that_are_none_are_refused(fails, tmp_path):

@@ -218,8 +218,8 @@ def test_figures_and_report_read_them(script, images, tmp_path):
         script("test/test.py", *options, "--result_dir", tmp_path / name, "--format", name)
     recs = ("--path_rec", f"a={tmp_path}/envi", "--path_rec", f"b={tmp_path}/tiff", "--num_workers", 0)
     script("test/figures.py", *recs, "--path_gt", "none", "--out", tmp_path / "fig")
-    script("test/report.py", *recs, "--path_gt", DATA / "Dataset/Valid_spectral", "--out", tmp_path / "r")
-    assert (tmp_path / "r/index.html").is_file()
+    script("test/report.py", *recs, "--path_gt", DATA / "Dataset/Valid_spectral", "--out", tmp_path / "r.html")
+    assert (tmp_path / "r.html").is_file()
     assert list((tmp_path / "fig").iterdir())
 
 

@@ -1,15 +1,11 @@
-"""A report as one folder: index.html, which needs no server and no network, and beside it a folder of pictures."""
+"""A report as one HTML file with its pictures inside: it needs no server, no network and no other file."""
 
+import base64
 import math
-import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -18,11 +14,11 @@ from PIL import Image
 from drcr.figures.comparison import Result, file_stem
 from drcr.metrics import SCORES
 from drcr.utils.files import plural, refuse_foreign, write_atomically
-from drcr.utils.locks import LOCK
 
 GENERATOR = '<meta name="generator" content="drcr.report">'
-PICTURES, STAGING = "pictures", ".pictures.tmp"
 SUFFIX = "webp"
+MAX_SCENES = 100
+"""A scene takes up to 1.5 MB of the page, which browsers hold as a whole."""
 CAPTIONS = {
     "colour": "Input, ground truth and reconstructions in true colour",
     "bands": "Bands: ground truth above reconstructions",
@@ -46,77 +42,26 @@ TEMPLATES = Environment(
 )
 
 
-def check_folder(out: Path) -> None:
-    """Raise DataError if a report must not be written to a folder: it has files that no earlier report wrote."""
-    pictures = _listed(out)
+def check_report(path: Path) -> None:
+    """Raise DataError if a report is about to replace a file that is none."""
 
-    def is_free(folder: Path) -> bool:
-        if not folder.is_dir():
-            return False
-        return pictures is not None or not any(
-            path.name not in (STAGING, LOCK) and not _is_left(path) for path in folder.iterdir()
-        )
+    def is_report(path: Path) -> bool:
+        return path.is_file() and GENERATOR.encode() in path.read_bytes()[:1000]
 
-    refuse_foreign(out, is_free, "an empty folder or an earlier report", "choose another --out")
-
-    def is_listed(picture: Path) -> bool:
-        return picture in (pictures or ())
-
-    for folder in {path.parent for path in pictures or () if path.parent.is_dir()}:
-        for picture in sorted(folder.iterdir()):
-            refuse_foreign(picture, is_listed, "a picture of the report there", "move it, or choose another --out")
-
-
-def _listed(out: Path) -> set[Path] | None:
-    """Return the pictures of the report in a folder; None if there is no report of ours."""
-    index = out / "index.html"
-    page = index.read_text("utf-8", errors="replace") if index.is_file() else ""
-    if GENERATOR not in page:
-        return None
-    sources = re.findall(rf'src="({PICTURES}[-0-9a-f]*)/([^"/]+)"', page)
-    return {out / folder / unquote(name) for folder, name in sources}
-
-
-def _digest(folder: Path) -> str:
-    """Return the digest of a folder's files, names and contents."""
-    digest = sha256()
-    for path in sorted(folder.iterdir()):
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode(errors="surrogateescape"))
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def _is_left(folder: Path) -> bool:
-    """Return whether a folder is complete pictures that a killed run left: its name has the digest of its files."""
-    name = folder.name.startswith(f"{PICTURES}-") and folder.is_dir() and not folder.is_symlink()
-    return (
-        name and all(path.is_file() for path in folder.iterdir()) and folder.name == f"{PICTURES}-{_digest(folder)}"
-    )
-
-
-@contextmanager
-def staging(out: Path) -> Iterator[Path]:
-    """Provide a folder for new pictures within `out`, which is removed in the end, whatever happens."""
-    folder = out / STAGING
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    refuse_foreign(path, is_report, "an earlier report", "choose another --out")
 
 
 def write_report(
-    out: Path, staged: Path, results: dict[str, Result], notes: list[str], command: str, methods: dict[str, Path]
+    out: Path, folder: Path, results: dict[str, Result], notes: list[str], command: str, methods: dict[str, Path]
 ) -> None:
-    """Replace the report in a folder.
+    """Write a report, whole or not at all.
 
     Parameters
     ----------
     out
-        Folder of the report, checked by `check_folder`.
-    staged
-        Folder with the new pictures, from `staging`.
+        The HTML file, checked by `check_report`.
+    folder
+        Where the pictures are.
     results
         The results by scene.
     notes
@@ -126,19 +71,8 @@ def write_report(
     methods
         Folders of the reconstructions, by method.
     """
-    # pictures of their own name stand beside the earlier ones until index.html, in one step, shows them instead
-    pictures = out / f"{PICTURES}-{_digest(staged)}"
-    page = _page(staged, pictures.name, results, notes, command, methods).encode()
-    before = {path.parent for path in _listed(out) or ()}
-    if not _is_left(pictures):
-        shutil.rmtree(pictures, ignore_errors=True)  # incomplete
-        staged.rename(pictures)
-    write_atomically(out / "index.html", lambda file: file.write(page))
-    for folder in {*before, *filter(_is_left, out.iterdir())} - {pictures}:
-        if folder.is_dir():
-            shutil.rmtree(staged, ignore_errors=True)
-            folder.rename(staged)  # a name that is removed whatever it holds, if a kill comes now
-            shutil.rmtree(staged)
+    page = _page(folder, results, notes, command, methods).encode()
+    write_atomically(out, lambda file: file.write(page))
 
 
 @dataclass(frozen=True)
@@ -181,11 +115,13 @@ def _cells(table: dict[str, list[float]]) -> list[list[_Score]]:
     ]
 
 
-def _picture(staged: Path, folder: str, name: str, caption: str, scene: str = "") -> _Picture:
-    with Image.open(staged / f"{name}.{SUFFIX}") as image:
+def _picture(folder: Path, name: str, caption: str, scene: str = "") -> _Picture:
+    path = folder / f"{name}.{SUFFIX}"
+    with Image.open(path) as image:
         width, height = image.size
+    source = f"data:image/{SUFFIX};base64,{base64.b64encode(path.read_bytes()).decode()}"
     about = f"{scene}. {caption}" if scene else caption
-    return _Picture(name.rpartition("_")[2], f"{folder}/{quote(name)}.{SUFFIX}", about, width, height, caption)
+    return _Picture(name.rpartition("_")[2], source, about, width, height, caption)
 
 
 def _methods(results: dict[str, Result], methods: dict[str, Path]) -> list[dict[str, Any]]:
@@ -205,7 +141,7 @@ def _methods(results: dict[str, Result], methods: dict[str, Path]) -> list[dict[
     ]
 
 
-def _scene(staged: Path, folder: str, name: str, result: Result) -> dict[str, Any]:
+def _scene(folder: Path, name: str, result: Result) -> dict[str, Any]:
     """Return a scene's scores and pictures."""
     stem = file_stem(name)
     return {
@@ -214,28 +150,21 @@ def _scene(staged: Path, folder: str, name: str, result: Result) -> dict[str, An
         "methods": _cells(result.scores) if result.scores else [],
         "mrae": ", ".join(f"{method} {_number(row[0], 'mrae')}" for method, row in result.scores.items()),
         "figures": [
-            _picture(staged, folder, f"{stem}_{kind}", caption, name)
+            _picture(folder, f"{stem}_{kind}", caption, name)
             for kind, caption in (CAPTIONS if result.scores else UNSCORED_CAPTIONS).items()
             if kind in result.figures
         ],
     }
 
 
-def _page(
-    staged: Path,
-    folder: str,
-    results: dict[str, Result],
-    notes: list[str],
-    command: str,
-    methods: dict[str, Path],
-) -> str:
-    """Return index.html; the pictures, whose sizes it needs, are in `staged`, and will be in `folder`."""
+def _page(folder: Path, results: dict[str, Result], notes: list[str], command: str, methods: dict[str, Path]) -> str:
+    """Return the HTML of the page; the pictures are in `folder`."""
     first = next(iter(methods))
     scored = all(result.scores for result in results.values())
     worst_first = sorted(results.items(), key=lambda item: -item[1].scores[first][0] if scored else 0)
-    overall = [_picture(staged, folder, "scores", "Scores by scene")] if scored else []
-    if (staged / f"mrae.{SUFFIX}").is_file():
-        overall.append(_picture(staged, folder, "mrae", "Mean MRAE by wavelength"))
+    overall = [_picture(folder, "scores", "Scores by scene")] if scored else []
+    if (folder / f"mrae.{SUFFIX}").is_file():
+        overall.append(_picture(folder, "mrae", "Mean MRAE by wavelength"))
     return TEMPLATES.get_template("report.html").render(
         generator=GENERATOR,
         count=f"{plural(len(results), 'scene')}, {plural(len(methods), 'method')}",
@@ -244,7 +173,7 @@ def _page(
         headings={name: score.heading.split() for name, score in SCORES.items()} if scored else {},
         higher_is_better=[name for name, score in SCORES.items() if score.higher_is_better],
         methods=_methods(results, methods),
-        scenes=[_scene(staged, folder, name, result) for name, result in worst_first],
+        scenes=[_scene(folder, name, result) for name, result in worst_first],
         overall=overall,
         command=command,
     )
