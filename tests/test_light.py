@@ -13,7 +13,7 @@ def test_lamps_by_name_by_alias_and_from_a_file(tmp_path):
     fl11 = lamp("FL11")
     assert (fl11 == lamp("F11")).all()
     assert fl11.mean() == pytest.approx(1)
-    assert WAVELENGTHS[fl11.argmax()] == 550  # the green line, at 545
+    assert WAVELENGTHS[fl11.argmax()] == 610  # the red line of three-band lamps
     for text in ("nm,power\n380,2\n780,6\n", "380,2\n780,6\n"):
         (tmp_path / "lamp.csv").write_text(text)
         power = lamp(tmp_path / "lamp.csv", np.array([480.0, 680.0]))

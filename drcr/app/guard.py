@@ -2,18 +2,14 @@
 
 import errno
 import fcntl
-import ipaddress
 import os
 import shutil
-import socket
-import struct
 import tempfile
 import warnings
-import zlib
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import h5py
@@ -21,84 +17,38 @@ import numpy as np
 import scipy.io
 import tifffile
 from PIL import Image
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
 from drcr.images import RAW_SUFFIXES
-from drcr.utils.files import DataError, plural
+from drcr.utils.files import DataError
 from drcr.utils.hdf5 import open_hdf5, walk_hdf5
 
 MAX_PIXELS = 64_000_000
-"""Of an uploaded image: above what cameras of today make, and 1 GB in memory while it is decoded."""
+"""Of an image: above what cameras of today make, and 1 GB in memory while it is decoded."""
+MAX_BYTES = 3_000_000_000
+"""Of a cube as its file has it, uncompressed."""
 PREFIX, LOCK = "drcr-app-", "lock"
 
 
-class SameSite:
-    """ASGI middleware that refuses requests which other web sites make through a visitor's browser.
+def only_own(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint that refuses requests of other sites' pages: their origin is not this server.
 
-    A site can point its own name at this computer (DNS rebinding): such a request carries that name as Host. And a
-    page of another site can send files here: its request carries that site as Origin. An address of digits as Host
-    cannot be rebound, so it is accepted.
-
-    Parameters
-    ----------
-    app
-        The ASGI application.
-    hosts
-        Names by which browsers may reach it, besides localhost and this computer's own.
+    Names that are not this computer's (DNS rebinding) are refused before, by Starlette's TrustedHostMiddleware.
     """
 
-    def __init__(self, app: Any, hosts: Sequence[str]) -> None:  # noqa: D107
-        self.app = app
-        self.hosts = {name.lower() for name in ("localhost", socket.gethostname(), *hosts)}
+    async def checked(request: Request) -> Response:
+        origin, host = request.headers.get("origin"), request.headers.get("host", "")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return PlainTextResponse("This page takes requests only from itself, not from other sites.\n", 403)
+        return await answer(request)
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Answer a request, or refuse it."""
-        if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-            return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refusal = self.refusal(headers.get("host", ""), headers.get("origin"))
-        if refusal is None:
-            try:
-                await self.app(scope, receive, send)
-            except OSError as error:
-                if not (is_full(error) and scope["path"].endswith("/upload")):
-                    raise
-                await _answer(send, 507, "The disk is full.\n")
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-        else:
-            await _answer(send, 403, refusal)
-
-    def refusal(self, host: str, origin: str | None) -> str | None:
-        """Return why a request with these headers is refused, None if it is not."""
-        try:
-            name, source = urlsplit(f"//{host}").hostname or "", urlsplit(origin or f"//{host}").netloc
-        except ValueError:
-            return "The address of this request makes no sense.\n"
-        if name not in self.hosts and not _is_address(name):
-            return f"{name} is not a name of this computer; start app.py with --allow_host {name} if it should be.\n"
-        if source.lower() != host.lower():
-            return "This page takes requests only from itself, not from other sites.\n"
-        return None
-
-
-async def _answer(send: Any, status: int, words: str) -> None:
-    kind = [(b"content-type", b"text/plain; charset=utf-8")]
-    await send({"type": "http.response.start", "status": status, "headers": kind})
-    await send({"type": "http.response.body", "body": words.encode()})
+    return checked
 
 
 def is_full(error: OSError) -> bool:
     """Return whether an error says that a file could not grow."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 @contextmanager
@@ -121,17 +71,21 @@ def temporary_home() -> Iterator[Path]:
 
 def check_pixels(path: Path) -> None:
     """Raise DataError if an image has more than MAX_PIXELS, according to its header; its pixels are not decoded."""
-    with open(path, "rb") as file:
-        start = file.read(16)
+    if path.suffix.lower() in RAW_SUFFIXES:
+        return  # of a sensor's size
     try:
-        height, width = _image_size(path, start)
-        fits = height * width <= MAX_PIXELS
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with suppress(ImportError):
+                import pillow_heif
+
+                pillow_heif.register_heif_opener()
+            with Image.open(path) as image:
+                fits = image.height * image.width <= MAX_PIXELS
     except Image.DecompressionBombError:
         fits = False
-    except Exception as error:  # each library has its own
-        if start[4:8] == b"ftyp" or path.suffix.lower() in RAW_SUFFIXES:
-            return  # its library may be missing: the reader says so
-        raise DataError(f"{path}: cannot be decoded as an image; convert it to PNG, TIFF or JPEG") from error
+    except Exception:  # each format has its own; the reader says what is wrong
+        fits = path.suffix.lower() not in (".tif", ".tiff") or count_planes(path)[1] <= MAX_PIXELS
     if not fits:
         raise DataError(
             f"{path}: more than {MAX_PIXELS / 1e6:g} million pixels, too many for this page; scale it down, or use "
@@ -139,68 +93,46 @@ def check_pixels(path: Path) -> None:
         )
 
 
-def _image_size(path: Path, start: bytes) -> tuple[int, int]:
-    """Return the height and width that the header of an image states; `start` is how the file begins."""
-    if path.suffix.lower() in RAW_SUFFIXES or start[4:11] == b"ftypcrx":
-        import rawpy
-
-        with rawpy.imread(str(path)) as raw:
-            return raw.sizes.raw_height, raw.sizes.raw_width
-    if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+def count_planes(path: Path) -> tuple[int, int]:
+    """Return how many values a pixel of a TIFF file has, over all its pages, and the number of its pixels."""
+    try:
         with tifffile.TiffFile(path) as file:
-            page = file.pages.first
-            return page.imagelength, page.imagewidth
-    with suppress(ImportError):
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path) as image:
-            return image.height, image.width
+            page, shape = file.pages.first, file.series[0].shape
+            pixels = page.imagelength * page.imagewidth
+            return int(np.prod(shape, dtype=float) / max(pixels, 1)), pixels
+    except Exception:  # of tifffile; the reader says what is wrong
+        return 0, 0
 
 
-def check_claim(path: Path, shape: tuple[int, ...]) -> None:
-    """Raise DataError if a .mat file holds more than a cube of `shape` has, according to its header.
+def check_claim(path: Path) -> None:
+    """Raise DataError if an array of a cube's file has more than MAX_BYTES, according to its header.
 
     A compressed array that was never written takes no place in the file, but all of its size in memory.
     """
-    limit = int(np.prod(shape))
     try:
-        claims = _hdf5_claims(path) if h5py.is_hdf5(path) else _mat5_claims(path)
-    except Exception:  # each library has its own
-        return  # the reader says what is wrong with it
-    for name, (claimed, n_bytes) in claims.items():
-        if np.prod(claimed, dtype=float) > limit or n_bytes > 8 * limit + 65536:
-            what = " x ".join(map(str, claimed)) if len(claimed) > 2 else f"{n_bytes / 1e6:,.0f} MB"
+        claims = _claims(path)
+    except Exception:  # each library has its own; the reader says what is wrong
+        return
+    for name, n_bytes in claims.items():
+        if n_bytes > MAX_BYTES:
             raise DataError(
-                f"{path}: its variable {name} is {what}, more than the reconstruction has "
-                f"({shape[0]} x {shape[1]} pixels, {plural(shape[2], 'band')})"
+                f"{path}: {name} has {n_bytes / 1e9:.1f} GB, more than the {MAX_BYTES / 1e9:g} GB that this page "
+                "takes; crop the scene"
             )
 
 
-def _hdf5_claims(path: Path) -> dict[str, tuple[tuple[int, ...], int]]:
-    """Return the shape and the size in bytes of each data set of an HDF5 file."""
-    with open_hdf5(path) as file:
-        return {
-            name: (item.shape or (), int(np.prod(item.shape or (), dtype=float)) * item.dtype.itemsize)
-            for name, item in walk_hdf5(file, path)
-        }
-
-
-def _mat5_claims(path: Path) -> dict[str, tuple[tuple[int, ...], int]]:
-    """Return the shape and the size in bytes, uncompressed, of each variable of a .mat file before v7.3."""
-    variables = scipy.io.whosmat(path, appendmat=False)
-    sizes = []
-    with open(path, "rb") as file:
-        order = {b"IM": "<", b"MI": ">"}.get(file.read(128)[126:])
-        while order and len(tag := file.read(8)) == 8:
-            kind, n_bytes = struct.unpack(f"{order}II", tag)
-            end = file.tell() + n_bytes
-            if kind == 15:  # miCOMPRESSED: the tag of the variable itself is the first that comes out
-                tag = zlib.decompressobj().decompress(file.read(min(n_bytes, 1024)), 8)
-                n_bytes = struct.unpack(f"{order}II", tag)[1]
-            sizes.append(n_bytes)
-            file.seek(end)
-    sizes += [0] * (len(variables) - len(sizes))
-    return {name: (shape, size) for (name, shape, _), size in zip(variables, sizes, strict=False)}
+def _claims(path: Path) -> dict[str, float]:
+    """Return the size in bytes, uncompressed, of each array of a cube's file."""
+    if h5py.is_hdf5(path):
+        with open_hdf5(path) as file:
+            return {
+                name: np.prod(item.shape or (), dtype=float) * item.dtype.itemsize
+                for name, item in walk_hdf5(file, path)
+            }
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            return {entry.filename: entry.file_size for entry in file.infolist()}
+    if path.suffix.lower() in (".tif", ".tiff"):
+        planes, pixels = count_planes(path)
+        return {"its cube": 4.0 * planes * pixels}
+    return {name: 8 * np.prod(shape, dtype=float) for name, shape, _ in scipy.io.whosmat(path, appendmat=False)}

@@ -1,292 +1,352 @@
-"""What app.py's page shows of an image: pictures, spectra and scores, as HTML, SVG and files."""
+"""What app.py's page shows: an image with its reconstruction, or an opened cube; views, spectra and scores."""
 
-import csv
-import html
-import io
-import json
 import re
-import shutil
-import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import cv2
 import numpy as np
 
 from drcr import metrics
-from drcr.app.guard import check_claim
-from drcr.cube import Cube, describe_bands, raise_to_floor, same_bands
-from drcr.figures.colour import true_colour, white_level
-from drcr.figures.comparison import file_stem
-from drcr.formats.maps import LEVEL_COLOURS, LEVELS, level_image
-from drcr.images import RGBImage, decode_srgb, read_image
+from drcr.app.guard import check_claim, count_planes
+from drcr.cube import Cube, check_cube, describe_bands, raise_to_floor, reference_factor, same_bands
+from drcr.figures.colour import cielab_of_srgb, luminance, true_colour, white_level
+from drcr.formats.cubes import CUBE_SUFFIXES, read_cube_file
+from drcr.formats.maps import LEVEL_COLOURS, LEVELS, check_maps
+from drcr.images import RGBImage, decode_srgb, encode_srgb, read_image
+from drcr.light import lamp
 from drcr.metrics import SCORES
 from drcr.scoring.scoring import read_truth
-from drcr.utils.files import DataError, write_atomically
+from drcr.utils.files import DataError, plural
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-COLOUR, BAND, RGB, CONFIDENCE, ERROR = "True colour", "Band", "RGB input", "Confidence", "Error"
-"""The views; app.js knows the names of BAND and ERROR."""
-POINT_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7")
-"""Colours of the points, as in the figures but without the yellow, which does not show on white."""
-PLOT_SIZE = 4.2, 2.7
-"""Inches, of the plot of spectra."""
-NO_POINTS = "Click in the picture to plot the spectra of pixels here."
-PHOTOGRAPH, LINEAR = "a photograph", "linear"
+PHOTOGRAPH, LINEAR = "photograph", "linear"
 """What an image can be: encoded, as by the sRGB curve, or linear light."""
 LOWEST = 1e-7
 """Ground truths are kept with values from here up; any floor is higher."""
+FLOOR = 0.01
+"""What dark values of a ground truth are raised to, if nobody says otherwise."""
+Box = tuple[int, int, int, int]
+"""The first row and column of a region, and the last; of a point they are equal."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A ground truth, and what it says about a reconstruction when its values are raised to `floor`."""
+    """A ground truth, and what it says about a cube when its values are raised to `floor`."""
 
-    name: str
-    """Of the ground truth's file."""
     truth: Cube
     """As the file has it, but for values below LOWEST."""
     floor: float
     raised: int
     scores: list[float]
     """SCORES."""
-    mean_error: str
-    """Address of the map of relative errors, averaged over the bands."""
+    errors: np.ndarray
+    """Relative errors (H, W, bands)."""
 
 
+@dataclass
 class PageScene:
-    """An image, its reconstruction, the points that were clicked, and the comparison with a ground truth, if any.
+    """A cube and what is known of it.
 
-    Parameters
+    Attributes
     ----------
-    name
-        Name of the image, without suffix.
-    status
-        Line of text on the image.
-    rgb
-        The image as the network gets it, (H, W, 3) in [0, 1].
-    cube
-        Its reconstruction (H, W, bands).
-    wavelengths
-        Wavelengths in nm (bands,).
-    folder
-        Folder for a temporary folder of the scene, which is removed with it.
+    name : of the file, without suffix
+    lines : what was read, and how
+    cube, wavelengths : (H, W, bands) as reconstructed or read, and (bands,) in nm
+    origin : where the cube comes from, for its file
+    photo : (H, W, 3), sRGB in [0, 1]: the image as it was dropped, None for a cube that was opened
+    hidden : (H, W) bool, the transparent pixels, or None
+    maps, statement : where not to trust the cube (`Confidence.maps`), and what the bound means
+    factor : of that bound; None: the file of the cube does not have it
+    encoding : PHOTOGRAPH, LINEAR, or "" for a cube
+    held : whether the network holds its spectra to the colours of the image
+    files : what was uploaded, to read it again
     """
 
-    def __init__(  # noqa: D107
-        self, name: str, status: str, rgb: np.ndarray, cube: np.ndarray, wavelengths: np.ndarray, folder: Path
-    ) -> None:
-        self.name, self.status, self.cube, self.wavelengths = file_stem(name), status, cube, wavelengths
-        self._home = tempfile.TemporaryDirectory(dir=folder)
-        self.folder = Path(self._home.name)
-        self.points: list[tuple[int, int]] = []
-        self.comparison: Comparison | None = None
-        self.source, self.encoding = Path(), PHOTOGRAPH
-        self.colours = true_colour(cube, wavelengths, "E", white_level(cube, wavelengths, "E"))
-        colour = self._write_png("colour", self.colours)
-        # addresses and captions of each view; all bands are files, so that sliding needs no answer from the server
-        self.views: dict[str, list[tuple[str, str]]] = {
-            COLOUR: [(colour, "The reconstruction in true colour, under equal-energy light")],
-            RGB: [(self._write_png("rgb", rgb), "The image as the network gets it")],
-            BAND: [],
-        }
-        for band, nm in enumerate(wavelengths):
-            # scaled to the brightest pixel, one highlight would leave the rest dark
-            grey = max(np.percentile(cube[..., band], 99.5), 1e-6)
-            caption = f"<b>{nm:g} nm</b> band {band + 1} of {len(wavelengths)}, white: radiance {grey:.2g}"
-            self.views[BAND].append((self._write_png(f"band{band}", cube[..., band] / grey), caption))
+    name: str
+    lines: list[str]
+    cube: np.ndarray
+    wavelengths: np.ndarray
+    origin: str
+    photo: np.ndarray | None = None
+    hidden: np.ndarray | None = None
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+    statement: str = ""
+    factor: float | None = None
+    encoding: str = ""
+    held: bool = False
+    files: list[Path] = field(default_factory=list)
+    comparison: Comparison | None = None
+    reference: tuple[int, int, float] | None = None
+    light: str = ""
+    lamp_file: Path | None = None
 
-    def add_maps(self, maps: dict[str, np.ndarray], statement: str) -> None:
-        """Add the view of where not to trust the reconstruction: `Confidence.maps`, and what its bound means."""
-        levels, expected = maps["confidence"], maps["expected_sam"]
-        legend = [
-            f"<span class='level' style='background: rgb({', '.join(f'{part:.0%}' for part in colour)})'></span>"
-            f"{words} {(levels == level).mean():.0%}"
-            for level, (words, colour) in enumerate(zip(LEVELS, LEVEL_COLOURS, strict=True))
-        ]
-        low, middle, high = np.percentile(expected, (10, 50, 90))
-        caption = (
-            f"{' '.join(legend[::-1])}<br>Spectral angle to expect between this and the true spectrum: {middle:.0f}° "
-            f"in the median pixel, {low:.0f}° to {high:.0f}° in most. Bound: {html.escape(statement)}"
-        )
-        self.views[CONFIDENCE] = [(self._write_png("confidence", level_image(levels, self.colours)), caption)]
+    def __post_init__(self) -> None:
+        """Render the colours and set the scale of the bands."""
+        self.gain, self.gain_words = np.ones(len(self.wavelengths), np.float32), ""
+        self.difference = ""
+        white = white_level(self.cube, self.wavelengths, "E")
+        if self.photo is not None:
+            white = _same_exposure(self.photo, self.cube, self.wavelengths, self.hidden) or white
+        self.colours = true_colour(self.cube, self.wavelengths, "E", white)
+        if self.photo is not None:
+            self.difference = _describe_difference(self.photo, self.colours, self.hidden) + self._reason()
+        # of a tenth of a million pixels; scaled to the brightest one, a highlight would leave the rest dark
+        step = max(int(np.sqrt(self.cube[..., 0].size / 1e5)), 1)
+        seen = self.cube[::step, ::step]
+        if self.hidden is not None and not self.hidden[::step, ::step].all():
+            seen = seen[~self.hidden[::step, ::step]]
+        self.whites = np.maximum(np.percentile(seen.reshape(-1, seen.shape[-1]), 99.5, axis=0), 1e-6)
+
+    def _reason(self) -> str:
+        """Return why the colours differ."""
+        if self.encoding == LINEAR:
+            return "The image has the values of a camera, which sees other colours than the eye."
+        if self.held:
+            return "The spectra are held to the colours of the photograph, less so where it is dark or clipped."
+        return "The network estimates spectra, and nothing holds them to the colours of the photograph."
 
     @property
-    def choices(self) -> list[str]:
-        """The views that there are, in the order in which the page offers them."""
-        return [view for view in (COLOUR, BAND, RGB, CONFIDENCE, ERROR) if view in self.views]
+    def scaled(self) -> np.ndarray:
+        """The cube with the reference and the lamp applied."""
+        return self.cube if (self.gain == 1).all() else self.cube * self.gain
 
-    def _write_png(self, name: str, image: np.ndarray) -> str:
-        """Write an image (H, W) or (H, W, 3), clipped to [0, 1], as a file; return its address in the page."""
-        image = (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-        # not cv2.imwrite: on a full disk it says nothing
-        data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
-        (self.folder / f"{name}.png").write_bytes(data.tobytes())
-        return f"gradio_api/file={self.folder}/{name}.png"
+    def adjust(self, reference: tuple[int, int, float] | None, light: str) -> None:
+        """Scale the cube by a point (row, column) of known reflectance, and put it under a lamp.
 
-    def keep(self, path: Path, encoding: str) -> None:
-        """Keep a copy of the image's file, to read it again, and what it was read as: PHOTOGRAPH or LINEAR."""
-        self.source, self.encoding = self.folder / "image" / path.name, encoding
-        self.source.parent.mkdir()
-        shutil.copyfile(path, self.source)
+        `light` is the name of an illuminant, or that of the table that `lamp_file` has; "" for light of equal energy.
+        Raises DataError if the point or the lamp cannot be used; then nothing changes.
+        """
+        gain, words = np.ones(len(self.wavelengths)), []
+        if reference is not None:
+            row, column, reflectance = reference
+            factor, said = reference_factor(self.cube, (row, column), reflectance, self.name)
+            gain, words = gain * factor, [said]
+        if light:
+            source = self.lamp_file if light.lower().endswith(".csv") and self.lamp_file else light
+            gain = gain * lamp(source, self.wavelengths)
+            words.append(f"radiance under the lamp {light}")
+        self.reference, self.light = reference, light
+        self.gain, self.gain_words = gain.astype(np.float32), "".join(f", {word}" for word in words)
+        if self.comparison:
+            self.score(self.comparison.truth, self.comparison.floor)
 
     def compare(self, path: Path, floor: float) -> None:
-        """Read a ground truth and score the reconstruction.
+        """Read a ground truth and score the cube.
 
         Raises DataError if the file is not a cube, or has another size or other wavelengths.
         """
-        check_claim(path, self.cube.shape)
+        check_claim(path)
         true = read_truth(path, LOWEST)
         assert true is not None  # there is a floor
         truth, _ = true
         if truth.values.shape != self.cube.shape:
-            theirs, ours = (
-                "{} x {} pixels, {} bands".format(*shape) for shape in (truth.values.shape, self.cube.shape)
+            (theirs, ours) = (
+                f"{shape[1]} x {shape[0]} pixels, {plural(shape[2], 'band')}"
+                for shape in (truth.values.shape, self.cube.shape)
             )
-            raise DataError(f"{path}: {theirs}, but the reconstruction is {ours}")
+            raise DataError(f"{path}: {theirs}, but the cube has {ours}; choose the ground truth of this scene")
         wavelengths = truth.known_wavelengths
         if wavelengths is not None and not same_bands(wavelengths, self.wavelengths):
             theirs, ours = describe_bands(wavelengths), describe_bands(self.wavelengths)
-            raise DataError(f"{path}: {theirs}, but the reconstruction has {ours}")
+            raise DataError(f"{path}: {theirs}, but the cube has {ours}; choose the ground truth of this scene")
         self.score(truth, floor)
 
     def score(self, true: Cube, floor: float) -> None:
-        """Score the reconstruction as compute_mrae.py does, with the values of the ground truth raised to `floor`."""
+        """Score the cube as compute_mrae.py does, with the values of the ground truth raised to `floor`."""
+        if not 1e-6 <= floor < 1:
+            raise DataError("Dark values can be raised to a number from 1e-6 up, below 1.")
         truth, raised = raise_to_floor(true.values, floor)
-        rec = self.cube.clip(0, 1)
-        total = np.zeros(truth.shape[:2])
-        maps = []
-        for band, nm in enumerate(self.wavelengths):
-            error = np.abs(rec[..., band] - truth[..., band]) / truth[..., band]
-            total += error
-            address = self._write_png(f"error{floor:g}-{band}", heat(error))
-            maps.append((address, f"<b>{nm:g} nm</b> relative error {scale()}"))
-        self.views[ERROR] = maps
-        mean_error = self._write_png(f"error{floor:g}", heat(total / len(self.wavelengths)))
+        rec = self.scaled.clip(0, 1)
         scores = [getattr(metrics, name)(rec, truth) for name in SCORES]
-        self.comparison = Comparison(Path(true.path or "").name, true, floor, raised, scores, mean_error)
+        self.comparison = Comparison(true, floor, raised, scores, np.abs(rec - truth) / truth)
 
-    def _true_spectrum(self, point: tuple[int, int]) -> np.ndarray:
-        """Return the spectrum of the ground truth as it is scored."""
+    def spectrum(self, box: Box) -> dict[str, Any]:
+        """Return the spectrum of a region, for the page: its mean over the pixels that are not hidden, and more."""
+        top, left, bottom, right = box
+        part = np.s_[top : bottom + 1, left : right + 1]
+        seen = np.ones((bottom + 1 - top, right + 1 - left), bool) if self.hidden is None else ~self.hidden[part]
+        if not seen.any():
+            return {"hidden": True}
+        values = self.cube[part][seen].astype(np.float64) * self.gain
+        found: dict[str, Any] = {
+            "values": _plain(values.mean(0)),
+            "spread": _plain(values.std(0)) if len(values) > 1 else None,
+            "pixels": len(values),
+        }
+        if self.maps:
+            levels = np.bincount(self.maps["confidence"][part][seen], minlength=len(LEVELS))
+            found |= {"angle": float(self.maps["expected_sam"][part][seen].mean()), "level": int(levels.argmax())}
+        if self.comparison:
+            truth = raise_to_floor(self.comparison.truth.values[part][seen], self.comparison.floor)[0]
+            found["truth"] = _plain(truth.mean(0, dtype=np.float64))
+        return found
+
+    def view(self, name: str, numbers: list[int]) -> bytes:
+        """Return a PNG file: `photo`, `colour`, `bands` (one or three), `confidence`, `error` (of a band or all)."""
+        if name == "photo" and self.photo is not None:
+            image = self.photo
+        elif name == "colour":
+            image = self.colours
+        elif name == "bands":
+            image = self.cube[..., numbers] / np.float32(self.whites[numbers])
+        elif name == "confidence" and self.maps:
+            image = LEVEL_COLOURS[self.maps["confidence"]]
+        elif name == "error" and self.comparison:
+            errors = self.comparison.errors
+            image = heat((errors[..., numbers[0]] if numbers else errors.mean(2)) / self.error_scale)
+        else:
+            raise KeyError(name)
+        return _png(np.squeeze(image), self.hidden)
+
+    @property
+    def error_scale(self) -> float:
+        """The relative error at the end of the colour bar: of the data, but at most 1."""
         assert self.comparison is not None
-        return raise_to_floor(self.comparison.truth.values[point], self.comparison.floor)[0]
+        peak = float(np.percentile(self.comparison.errors.mean(2), 99))
+        return min(1.0, max(float(f"{peak:.1g}"), 0.01))
 
-    def picture(self, view: str, band: int) -> str:
-        """Return the HTML of a view at a band, with the points, the caption, and what app.js needs for all others."""
-        pictures = self.views[view]
-        address, caption = pictures[min(band, len(pictures) - 1)]
-        data = f"data-wavelengths='{self.wavelengths.tolist()}' data-views='{html.escape(json.dumps(self.views))}'"
-        return f"{self._drawing(address, data)}<div class='caption'>{caption}</div>"
+    def describe(self) -> dict[str, Any]:
+        """Return what the page needs to know of the scene, as JSON."""
+        height, width, _ = self.cube.shape
+        return {
+            "name": self.name,
+            "lines": self.lines,
+            "width": width,
+            "height": height,
+            "wavelengths": self.wavelengths.tolist(),
+            "whites": (self.whites * self.gain).tolist(),
+            "encoding": self.encoding,
+            "photo": self.photo is not None,
+            "difference": self.difference,
+            "confidence": self._confidence(),
+            "reference": self.reference,
+            "light": self.light,
+            "scaled": self.gain_words.removeprefix(", "),
+            "scores": self._scores(),
+        }
 
-    def _drawing(self, address: str, data: str = "") -> str:
-        """Return a picture with the points on it as SVG."""
-        height, width = self.cube.shape[:2]
-        size = max(height, width) / 40
-        marks = ""
-        for number, (row, column) in enumerate(self.points):
-            y, x = row + 0.5, column + 0.5
-            # beside its pixel, on the side where there is room
-            aside = x + 1.6 * size * (1 if x < width - 3 * size else -1)
-            marks += (
-                f"<g stroke='white' stroke-width='{size / 8}'><title>row {row}, column {column}</title>"
-                f"<circle cx='{x}' cy='{y}' r='{size / 2.5}' fill='none' stroke='black' stroke-width='{size / 4}'/>"
-                f"<circle cx='{x}' cy='{y}' r='{size / 2.5}' fill='none'/>"
-                f"<circle cx='{aside}' cy='{y}' r='{size}' fill='{POINT_COLOURS[number]}'/>"
-                f"<text x='{aside}' y='{y + size / 2}' font-size='{1.4 * size}' "
-                f"fill='{'white' if number < 3 else 'black'}'>{number + 1}</text></g>"
-            )
-        return (
-            f"<svg viewBox='0 0 {width} {height}' {data}>"
-            f"<image width='{width}' height='{height}' href='{address}'/>{marks}</svg>"
-        )
-
-    def spectra(self, band: int) -> str:
-        """Return a plot of the points' spectra as SVG, the ground truth dashed, with a line at a band."""
-        if not self.points:
-            return hint(NO_POINTS)
-        import matplotlib  # takes a second, so only where it is needed
-        from matplotlib.figure import Figure
-
-        from drcr.figures.layout import STYLE
-
-        matplotlib.rcParams.update(STYLE)
-        figure = Figure(figsize=PLOT_SIZE, dpi=72, layout="constrained")
-        axes = figure.subplots()
-        for point, colour in zip(self.points, POINT_COLOURS, strict=False):
-            axes.plot(self.wavelengths, self.cube[point], color=colour, lw=1.5)
-            if self.comparison:
-                axes.plot(self.wavelengths, self._true_spectrum(point), "--", color=colour, lw=1.1)
-        axes.set(xlabel="wavelength (nm)", ylabel="radiance", xlim=self.wavelengths[[0, -1]])
-        axes.set_ylim(min([0, *(self.cube[point].min() for point in self.points)]))
-        self._number_curves(axes)
-        if self.comparison:
-            for style, label in (("-", "reconstruction"), ("--", "ground truth")):
-                axes.plot([], [], style, color="0.3", lw=1.3, label=label)
-            figure.legend(loc="outside upper center", ncols=2)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg")
-        svg = buffer.getvalue()
-        (left, bottom), (right, top) = axes.transAxes.transform([(0, 0), (1, 1)])
-        parts = (self.wavelengths - self.wavelengths[0]) / (self.wavelengths[-1] - self.wavelengths[0])
-        places = (left + parts * (right - left)).round(1).tolist()
-        height = 72 * PLOT_SIZE[1]
-        line = (
-            f"<line x1='{places[band]}' x2='{places[band]}' y1='{height - top}' y2='{height - bottom}' "
-            f"stroke='#999' stroke-width='.7' data-places='{places}'/>"
-        )
-        return svg[svg.index("<svg") :].replace("</svg>", f"{line}</svg>")
-
-    def _number_curves(self, axes: "Axes") -> None:
-        """Write each point's number at the end of its curve, one above the other where curves end close together."""
-        bottom, top = axes.get_ylim()
-        ends = [self.cube[point][-1] for point in self.points]
-        place = -1.0
-        for number in np.argsort(ends):
-            place = max((ends[number] - bottom) / (top - bottom), place + 0.06)
-            axes.text(
-                1.01,
-                place,
-                str(number + 1),
-                transform=axes.transAxes,
-                va="center",
-                weight="bold",
-                color=POINT_COLOURS[number],
-            )
-
-    def table(self) -> str:
-        """Return the HTML of the scores beside the map of errors; nothing without a ground truth."""
-        if self.comparison is None:
-            return ""
-        rows = "".join(
-            f"<tr><td>{score.heading}</td><td>{value:.{score.digits}f}</td></tr>"
-            for score, value in zip(SCORES.values(), self.comparison.scores, strict=True)
-        )
-        raised = f"{self.comparison.raised / self.cube.size:.1%} of its values raised to"
-        notes = "".join(f"<br>{html.escape(note)}" for note in self.comparison.truth.notes)
-        return (
-            f"<div class='scores'>{self._drawing(self.comparison.mean_error)}<table>{rows}</table><div class='note'>"
-            f"Relative error, mean over the bands: {scale()}<br>Ground truth: "
-            f"{html.escape(self.comparison.name)}, {raised} {self.comparison.floor:g}{notes}</div></div>"
-        )
-
-    def write_spectra(self) -> Path | None:
-        """Write the points' spectra as CSV, one column per point; return its path, None without points."""
-        if not self.points:
+    def _confidence(self) -> dict[str, Any] | None:
+        """Return the legend and the meaning of the map of confidence, in words for a person."""
+        if not self.maps:
             return None
-        columns = {f"{row},{column}": self.cube[row, column] for row, column in self.points}
-        if self.comparison:
-            columns |= {f"truth {row},{column}": self._true_spectrum((row, column)) for row, column in self.points}
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["wavelength_nm", *columns])
-        writer.writerows(zip(self.wavelengths, *columns.values(), strict=True))
-        path = self.folder / f"{self.name}_spectra.csv"
-        write_atomically(path, lambda file: file.write(text.getvalue().encode()))
-        return path
+        seen = np.s_[:] if self.hidden is None else ~self.hidden
+        levels, expected = self.maps["confidence"][seen], self.maps["expected_sam"][seen]
+        rgb = [_css(colour) for colour in LEVEL_COLOURS.tolist()]
+        shares = [float((levels == level).mean()) for level in range(len(LEVELS))]
+        legend = [{"words": LEVELS[level], "colour": rgb[level], "share": shares[level]} for level in (2, 1, 0)]
+        low, middle, high = np.percentile(expected, (10, 50, 90))
+        words = f"The error to expect is {middle:.0f}° in the median pixel, {low:.0f}° to {high:.0f}° in most."
+        if self.factor is not None:
+            words += (
+                " Of a picture of this kind, 9 of 10 pixels lie within their bound, which is about "
+                f"{self.factor * middle:.0f}° in the median pixel."
+            )
+        return {"legend": legend, "words": words, "formula": self.statement}
+
+    def _scores(self) -> dict[str, Any] | None:
+        """Return the scores, by heading, and what they were computed from."""
+        if self.comparison is None:
+            return None
+        found, truth = self.comparison, self.comparison.truth
+        return {
+            "table": [
+                (score.heading, f"{value:.{score.digits}f}")
+                for score, value in zip(SCORES.values(), found.scores, strict=True)
+            ],
+            "truth": Path(truth.path or "").name,
+            "raised": f"{found.raised / self.cube.size:.1%} of its values raised to {found.floor:g}",
+            "floor": found.floor,
+            "notes": list(truth.notes),
+            "scale": f"{self.error_scale:g}",
+            "colours": [_css(colour) for colour in heat(np.linspace(0, 1, 9)[None])[0].tolist()],
+        }
+
+
+def _plain(values: np.ndarray) -> list[float]:
+    """Return float32 values with as many digits as tell them apart."""
+    return [float(f"{value:.9g}") for value in values.astype(np.float32)]
+
+
+def _css(colour: list[float]) -> str:
+    """Return a colour (3,) in [0, 1] as style sheets write it."""
+    return f"rgb({', '.join(f'{255 * part:.0f}' for part in colour)})"
+
+
+def _png(image: np.ndarray, hidden: np.ndarray | None) -> bytes:
+    """Return an image (H, W) or (H, W, 3), clipped to [0, 1], as a PNG file, transparent where `hidden`."""
+    image = (np.ascontiguousarray(image).clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    if hidden is not None:
+        image = np.dstack([image if image.ndim == 3 else np.repeat(image[..., None], 3, 2), np.where(hidden, 0, 255)])
+        image = cv2.cvtColor(image.astype(np.uint8), cv2.COLOR_RGBA2BGRA)
+    elif image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+def _same_exposure(
+    photo: np.ndarray, cube: np.ndarray, wavelengths: np.ndarray, hidden: np.ndarray | None
+) -> float | None:
+    """Return the luminance of a cube that is white at the exposure of a photograph (H, W, 3), sRGB in [0, 1].
+
+    Least squares over the luminances of the pixels that are neither clipped nor hidden; None if there are none.
+    """
+    used = (photo.max(2) < 0.99) & (True if hidden is None else ~hidden)
+    seen = decode_srgb(photo[used].astype(np.float64)) @ (0.2126, 0.7152, 0.0722)
+    ours = luminance(cube, wavelengths, "E")[used]
+    white = float((ours * ours).sum() / max((ours * seen).sum(), 1e-12)) if used.any() else 0.0
+    return white if white > 0 else None
+
+
+def _describe_difference(photo: np.ndarray, colours: np.ndarray, hidden: np.ndarray | None) -> str:
+    """Return how far a reconstruction's colours (H, W, 3) are from a photograph's, both sRGB in [0, 1]."""
+    from colour.difference import delta_E_CIE2000  # takes a second to import
+
+    height, width, _ = photo.shape
+    step = max(int(np.sqrt(height * width / 4e4)), 1)
+    seen = np.ones((height, width), bool) if hidden is None else ~hidden
+    seen = seen[::step, ::step]
+    if not seen.any():
+        return ""
+    first, second = (cielab_of_srgb(image[::step, ::step][seen]) for image in (photo, colours))
+    middle, high = np.percentile(delta_E_CIE2000(first, second), (50, 90))
+    in_colour = np.abs((first - second)[:, 1:]).mean() > 0.5 * np.abs((first - second)[:, 0]).mean()
+    clipped = float((photo[::step, ::step][seen].max(1) > 0.99).mean())
+    what = "hue and saturation" if in_colour else "brightness"
+    return (
+        f"The reconstruction's colours differ from the photograph's by CIEDE2000 {middle:.1f} in the median pixel "
+        f"and {high:.1f} in one of ten (1 is just visible), mostly in {what}"
+        f"{f'; {clipped:.0%} of the pixels are clipped' if clipped >= 0.01 else ''}. "
+    )
+
+
+def is_cube(paths: list[Path]) -> bool:
+    """Return whether files that were dropped are a cube, not an image: by suffix, and a TIFF by its planes."""
+    suffixes = {path.suffix.lower() for path in paths}
+    if suffixes & {".tif", ".tiff"}:
+        return count_planes(paths[0])[0] > 4
+    return bool(suffixes & set(CUBE_SUFFIXES))
+
+
+def open_cube(paths: list[Path]) -> PageScene:
+    """Open a cube in any format that Dataset/import_cubes.py reads; of an ENVI pair both files are given.
+
+    Raises DataError if it cannot be read, or nothing says which wavelengths its bands have.
+    """
+    path = next((path for path in paths if path.suffix.lower() in CUBE_SUFFIXES), paths[0])
+    check_claim(path)
+    found = read_cube_file(path)
+    wavelengths = found.require_wavelengths()
+    values = np.asarray(found.values.T, np.float32, order="C").T  # a band is contiguous
+    check_cube(values, path)
+    maps = {name: np.asarray(values) for name, values in found.maps.items()}
+    check_maps(maps, path)
+    height, width, _ = values.shape
+    lines = [f"{path.name}: {width} x {height} pixels, {describe_bands(wavelengths)}", *found.notes]
+    lines += [found.origin] if found.origin else []
+    complete = {"confidence", "expected_sam"} <= maps.keys()
+    origin = found.origin or f"opened from {path.name}"
+    return PageScene(path.stem, lines, values, wavelengths, origin, maps=maps if complete else {}, files=paths)
 
 
 def read_decoded(path: Path, choice: str | None) -> tuple[RGBImage, str, str]:
@@ -304,32 +364,45 @@ def read_decoded(path: Path, choice: str | None) -> tuple[RGBImage, str, str]:
     The image, a line on how it was read, and the choice.
     """
     image = read_image(path, "srgb")
-    is_linear = image.stored.dtype.kind == "u"  # else it would have been decoded
-    chosen = choice or (LINEAR if is_linear else PHOTOGRAPH)
-    if chosen == LINEAR and not is_linear:
+    chosen = choice or (PHOTOGRAPH if image.photograph else LINEAR)
+    if chosen == LINEAR and image.photograph:
         image = read_image(path, "linear")
-    elif chosen == PHOTOGRAPH and is_linear:
+    elif chosen == PHOTOGRAPH and not image.photograph:
         how = "decoded from sRGB although the file says that it is linear"
-        image = replace(image, stored=decode_srgb(image.values).astype(np.float32), how=how)
+        image = replace(image, stored=decode_srgb(image.values).astype(np.float32), how=how, photograph=True)
     if not image.tagged and choice is None:
         return image, "No tags say how it is encoded: taken as a photograph, decoded from sRGB", chosen
     told = re.sub(r" \(--encoding \w+\)", "", image.how)
     return image, told[0].upper() + told[1:], chosen
 
 
+def transparent(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return which pixels (H, W) of an image file are transparent, None if none are, or the file does not say so."""
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.ndim != 3 or image.shape[2] != 4 or image.shape[:2] != shape[:2]:
+        return None
+    hidden = image[..., 3] == 0
+    return hidden if hidden.any() else None
+
+
+def shrink(image: np.ndarray, max_side: int) -> np.ndarray:
+    """Return an image (H, W, ...) whose longer side has at most `max_side` pixels, averaged."""
+    height, width = image.shape[:2]
+    if max(height, width) <= max_side:
+        return image
+    factor = max_side / max(height, width)
+    size = max(round(width * factor), 1), max(round(height * factor), 1)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def as_shown(image: RGBImage, max_side: int) -> np.ndarray:
+    """Return an image for a screen, (H, W, 3) float32: a photograph as its file has it, linear light in sRGB."""
+    small = shrink(image.values, max_side)
+    return encode_srgb(small if image.photograph else small / max(float(small.max()), 1e-6)).astype(np.float32)
+
+
 def heat(error: np.ndarray) -> np.ndarray:
-    """Return relative errors (H, W) as colours (H, W, 3) in [0, 1]; errors above 1 have the colour of 1."""
+    """Return numbers (H, W) as colours (H, W, 3) in [0, 1]; those above 1 have the colour of 1."""
     return cv2.applyColorMap((error.clip(0, 1) * 255 + 0.5).astype(np.uint8), cv2.COLORMAP_MAGMA)[
         ..., ::-1
     ] / np.float32(255)
-
-
-def scale() -> str:
-    """Return the HTML of the colour bar of `heat`."""
-    stops = ", ".join("rgb({:.0%} {:.0%} {:.0%})".format(*colour) for colour in heat(np.linspace(0, 1, 9)[None])[0])
-    return f"<span class='scale'>0<span style='background: linear-gradient(90deg, {stops})'></span>1 or more</span>"
-
-
-def hint(text: str) -> str:
-    """Return the HTML of a text where there is nothing to see yet."""
-    return f"<div class='hint'>{text}</div>"

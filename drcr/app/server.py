@@ -1,334 +1,250 @@
-"""Look at reconstructions in a browser: load an image, slide through its bands, click for spectra.
+"""Look at spectra in a browser: drop a photograph or a cube, click on points, move through the bands.
 
-Starts a page at http://HOST:PORT; needs pip install "gradio>=6.20". The page reconstructs an image as test.py does
-and shows it in true colour, band by band, and as it was loaded. With the table NAME.confidence.npz beside the
-checkpoint it shows where not to trust it, as test.py --confidence says it. It plots the spectra of clicked pixels
-and, with a ground truth (.mat), the errors, scored as in compute_mrae.py. Downloads: the cube as .mat, equal to
-test.py's, and the spectra as CSV; pixels are named row,column, from 0.
+Starts a page at http://HOST:PORT; needs pip install 'drcr[app]'. A photograph is reconstructed as test.py does and
+shown beside its reconstruction; a cube (.mat, ENVI, TIFF, .npy, .npz) is opened as it is, without a network. The page
+plots the spectra of points and regions and shows single bands and any three as colours. With the table
+NAME.confidence.npz beside the checkpoint it shows where not to trust a reconstruction, as test.py --confidence says
+it, and with a ground truth (.mat) the errors, scored as in compute_mrae.py. A point of known reflectance scales the
+cube; a lamp makes radiance of it. Downloads: the cube as .mat (equal to test.py's), ENVI or TIFF, the spectra as CSV,
+view and plot as PNG or SVG; pixels are named row,column, from 0.
 
-The network needs linear light. Beside the picture one chooses what the image is: a photograph, which is decoded, or
-linear. The tags of the file set the choice. An image without tags is taken as a photograph here, which the page says;
-test.py takes it as linear.
+The network needs linear light. One chooses what the image is: a photograph, which is decoded, or linear. The tags of
+the file set the choice. An image without tags is taken as a photograph here, which the page says; test.py takes it as
+linear.
 
 Only this computer can open the page, unless --host says otherwise. The page is for people who trust each other, not
 for the internet. It answers only requests that come from itself, to a name of this computer. It contacts no other
-computer: no fonts, no statistics, no updates.
+computer.
 
-The cubes of the last --sessions visitors are kept in memory, 260 MB each with ground truth at 1024 x 1024 pixels, and
-in a temporary folder that is removed when the program ends, or when it starts again after a crash. Uploaded files are
-removed after one to two hours.
+The last --sessions scenes are kept in memory, 390 MB each with ground truth at 1024 x 1024 pixels, and their files in
+a temporary folder that is removed when the program ends, or when it starts again after a crash.
 """
 
 import argparse
-import html
-import os
+import asyncio
+import json
+import secrets
+import shutil
+import socket
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from drcr.app.guard import SameSite, check_pixels, is_full, temporary_home
-from drcr.app.scene import (
-    BAND,
-    COLOUR,
-    LINEAR,
-    NO_POINTS,
-    PHOTOGRAPH,
-    POINT_COLOURS,
-    RGB,
-    PageScene,
-    hint,
-    read_decoded,
-)
 from drcr.checkpoint import MODEL_HELP, fitting_network, load_rgb_model
 from drcr.compute.device import choose_device
 from drcr.confidence.model import Confidence, load_confidence, table_path
-from drcr.correction import Network
-from drcr.cube import WAVELENGTHS, describe_bands
+from drcr.correction import Correction
+from drcr.cube import WAVELENGTHS
 from drcr.formats.mat import write_cube
+from drcr.formats.results import FORMATS, write_result
 from drcr.images import ENCODINGS, encoding_for, normalise_rgb
 from drcr.inference import Reconstructor, origin_of, reconstruct_image
 from drcr.utils import cli
-from drcr.utils.files import DataError
+from drcr.utils.files import DataError, check_name
 
-Networks = dict[str, tuple[Path, Network]]
-"""Checkpoint and network for PHOTOGRAPH and for LINEAR."""
+try:
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.background import BackgroundTask
+    from starlette.concurrency import run_in_threadpool
+    from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import Request
+    from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+    from starlette.routing import BaseRoute, Mount, Route
+    from starlette.staticfiles import StaticFiles
+
+    from drcr.app.guard import check_pixels, is_full, only_own, temporary_home
+    from drcr.app.scene import (
+        FLOOR,
+        LINEAR,
+        PHOTOGRAPH,
+        PageScene,
+        as_shown,
+        is_cube,
+        open_cube,
+        read_decoded,
+        shrink,
+        transparent,
+    )
+except ImportError as error:
+    raise DataError(f"app.py: a package is missing ({error}); pip install 'drcr[app]'") from error
+
 HERE = Path(__file__).resolve().parent
-NEEDED_GRADIO = (6, 20)
-"""Earlier versions load a script from another server."""
-# what Gradio would contact: statistics and updates, a hub, and by a proxy even this page
-OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "NO_PROXY": "*", "no_proxy": "*"}
+TICK = 0.15
+"""Seconds between two lines on the progress."""
+LAMPS = ("E", "A", "D50", "D65", "FL2", "FL7", "FL11", "LED-B1", "LED-B3", "LED-B5", "HP1")
+"""CIE illuminants that the page offers: equal energy, incandescent, daylight, fluorescent, LED, sodium."""
+
+
+class Cancelled(Exception):
+    """Somebody cancelled the work, or closed the page."""
+
+
+class Progress:
+    """What is being done, and how far it is; `cancelled` is set by another thread."""
+
+    def __init__(self) -> None:
+        """Begin."""
+        self.stage, self.part, self.cancelled = "Reading", None, False
+
+    def say(self, stage: str, part: float | None = None) -> None:
+        """Begin a stage, or tell the part that is done. Raises Cancelled if it was."""
+        self.stage, self.part = stage, part
+        if self.cancelled:
+            raise Cancelled
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The components of the page."""
+class LoadedNetwork:
+    """A network, ready for images, and its table of confidence, if there is one."""
 
-    state: Any
-    status: Any
-    image: Any
-    encoding: Any
-    simulated: Any
-    cube_file: Any
-    truth: Any
-    floor: Any
-    view: Any
-    picture: Any
-    slider: Any
-    spectra: Any
-    clear: Any
-    spectra_file: Any
-    scores: Any
+    path: Path
+    origin: str
+    wavelengths: np.ndarray
+    as_stored: bool
+    held: bool
+    """Whether its spectra are held to the colours of the image."""
+    reconstructor: Reconstructor
+    table: Confidence | None
 
 
-def lay_out(gr: Any, wavelengths: np.ndarray) -> Parts:
-    """Place the components in the open gr.Blocks."""
-    state = gr.State()
-    gr.HTML(
-        f"<h1>Spectra of a photograph</h1>DRCR Net estimates (it does not measure) {describe_bands(wavelengths)}, "
-        "from an RGB image."
-    )
-    status = gr.HTML(say("Images stay on the computer that runs app.py."))
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=190):
-            image = gr.File(label="RGB image", height=100, elem_id="image", elem_classes="zone")
-            encoding = gr.Radio(
-                [PHOTOGRAPH, LINEAR],
-                value=PHOTOGRAPH,
-                label="The image is",
-                interactive=False,
-                elem_id="encoding",
-                elem_classes="views",
-            )
-            simulated = gr.Button("Use a simulated scene", size="sm")
-            cube_file = gr.DownloadButton("Download the cube (.mat)", size="sm", interactive=False)
-            truth = gr.File(label="Ground truth (.mat)", height=100, elem_id="truth", elem_classes="zone")
-            floor = gr.Number(0.01, step=0.01, label="Raise dark values to")
-        with gr.Column(scale=5, min_width=320):
-            view = gr.Radio(
-                [COLOUR, BAND, RGB], value=COLOUR, show_label=False, container=False, elem_classes="views"
-            )
-            picture = gr.HTML(
-                hint("Drop a photograph on the left, or use a simulated scene."),
-                js_on_load="drcr.listen(element, trigger);",
-                elem_classes="picture",
-            )
-            slider = gr.Slider(
-                wavelengths.min(),
-                wavelengths.max(),
-                wavelengths[len(wavelengths) // 2],
-                step=float(np.abs(np.diff(wavelengths)).min()),
-                label="Band (nm)",
-                buttons=[],
-            )
-        with gr.Column(scale=5, min_width=320):
-            spectra = gr.HTML(hint(NO_POINTS), elem_classes="spectra")
-            with gr.Row():
-                clear = gr.Button("Clear the points", size="sm", min_width=100, interactive=False)
-                spectra_file = gr.DownloadButton(
-                    "Download spectra (.csv)", size="sm", min_width=100, interactive=False
-                )
-            scores = gr.HTML()
-    return Parts(
-        state, status, image, encoding, simulated, cube_file, truth, floor, view, picture, slider, spectra, clear,
-        spectra_file, scores,
-    )  # fmt: skip
+def load_network(path: Path) -> LoadedNetwork:
+    """Load a network. Raises DataError if it has less than two bands, or does not state their wavelengths."""
+    model = load_rgb_model(path, choose_device())
+    if model.wavelengths is None or len(model.wavelengths) < 2:
+        raise DataError(
+            f"{path}: the page needs a network of two bands or more that states their wavelengths; choose another "
+            "--model_dir"
+        )
+    table = load_confidence(path, model) if table_path(path).is_file() else None
+    held = isinstance(model, Correction)
+    origin = origin_of(path) + (f", {model.describe()}" if held else "")
+    as_stored = model.input_encoding == "stored"
+    return LoadedNetwork(path, origin, np.array(model.wavelengths), as_stored, held, Reconstructor(model), table)
 
 
-class Handlers:
-    """What the page does; each handler returns the new values of components.
+class Work:
+    """What the page asks for and takes time; one image at a time runs through a network.
 
     Parameters
     ----------
-    gr
-        The module gradio.
-    parts
-        The components.
-    networks
-        For photographs and for linear images: the checkpoint's path and the network.
     args
-        The options: `model_dir`, `encoding` and `max_side`.
+        The options: `model_dir`, `encoding`, `max_side`, `sessions`.
     folder
-        Folder for the scenes' files.
+        Folder for the files of the scenes.
     """
 
-    def __init__(self, gr: Any, parts: Parts, networks: Networks, args: argparse.Namespace, folder: Path) -> None:  # noqa: D107
-        self.gr, self.parts, self.folder = gr, parts, folder
-        self.networks = {kind: (path, Reconstructor(model)) for kind, (path, model) in networks.items()}
-        self.tables: dict[Path, Confidence] = {
-            path: load_confidence(path, model) for path, model in networks.values() if table_path(path).is_file()
-        }
-        path, model = networks[PHOTOGRAPH]
-        self.wavelengths, self.max_side = np.array(model.wavelengths), args.max_side
-        self.encoding = encoding_for(model.input_encoding, args.encoding, path)
-        self.as_stored = model.input_encoding == "stored"
+    def __init__(self, args: argparse.Namespace, folder: Path) -> None:  # noqa: D107
+        self.args, self.folder = args, folder
+        self.scenes: OrderedDict[str, PageScene] = OrderedDict()
+        self.networks: dict[Path, LoadedNetwork] = {}
+        self.turn = threading.Lock()
+        self.encoding = args.encoding
+        if args.model_dir is not None:  # a wrong one shows at the start; the others only where an image needs them
+            network = self.network(PHOTOGRAPH)
+            self.encoding = encoding_for("stored" if network.as_stored else "linear", args.encoding, args.model_dir)
 
-    def show(self, scene: PageScene, view: str, nm: float) -> dict:
-        """Return all that depends on the view, the band and the points."""
-        band = int(np.abs(self.wavelengths - nm).argmin())
-        return {
-            self.parts.status: say(scene.status),
-            self.parts.picture: scene.picture(view, band),
-            self.parts.spectra: scene.spectra(band),
-            self.parts.scores: scene.table(),
-            self.parts.spectra_file: self.gr.DownloadButton(
-                value=scene.write_spectra(), interactive=bool(scene.points)
-            ),
-            self.parts.clear: self.gr.Button(interactive=bool(scene.points)),
-        }
+    def network(self, kind: str) -> LoadedNetwork:
+        """Return the network for PHOTOGRAPH or LINEAR."""
+        path = fitting_network(self.args.model_dir, kind == PHOTOGRAPH)
+        if path not in self.networks:
+            self.networks[path] = load_network(path)
+        return self.networks[path]
 
-    def load(self, file: str, nm: float, progress: Callable, choice: str | None = None) -> dict:
-        """Reconstruct an image; without a `choice` of PHOTOGRAPH or LINEAR, as its tags say."""
-        path, start = Path(file), time.perf_counter()
-        choice = choice or (LINEAR if self.encoding == "linear" else None)
-        rgb, how, words, choice = read_scaled(path, choice, self.max_side)
-        words += ". The network was trained on images as they are stored" * self.as_stored
-        done = 0.0
+    def keep(self, scene: PageScene) -> dict[str, Any]:
+        """Keep a scene; forget the oldest one above --sessions. Returns what the page needs to know of it."""
+        token = secrets.token_urlsafe(12)
+        self.scenes[token] = scene
+        while len(self.scenes) > self.args.sessions:
+            _, oldest = self.scenes.popitem(last=False)
+            if oldest.files and not any(oldest.files == scene.files for scene in self.scenes.values()):
+                shutil.rmtree(oldest.files[0].parent, ignore_errors=True)
+        return {"id": token, **scene.describe()}
 
-        def advance(pixels: float) -> None:
-            nonlocal done
-            done += pixels
-            progress(done / rgb[..., 0].size, desc="Reconstructing")
+    def open(self, files: list[Path], choice: str | None, progress: Progress) -> dict[str, Any]:
+        """Open what was dropped: a cube, or an image, which is reconstructed as `choice`, or as its tags say."""
+        progress.say("Reading the file")
+        if is_cube(files):
+            scene = open_cube(files)
+        elif len(files) > 1:
+            raise DataError(f"{files[1]}: one image at a time, or the two files of an ENVI cube")
+        else:
+            scene = self.reconstruct(files[0], choice or (LINEAR if self.encoding == "linear" else None), progress)
+        progress.say("Preparing the view")
+        return self.keep(scene)
 
-        network, reconstructor = self.networks[choice]
-        cube = reconstruct_image(reconstructor, rgb, path, network, advance=advance)
-        words = f"{words}. Reconstructed in {time.perf_counter() - start:.1f} s."
-        scene = PageScene(path.stem, words, rgb, cube, self.wavelengths, self.folder)
-        scene.keep(path, choice)
-        cube_path = scene.folder / f"{scene.name}.mat"
-        maps = self.tables[network].variables(rgb, cube) if network in self.tables else {}
-        if maps:
-            scene.add_maps(maps, self.tables[network].statement)
-        write_cube(cube_path, cube, self.wavelengths, f"{origin_of(network)}, image {how}", **maps)
-        return {
-            **self.show(scene, COLOUR, nm),
-            self.parts.state: scene,
-            self.parts.image: None,
-            self.parts.encoding: self.gr.Radio(value=choice, interactive=not self.as_stored),
-            self.parts.view: self.gr.Radio(choices=scene.choices, value=COLOUR),
-            self.parts.cube_file: self.gr.DownloadButton(value=cube_path, interactive=True),
-        }
+    def reconstruct(self, path: Path, choice: str | None, progress: Progress) -> PageScene:
+        """Return an image with its reconstruction."""
+        check_pixels(path)
+        image, told, kind = read_decoded(path, choice)
+        rgb = shrink(image.stored, self.args.max_side)
+        (height, width), (rows, columns) = image.stored.shape[:2], rgb.shape[:2]
+        line = f"{path.name}: {width} x {height} pixels"
+        if (rows, columns) != (height, width):
+            line += f", scaled down to {columns} x {rows} (--max_side), the cube too"
+        if min(rows, columns) < 4:
+            raise DataError(f"{line}; at least 4 x 4 are needed")
+        hidden = transparent(path, image.stored.shape)
+        if hidden is not None:
+            hidden = shrink(hidden.astype(np.float32), self.args.max_side) > 0.5
+        while not self.turn.acquire(timeout=TICK):
+            progress.say("Waiting for another image to be finished")
+        try:
+            network, done = self.network(kind), 0.0
+            rgb = normalise_rgb(rgb)
 
-    def switch(self, scene: PageScene | None, choice: str, view: str, nm: float, progress: Callable) -> dict:
-        """Reconstruct the image again, as a photograph or as linear; points and ground truth stay."""
-        before = loaded(scene)
-        if choice == before.encoding:
-            return {self.parts.status: self.gr.skip()}
-        updates = self.load(str(before.source), nm, progress, choice)
-        after = updates[self.parts.state]
-        after.points = before.points
-        if before.comparison:
-            after.score(before.comparison.truth, before.comparison.floor)
-        view = view if view in after.choices else COLOUR
-        radio = self.gr.Radio(choices=after.choices, value=view)
-        return updates | self.show(after, view, nm) | {self.parts.view: radio}
+            def advance(pixels: float) -> None:
+                nonlocal done
+                done += pixels
+                progress.say("Reconstructing", done / (rows * columns))
 
-    def compare(self, file: str, scene: PageScene | None, view: str, nm: float, floor: float) -> dict:
-        """Score the reconstruction against a ground truth."""
-        scene = loaded(scene)
-        scene.compare(Path(file), checked(floor))
-        choices = self.gr.Radio(choices=scene.choices)
-        return {**self.show(scene, view, nm), self.parts.truth: None, self.parts.view: choices}
+            progress.say("Reconstructing", 0.0)
+            cube = reconstruct_image(network.reconstructor, rgb, path, network.path, advance=advance)
+        finally:
+            self.turn.release()
+        progress.say("Preparing the view")
+        told += ". The network was trained on images as they are stored" * network.as_stored
+        table = network.table
+        return PageScene(
+            path.stem,
+            [line, told],
+            cube,
+            network.wavelengths,
+            f"{network.origin}, image {image.how}",
+            photo=as_shown(image, self.args.max_side),
+            hidden=hidden,
+            maps={} if table is None else table.maps(rgb, cube),
+            statement="" if table is None else table.statement,
+            factor=None if table is None else table.factor,
+            encoding=kind,
+            held=network.held,
+            files=[path],
+        )
 
-    def example(self, nm: float, floor: float, progress: Callable) -> dict:
-        """Reconstruct and score a simulated scene."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            image_path, truth_path = simulate(Path(folder), min(256, self.max_side))
-            shown = self.load(str(image_path), nm, progress, LINEAR)
-            return shown | self.compare(str(truth_path), shown[self.parts.state], COLOUR, nm, floor)
+    def again(self, scene: PageScene, choice: str, progress: Progress) -> dict[str, Any]:
+        """Reconstruct an image again, as a photograph or as linear; ground truth, reference and lamp stay."""
+        after = self.reconstruct(scene.files[0], choice, progress)
+        if scene.comparison:
+            after.score(scene.comparison.truth, scene.comparison.floor)
+        after.lamp_file = scene.lamp_file
+        after.adjust(scene.reference, scene.light)
+        return self.keep(after)
 
-    def rescore(self, scene: PageScene | None, view: str, nm: float, floor: float) -> dict:
-        """Score again with another floor."""
-        if scene is None or scene.comparison is None or scene.comparison.floor == floor:
-            return {self.parts.status: self.gr.skip()}
-        scene.score(scene.comparison.truth, checked(floor))
-        return self.show(scene, view, nm)
-
-    def pick(self, scene: PageScene | None, view: str, nm: float, row: int, column: int) -> dict:
-        """Add a point."""
-        scene = loaded(scene)
-        height, width = scene.cube.shape[:2]
-        point = min(max(row, 0), height - 1), min(max(column, 0), width - 1)
-        if len(scene.points) == len(POINT_COLOURS):
-            raise DataError(f"At most {len(POINT_COLOURS)} points; clear them to choose others.")
-        if point not in scene.points:
-            scene.points.append(point)
-        return self.show(scene, view, nm)
-
-    def wipe(self, scene: PageScene | None, view: str, nm: float) -> dict:
-        """Remove the points."""
-        scene = loaded(scene)
-        scene.points.clear()
-        return self.show(scene, view, nm)
-
-    def report_errors(self, handler: Callable, reset: Callable[[Any], dict] = lambda first: {}) -> Callable:
-        """Return a handler that shows in the page what went wrong.
-
-        `reset` gets the first input, a dropped file or the scene, and returns what is to be set back.
-        """
-
-        @wraps(handler)
-        def run(*inputs: Any, **more: Any) -> dict:
-            try:
-                return handler(*inputs, **more)
-            except DataError as error:
-                # the folder of an uploaded file is Gradio's own
-                words = str(error).replace(f"{inputs[0]}", Path(f"{inputs[0]}").name)
-            except MemoryError:
-                words = "Not enough memory on the computer that runs app.py; scale the image down."
-            except OSError as error:
-                words = f"The computer that runs app.py cannot keep the files: {error.strerror or error}."
-                words += " Free some space there, then load the image again." * is_full(error)
-            return {self.parts.status: say(words, "bad"), **reset(inputs[0])}
-
-        return run
-
-
-def say(words: str, kind: str = "") -> str:
-    """Return the HTML of the status."""
-    return f"<div class='note status {kind}' role='status'>{html.escape(words)}</div>"
-
-
-def loaded(scene: PageScene | None) -> PageScene:
-    """Return the visitor's scene. Raises DataError if there is none (any more)."""
-    if scene is None:
-        raise DataError("Load an image first.")
-    return scene
-
-
-def checked(floor: float | None) -> float:
-    """Return the value that dark values are raised to. Raises DataError if it is none."""
-    if floor is None or not 1e-6 <= floor < 1:
-        raise DataError("Dark values can be raised to a number from 1e-6 up, below 1.")
-    return floor
-
-
-def read_scaled(path: Path, choice: str | None, max_side: int) -> tuple[np.ndarray, str, str, str]:
-    """Read an image for the network, scaled down to `max_side`.
-
-    Returns the network's input, how it was read as the .mat states it, a line on the image, and the choice of
-    PHOTOGRAPH or LINEAR, which is the one asked for if there is one.
-    """
-    check_pixels(path)
-    image, told, choice = read_decoded(path, choice)
-    rgb = image.stored
-    height, width = rgb.shape[:2]
-    words = f"{path.name}: {height} x {width} pixels"
-    if max(height, width) > max_side:
-        factor = max_side / max(height, width)
-        size = max(round(width * factor), 1), max(round(height * factor), 1)
-        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-        words += f", scaled down to {size[1]} x {size[0]} (--max_side); the .mat is of the scaled image"
-    if min(rgb.shape[:2]) < 4:
-        raise DataError(f"{words}; at least 4 x 4 are needed")
-    return normalise_rgb(rgb), image.how, f"{words}. {told}", choice
+    def example(self, folder: Path, progress: Progress) -> dict[str, Any]:
+        """Reconstruct and score a simulated scene, whose files are written to `folder`."""
+        progress.say("Simulating a scene")
+        image, truth = simulate(folder, min(256, self.args.max_side))
+        scene = self.reconstruct(image, LINEAR, progress)
+        scene.compare(truth, FLOOR)
+        return self.keep(scene)
 
 
 def simulate(folder: Path, side: int) -> tuple[Path, Path]:
@@ -345,123 +261,217 @@ def simulate(folder: Path, side: int) -> tuple[Path, Path]:
     return image, truth
 
 
-def connect(gr: Any, parts: Parts, handlers: Handlers) -> None:
-    """Connect the components' events with the handlers; Gradio names its API's endpoints after the functions."""
-    bar = gr.Progress()
+def attempt(task: Callable[[], dict[str, Any]], folder: Path | None = None) -> dict[str, Any]:
+    """Return what a task returns, or what went wrong in words for the page: {"error": ...}.
 
-    def load(file: str, nm: float, progress: Any = bar) -> dict:
-        return handlers.load(file, nm, progress)
-
-    def example(nm: float, floor: float, progress: Any = bar) -> dict:
-        return handlers.example(nm, floor, progress)
-
-    def switch(scene: PageScene | None, choice: str, view: str, nm: float, progress: Any = bar) -> dict:
-        return handlers.switch(scene, choice, view, nm, progress)
-
-    def pick(scene: PageScene | None, view: str, nm: float, event: gr.EventData) -> dict:  # pyright: ignore[reportInvalidTypeForm]
-        return handlers.pick(scene, view, nm, event.row, event.column)
-
-    safe = handlers.report_errors
-    now = [parts.state, parts.view, parts.slider]
-    seen = [parts.status, parts.picture, parts.spectra, parts.scores, parts.spectra_file, parts.clear]
-    new = [parts.state, parts.encoding, parts.view, parts.cube_file, *seen]
-
-    def empty(zone: Any) -> Callable:
-        return lambda _: {zone: None}
-
-    network = {"concurrency_id": "network", "concurrency_limit": 1, "show_progress_on": parts.picture}
-    quick = {"show_progress": "hidden", "queue": False}
-    parts.image.upload(safe(load, empty(parts.image)), [parts.image, parts.slider], [parts.image, *new], **network)
-    parts.encoding.input(
-        safe(switch, lambda scene: {parts.encoding: scene.encoding} if scene else {}),
-        [parts.state, parts.encoding, parts.view, parts.slider],
-        [parts.image, *new],
-        **network,
-    )
-    parts.simulated.click(safe(example), [parts.slider, parts.floor], [parts.image, parts.truth, *new], **network)
-    parts.truth.upload(
-        safe(handlers.compare, empty(parts.truth)),
-        [parts.truth, *now, parts.floor],
-        [parts.truth, parts.view, *seen],
-        show_progress_on=parts.picture,
-    )
-    for event in (parts.floor.submit, parts.floor.blur):
-        # progress on the picture would swallow the click that takes the focus from the number
-        event(
-            safe(handlers.rescore),
-            [*now, parts.floor],
-            seen,
-            show_progress_on=parts.scores,
-        )
-    parts.slider.input(None, [parts.view, parts.slider], parts.view, js="(view, nm) => drcr.slide(view, nm)")
-    parts.view.input(None, [parts.view, parts.slider], None, js="(view, nm) => drcr.show(view, nm)")
-    parts.picture.click(safe(pick), now, seen, **quick)
-    parts.clear.click(safe(handlers.wipe), now, seen, **quick)
-
-
-def load_networks(model_path: Path | None) -> Networks:
-    """Return the networks for photographs and for linear images; with --model_dir both are that one."""
-    networks = {}
-    for kind in (PHOTOGRAPH, LINEAR):
-        path = fitting_network(model_path, kind == PHOTOGRAPH)
-        networks[kind] = (path, load_rgb_model(path, choose_device()))
-        bands = networks[kind][1].wavelengths
-        if bands is None or len(bands) < 2:
-            raise DataError(
-                f"{path}: the page needs a network of two bands or more that states their wavelengths; choose "
-                "another --model_dir"
-            )
-    return networks
-
-
-def build(gr: Any, args: argparse.Namespace, folder: Path) -> Any:
-    """Return the page, a gr.Blocks; the files to download are written to `folder`."""
-    networks = load_networks(args.model_dir)
-    wavelengths = np.array(networks[PHOTOGRAPH][1].wavelengths)
-    with gr.Blocks(title="Spectra of a photograph", fill_width=True, delete_cache=(3600, 3600)) as page:
-        parts = lay_out(gr, wavelengths)
-        connect(gr, parts, Handlers(gr, parts, networks, args, folder))
-    return page
-
-
-def import_gradio() -> Any:
-    """Return the module gradio, which contacts no other computer. Raises DataError if it is missing or too old."""
-    os.environ.update(OFFLINE)
-    needed = 'pip install "gradio>={}.{}"'.format(*NEEDED_GRADIO)
+    `folder`: where its files are; messages leave it out, and after an error it is removed.
+    """
     try:
-        import gradio as gr
-    except ImportError as error:
-        raise DataError(f"app.py: needs Gradio ({error}); {needed}") from error
-    if tuple(map(int, gr.__version__.split(".")[:2])) < NEEDED_GRADIO:
-        raise DataError(f"app.py: Gradio {gr.__version__} is too old; {needed}")
-    return gr
+        return task()
+    except Cancelled:
+        words = "Cancelled."
+    except DataError as error:
+        words = str(error).replace(f"{folder}/", "")
+    except MemoryError:
+        words = "Not enough memory on the computer that runs app.py; scale the image down."
+    except OSError as error:
+        words = f"The computer that runs app.py cannot keep the files: {error.strerror or error}."
+        words += " Free some space there, then load the image again." * is_full(error)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    return {"error": words}
 
 
-def serve(gr: Any, page: Any, args: argparse.Namespace) -> None:
-    """Start the server. Raises DataError if it cannot use the port."""
-    from starlette.middleware import Middleware  # comes with Gradio
+def streamed(task: Callable[[Progress], dict[str, Any]], folder: Path | None = None) -> Response:
+    """Answer with a line of JSON on the progress every TICK, then with the result of `task`, which runs in a thread.
 
-    theme = gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    If the browser goes away, by the button Cancel or otherwise, the task is cancelled. `folder`: as for `attempt`.
+    """
+    progress = Progress()
+
+    async def lines() -> AsyncIterator[str]:
+        running = asyncio.ensure_future(run_in_threadpool(attempt, lambda: task(progress), folder))
+        try:
+            while not running.done():
+                yield json.dumps({"stage": progress.stage, "part": progress.part}) + "\n"
+                await asyncio.wait({running}, timeout=TICK)
+            yield json.dumps(running.result()) + "\n"
+        finally:
+            progress.cancelled = True
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+class Page:
+    """What the server answers.
+
+    Parameters
+    ----------
+    work
+        What takes time, and the scenes.
+    max_upload
+        The most bytes of an upload.
+    """
+
+    def __init__(self, work: Work, max_upload: int) -> None:  # noqa: D107
+        self.work, self.max_upload = work, max_upload
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the routes of the server."""
+        posts: dict[str, Any] = {
+            "open": self.open,
+            "example": self.example,
+            "{id}/again": self.again,
+            "{id}/truth": self.truth,
+        }
+        posts["{id}/adjust"] = self.adjust
+        return [
+            Route("/", lambda _: FileResponse(HERE / "static/page.html")),
+            Route("/settings", self.settings),
+            *(Route(f"/{path}", only_own(answer), methods=["POST"]) for path, answer in posts.items()),
+            Route("/{id}/spectrum", self.spectrum),
+            Route("/{id}/view/{name}.png", self.view),
+            Route("/{id}/cube/{format}", self.cube),
+            Mount("/static", StaticFiles(directory=HERE / "static")),
+        ]
+
+    def settings(self, _: Request) -> JSONResponse:
+        """Answer what the page needs to know before there is a scene."""
+        return JSONResponse({"lamps": LAMPS, "floor": FLOOR, "max_upload": self.max_upload})
+
+    def scene(self, request: Request) -> PageScene:
+        """Return the scene that a request names. Raises HTTPException if it is not kept any more."""
+        token = request.path_params["id"]
+        if token not in self.work.scenes:
+            raise HTTPException(404, "This scene is no longer in memory (--sessions); open the file again.")
+        self.work.scenes.move_to_end(token)
+        return self.work.scenes[token]
+
+    async def receive(self, request: Request) -> list[Path]:
+        """Write the files of a request to a folder of their own; `files` in its address has their names and sizes.
+
+        Raises DataError if they are too large or their names cannot be, OSError if the disk is full.
+        """
+        named = [(Path(name).name, int(size)) for name, size in json.loads(request.query_params["files"])]
+        if sum(size for _, size in named) > self.max_upload:
+            raise DataError(f"{named[0][0]}: at most {self.max_upload / 1e6:g} MB are taken (--max_upload)")
+        folder = Path(tempfile.mkdtemp(dir=self.work.folder))
+        try:
+            rest, chunks = b"", request.stream()
+            for name, size in named:
+                check_name(Path(name))
+                with open(folder / name, "wb") as file:
+                    while size > 0:
+                        rest = rest or await anext(chunks)
+                        file.write(rest[:size])
+                        size, rest = size - len(rest[:size]), rest[size:]
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return [folder / name for name, _ in named]
+
+    async def upload(self, request: Request, task: Callable[[list[Path], Progress], dict[str, Any]]) -> Response:
+        """Receive files and answer with what a task makes of them."""
+        try:
+            files = await self.receive(request)
+        except (DataError, OSError) as error:
+            found = error  # the name of an exception ends with its block
+
+            def fail() -> dict[str, Any]:
+                raise found
+
+            return JSONResponse(attempt(fail), 413 if isinstance(found, DataError) else 507)
+        return streamed(lambda progress: task(files, progress), files[0].parent)
+
+    async def open(self, request: Request) -> Response:
+        """Open a photograph or a cube."""
+        return await self.upload(request, lambda files, progress: self.work.open(files, None, progress))
+
+    async def example(self, _: Request) -> Response:
+        """Open a simulated scene."""
+        folder = Path(tempfile.mkdtemp(dir=self.work.folder))
+        return streamed(lambda progress: self.work.example(folder, progress), folder)
+
+    async def again(self, request: Request) -> Response:
+        """Reconstruct an image again as what `as` says."""
+        scene, choice = self.scene(request), request.query_params["as"]
+        return streamed(lambda progress: self.work.again(scene, choice, progress))
+
+    async def truth(self, request: Request) -> Response:
+        """Score a scene against a ground truth."""
+        scene, floor = self.scene(request), float(request.query_params["floor"])
+
+        def compare(files: list[Path], progress: Progress) -> dict[str, Any]:
+            progress.say("Comparing with the ground truth")
+            scene.compare(files[0], floor)
+            shutil.rmtree(files[0].parent, ignore_errors=True)
+            return scene.describe()
+
+        return await self.upload(request, compare)
+
+    async def adjust(self, request: Request) -> Response:
+        """Set what a scene is scaled by: a point of known reflectance, a lamp; and the floor of its ground truth."""
+        scene, asked = self.scene(request), await request.json()
+
+        def change() -> dict[str, Any]:
+            if "table" in asked:
+                scene.lamp_file = scene.files[0].parent / "lamp.csv"
+                scene.lamp_file.write_text(asked["table"])
+            if scene.comparison:
+                scene.score(scene.comparison.truth, asked["floor"] or 0.0)
+            scene.adjust(asked["reference"], asked["light"])
+            return scene.describe()
+
+        return JSONResponse(await run_in_threadpool(attempt, change))
+
+    def spectrum(self, request: Request) -> JSONResponse:
+        """Answer with the spectrum of a region, given by its corners: `box=top,left,bottom,right`."""
+        scene = self.scene(request)
+        top, left, bottom, right = map(int, request.query_params["box"].split(","))
+        return JSONResponse(scene.spectrum((top, left, bottom, right)))
+
+    def view(self, request: Request) -> Response:
+        """Answer with a view as a PNG file; `bands`, if it has any, are numbers from 0."""
+        numbers = [int(number) for number in request.query_params.get("bands", "").split(",") if number]
+        data = self.scene(request).view(request.path_params["name"], numbers)
+        return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=86400"})
+
+    def cube(self, request: Request) -> Response:
+        """Answer with the cube as a file; an ENVI pair comes in a .zip."""
+        scene, format = self.scene(request), request.path_params["format"]
+        folder = Path(tempfile.mkdtemp(dir=self.work.folder))
+        path = folder / f"{scene.name}{FORMATS[format]}"
+        answer = attempt(lambda: self._write(scene, path), folder)
+        if "error" in answer:
+            return JSONResponse(answer, 507)
+        if format == "envi":
+            path = Path(shutil.make_archive(str(folder), "zip", folder))
+        gone = BackgroundTask(lambda: (shutil.rmtree(folder, ignore_errors=True), path.unlink(missing_ok=True)))
+        return FileResponse(path, filename=f"{scene.name}{path.suffix}", background=gone)
+
+    def _write(self, scene: PageScene, path: Path) -> dict[str, Any]:
+        maps: dict[str, Any] = dict(scene.maps) if path.suffix == ".mat" else {}
+        if maps and scene.factor is not None:
+            maps["sam_factor"] = scene.factor
+        write_result(path, scene.scaled, scene.wavelengths, scene.origin + scene.gain_words, **maps)
+        return {}
+
+
+def serve(args: argparse.Namespace, page: Page) -> None:
+    """Answer requests until somebody ends the program. Raises DataError if the port cannot be used."""
+    names = ["localhost", "127.0.0.1", "::1", "[::1]", socket.gethostname(), args.host, *(args.allow_host or ())]
+    guard = Middleware(TrustedHostMiddleware, allowed_hosts=[name.lower() for name in names], www_redirect=False)
     try:
-        page.launch(
-            server_name=args.host,
-            server_port=args.port,
-            state_session_capacity=args.sessions,
-            share=False,
-            ssr_mode=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            footer_links=[],
-            css_paths=HERE / "app.css",
-            max_file_size=args.max_upload * 1_000_000,
-            app_kwargs={"middleware": [Middleware(SameSite, [args.host, *(args.allow_host or ())])]},
-            head=f"<script>{(HERE / 'app.js').read_text('utf-8')}drcr.watchUploads({args.max_upload});</script>",
-            theme=theme,
-        )
+        family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
+        listening = socket.create_server((args.host, args.port), family=family)
     except OSError as error:
         raise DataError(
             f"--port {args.port}: in use, or --host {args.host} is not an address of this computer; choose another"
         ) from error
+    app = Starlette(routes=page.routes(), middleware=[guard])
+    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, server_header=False)
+    print(f"http://{args.host}:{args.port} (Ctrl-C ends it)", flush=True)
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def port(text: str) -> int:
@@ -477,19 +487,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     add = parser.add_argument
     add("--model_dir", type=Path, metavar="FILE", help=MODEL_HELP)
-    add("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0: to the whole network")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to serve at, such as that of this computer in your network; 0.0.0.0: at all of its addresses, "
+        "those that --allow_host names",
+    )
     add(
         "--allow_host",
         nargs="+",
         metavar="NAME ...",
-        help="further names of this computer, if --host is used",
+        help="further names and addresses by which browsers may reach it",
     )
     add("--port", type=port, default=7860, help="port to serve at")
     add(
         "--max_side", type=cli.at_least(4), default=1024, help="scale larger images down to this many pixels per side"
     )
-    add("--sessions", type=cli.at_least(1), default=8, help="number of visitors whose cubes are kept in memory")
-    add("--max_upload", type=cli.at_least(1), default=150, metavar="MB", help="refuse larger files")
+    add("--sessions", type=cli.at_least(1), default=8, help="number of scenes that are kept in memory")
+    add("--max_upload", type=cli.at_least(1), default=500, metavar="MB", help="refuse larger files")
     add(
         "--encoding",
         choices=ENCODINGS,
@@ -499,11 +514,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     with temporary_home() as folder:
-        os.environ["GRADIO_TEMP_DIR"] = f"{folder}/uploads"
-        gr = import_gradio()
-        results = Path(folder, "results")
-        results.mkdir()
-        gr.set_static_paths(results)  # served in place: a cube is large, and would be copied
-        serve(gr, build(gr, args, results), args)
-        print(f"http://{args.host}:{args.port} (Ctrl-C ends it)", flush=True)
-        threading.Event().wait()
+        serve(args, Page(Work(args, folder), args.max_upload * 1_000_000))

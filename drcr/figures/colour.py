@@ -52,7 +52,12 @@ def true_colour(
 
 def white_level(cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS, illuminant: str = "D65") -> float:
     """Return the luminance that 99.5% of a cube's pixels stay below, for `white` of `true_colour`."""
-    return max(float(np.percentile(cube @ _observer(wavelengths, illuminant)[:, 1], 99.5)), 1e-6)
+    return max(float(np.percentile(luminance(cube, wavelengths, illuminant), 99.5)), 1e-6)
+
+
+def luminance(cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS, illuminant: str = "D65") -> np.ndarray:
+    """Return the luminance (...) of spectra (..., bands) under one of ILLUMINANTS; a spectrum of ones has 1."""
+    return cube @ _observer(wavelengths, illuminant)[:, 1]
 
 
 def _observer(wavelengths: np.ndarray, illuminant: str) -> np.ndarray:
@@ -87,3 +92,11 @@ def cielab(cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS, illuminant: 
 
     xyz = np.maximum(np.asarray(cube, np.float64) @ _observer(wavelengths, illuminant), 0)
     return XYZ_to_Lab(xyz, CCS_ILLUMINANTS["CIE 1931 2 Degree Standard Observer"][illuminant])
+
+
+def cielab_of_srgb(image: np.ndarray) -> np.ndarray:
+    """Return CIELAB (..., 3) of sRGB (..., 3) in [0, 1]."""
+    with np.printoptions():
+        from colour import XYZ_to_Lab, sRGB_to_XYZ
+
+    return XYZ_to_Lab(sRGB_to_XYZ(np.asarray(image, np.float64)))
