@@ -560,6 +560,35 @@ def test_a_long_header_is_read_in_one_pass(source, cube):
         refuses(path, "fix or remove it|cut off or damaged")
 
 
+OME = (
+    '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+    'DimensionOrder="XYZCT" Type="float" SizeX="16" SizeY="12" SizeZ="31" SizeC="1" SizeT="1"><Channel ID="C:0" '
+    'SamplesPerPixel="1"/><TiffData IFD="0" PlaneCount="31"><UUID FileName="{}">urn:uuid:1</UUID></TiffData></Pixels>'
+    "</Image></OME>"
+)
+
+
+@pytest.mark.parametrize("other", ["truth.tif", "pipe.tif"])
+def test_a_tiff_reads_no_other_file(tmp_path, cube, other):
+    tifffile.imwrite(tmp_path / "truth.tif", 1 - cube.transpose(2, 0, 1), photometric="minisblack")
+    os.mkfifo(tmp_path / "pipe.tif")  # opening it would wait for ever
+    path, text = tmp_path / "scene.ome.tif", OME.format(other)
+    tifffile.imwrite(path, cube.transpose(2, 0, 1), photometric="minisblack", metadata=None, description=text)
+    assert np.array_equal(read_cube_file(path).values, cube)
+
+
+@pytest.mark.parametrize("tags", [{}, {"RowsPerStrip": 60000}, {"StripByteCounts": 0}, {"StripOffsets": 1 << 30}])
+def test_a_tiff_that_states_more_than_it_holds_is_not_decoded(tmp_path, tags):
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.ones((31, 20, 8), np.uint16), compression="zlib", photometric="minisblack"
+    )
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        for page in file.pages:
+            for name, value in ({"ImageWidth": 60000, "ImageLength": 60000} | tags).items():
+                page.tags[name].overwrite(value)
+    refuses(tmp_path / "a.tif", "copy or download it again")
+
+
 # 12, 14: folders of scenes, names of NTIRE 2020
 
 

@@ -68,6 +68,18 @@ def test_tifffile_opens_tiff_as_an_imagej_stack(cube, tmp_path):
         assert file.imagej_metadata["Labels"] == [f"{nm} nm" for nm in NM.tolist()]
 
 
+def test_a_large_tiff_keeps_its_pages(cube, tmp_path, monkeypatch):
+    monkeypatch.setattr("drcr.formats.tiff.CLASSIC_BYTES", 100)  # instead of 4 GiB
+    write_result(tmp_path / "scene.tif", cube, NM, ORIGIN)
+    with tifffile.TiffFile(tmp_path / "scene.tif") as file:
+        assert file.is_bigtiff
+        assert len(file.pages) == 4
+    read = read_result(tmp_path / "scene.tif")
+    assert same(read.values, cube)
+    assert np.array_equal(read.wavelengths, NM)
+    check_target(tmp_path / "scene.tif")
+
+
 @EACH
 def test_a_cube_of_one_band(tmp_path, suffix):
     cube = np.random.default_rng(0).random((4, 5, 1), np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 
 from drcr.cube import StoredCube
-from drcr.formats.tiff import check_tiff
+from drcr.formats.tiff import check_tiff, open_tiff
 from drcr.utils.files import BROKEN, BrokenFile, DataError, unreadable
 
 BAND_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".pgm")
@@ -43,7 +43,7 @@ def _read_band(path: Path) -> np.ndarray:
     """Return a grey image (H, W) with its values as stored."""
     if path.suffix.lower() in (".tif", ".tiff"):
         try:
-            with tifffile.TiffFile(path) as file:
+            with open_tiff(path) as file:
                 check_tiff(file, path)
                 image = file.asarray()
         except DataError:

@@ -1,7 +1,9 @@
 """Cubes in TIFF files: one page per band. Read by tifffile; written for ImageJ, each page labelled."""
 
 import logging
+import math
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,21 @@ ORIGIN_MARK = "drcr origin: "
 """What ImageJ's text on the image begins with in a TIFF that is a reconstruction."""
 
 
+MAX_RATIO = 3000
+"""More values for each stored byte than deflate and LZW can make: such a file is damaged, or meant to fill the memory."""
+CLASSIC_BYTES = 2**32 - 2**26
+"""Larger files need BigTIFF, which ImageJ opens by its plugin Bio-Formats; the rest is for the tags."""
+
+
+def open_tiff(path: Path) -> tifffile.TiffFile:
+    """Open a TIFF as one file: of the formats whose metadata name other files, tifffile would read those, too."""
+    return tifffile.TiffFile(path, is_ome=False, is_mmstack=False, is_ndtiff=False)
+
+
 def read_tiff(path: Path) -> StoredCube:
     """Return the cube of a TIFF. Raises DataError if it is broken or states something that is not understood."""
     try:
-        with tifffile.TiffFile(path) as file:
+        with open_tiff(path) as file:
             check_tiff(file, path)
             page, axes = file.pages[0], file.series[0].axes if len(file.series) == 1 else ""
             nodata = page.tags.get(GDAL_NODATA)
@@ -49,8 +62,10 @@ def check_tiff(file: tifffile.TiffFile, path: Path) -> None:
         raise ValueError("no pages")
     if len({(page.shape, page.dtype) for page in pages}) > 1:
         raise DataError(f"{path}: its pages differ in size or type; one page per band is needed, all alike")
+    claimed = stored = 0
     for page in pages:
         assert isinstance(page, tifffile.TiffPage)  # a whole page, not a frame that repeats another one's tags
+        claimed, stored = claimed + page.nbytes, stored + sum(page.databytecounts)
         photometric = tifffile.PHOTOMETRIC(page.photometric)
         if photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):
             raise DataError(f"{path}: its values are {photometric.name}, not intensities; save it as MINISBLACK")
@@ -62,9 +77,15 @@ def check_tiff(file: tifffile.TiffFile, path: Path) -> None:
         for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
             if not count or offset + count > file.filehandle.size:
                 raise BrokenFile(f"{path}: truncated, or written in part; copy or download it again")
+        if len(page.dataoffsets) < math.prod(page.chunked):
+            raise BrokenFile(f"{path}: part of its values was never written; copy or download it again")
         scaling = page.tags.get(GDAL_METADATA)
         if scaling is not None and re.search(r'role="(scale|offset)"', str(scaling.value)):
             raise DataError(f"{path}: states scale and offset (GDAL_METADATA); apply them and save it again")
+    if claimed > MAX_RATIO * min(stored, file.filehandle.size):
+        raise BrokenFile(
+            f"{path}: states {claimed / 1e6:,.0f} MB of values, far more than it holds; copy or download it again"
+        )
 
 
 def _labelled_wavelengths(file: tifffile.TiffFile) -> tuple[tuple[str, np.ndarray, str | None], ...]:
@@ -80,7 +101,7 @@ def _labelled_wavelengths(file: tifffile.TiffFile) -> tuple[tuple[str, np.ndarra
 def origin_in_tiff(path: Path) -> str | None:
     """Return the line on its origin that a TIFF has if it is a reconstruction; None for any other file."""
     try:
-        with tifffile.TiffFile(path) as file:
+        with open_tiff(path) as file:
             return _origin(file)
     except (tifffile.TiffFileError, *BROKEN):
         return None
@@ -101,6 +122,9 @@ def write_tiff(path: Path, cube: np.ndarray, wavelengths: np.ndarray | None, ori
     def write(file: Any) -> None:
         # one page per band: ImageJ opens no others
         pages = (np.ascontiguousarray(cube[..., i], "<f4") for i in range(shape[0]))
-        tifffile.imwrite(file, pages, shape=shape, dtype="<f4", imagej=True, metadata=metadata)
+        options: dict[str, Any] = {"imagej": True, "bigtiff": cube.size * 4 > CLASSIC_BYTES, "metadata": metadata}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that ImageJ's text in a BigTIFF is unusual
+            tifffile.imwrite(file, pages, shape=shape, dtype="<f4", **options)
 
     write_atomically(path, write)
