@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from drcr.tags import PRIMARIES, WHITE_D65, Tags, read_tags
-from drcr.utils.files import BROKEN, DataError, is_out_of_memory, list_files
+from drcr.utils.files import BROKEN, DataError, check_name, is_out_of_memory, list_files
 
 Encoding = Literal["auto", "linear", "srgb"]
 ENCODINGS: tuple[str, ...] = get_args(Encoding)
@@ -77,6 +77,7 @@ def find_images(path: Path) -> list[Path]:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; an image, or a folder of images, is needed")
     if path.is_file():
+        check_name(path)
         return [path]
     images = list(list_files(path, IMAGE_SUFFIXES, "RGB images").values())
     others = sorted(

@@ -4,6 +4,7 @@ import json
 import mmap
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -605,6 +606,30 @@ def test_names_that_no_table_can_hold_are_refused_early(scenes, fails, script, t
         assert "\x1b" not in message
     assert not (tmp_path / "out").exists()
     assert list_files(scenes[0], (".mat",), "cubes").keys() == {"scene000", "scene001"}
+
+
+def test_an_image_alone_with_a_name_that_is_not_utf_8_is_refused(fails, tmp_path):
+    image = tmp_path / f"{BAD_NAMES['not UTF-8']}.png"
+    assert cv2.imwrite(str(tmp_path / "a.png"), np.full((8, 8, 3), 9, np.uint8))
+    (tmp_path / "a.png").rename(image)
+    fails("test/test.py", "--RGB_dir", image, "--result_dir", tmp_path / "out", names="not UTF-8", process=True)
+
+
+@pytest.mark.parametrize("where", ["ascii", "closed", "full"])
+def test_whatever_stdout_is_a_command_ends_without_a_trace(where, tmp_path):
+    code = (
+        "import os, sys; from drcr.utils import cli\n"
+        "def main(_):\n    print('\\u00e9' * 10)\n    open(sys.argv[1], 'w').close()\n    os.write(1, b'from C')\n"
+        "cli.run(main)"
+    )
+    shell = {"ascii": "PYTHONIOENCODING=ascii {} >out", "closed": "{} >&-", "full": "{} >/dev/full"}[where]
+    command = shell.format(f"{sys.executable} -c {shlex.quote(code)} data")
+    done = subprocess.run(command, shell=True, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+    assert done.returncode == (where == "full")
+    assert where == "full" or (tmp_path / "data").read_bytes() == b""
+    assert where != "ascii" or (tmp_path / "out").read_text().startswith("\\xe9")
 
 
 def test_what_files_say_reaches_the_terminal_as_text(capsys):

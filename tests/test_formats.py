@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import unicodedata
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -587,6 +589,27 @@ def test_a_tiff_that_states_more_than_it_holds_is_not_decoded(tmp_path, tags):
             for name, value in ({"ImageWidth": 60000, "ImageLength": 60000} | tags).items():
                 page.tags[name].overwrite(value)
     refuses(tmp_path / "a.tif", "copy or download it again")
+
+
+def test_what_is_no_array_in_an_npz_is_no_cube(tmp_path, cube):
+    np.savez(tmp_path / "scene.npz", data=cube)
+    with zipfile.ZipFile(tmp_path / "scene.npz", "a") as file:
+        file.writestr("readme", "text")
+    assert np.array_equal(read_cube_file(tmp_path / "scene.npz").values, cube)
+    refuses(tmp_path / "scene.npz", "three dimensions", variable="readme")
+
+
+def test_an_accented_letter_is_the_same_however_it_is_stored(tmp_path, script, cube):
+    composed, decomposed = (unicodedata.normalize(form, "scène") for form in ("NFC", "NFD"))
+    spectral, rgb = make_scenes(tmp_path, 1)
+    (spectral / "scene000.mat").rename(spectral / f"{composed}.mat")
+    (rgb / "scene000.png").rename(rgb / f"{decomposed}.png")
+    prepare(spectral, rgb, tmp_path / "prepared", patch_size=8)
+    (tmp_path / "split").write_text(f"Train {composed}\n")
+    (tmp_path / "c").mkdir()
+    np.save(tmp_path / f"c/{decomposed}.npy", cube)
+    script(CUBES, "--source", tmp_path / "c", "--split", tmp_path / "split", "--out", tmp_path / "d", "--no_rgb")
+    assert (tmp_path / f"d/Train_spectral/{composed}.mat").is_file()
 
 
 # 12, 14: folders of scenes, names of NTIRE 2020

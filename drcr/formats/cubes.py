@@ -3,6 +3,7 @@
 Each reader returns a `StoredCube`: the values as they lie in the file, and all that the file says about them.
 """
 
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from drcr.formats.band_files import BAND_SUFFIXES, read_band_files, sort_band_fi
 from drcr.formats.envi import DATA_SUFFIXES, read_envi
 from drcr.formats.mat import CUBE_NAMES, find_lists, may_be_list, read_stored
 from drcr.formats.tiff import read_tiff
-from drcr.utils.files import BROKEN, DataError, unreadable
+from drcr.utils.files import BROKEN, DataError, check_name, name_of, unreadable
 
 HDF5_SUFFIXES = (".mat", ".h5", ".hdf5")
 CUBE_SUFFIXES = (*HDF5_SUFFIXES, ".npy", ".npz", ".hdr", ".tif", ".tiff")
@@ -120,13 +121,14 @@ def find_cubes(source: Path) -> tuple[dict[str, CubeSource], list[str]]:
     for path in entries:
         if path.suffix.lower() not in CUBE_SUFFIXES or path.is_dir():
             continue
+        check_name(path)
         if not path.exists():
             raise DataError(f"{path}: is a link to a missing file; repair or remove it")
-        if path.stem in files:
+        if files.setdefault(name_of(path), path) != path:
             raise DataError(f"{path}: another cube has the same name without suffix; keep only one of the two")
-        files[path.stem] = path
     if files:
-        data = {stem.lower() + suffix for stem, path in files.items() for suffix in DATA_SUFFIXES}
+        sources = [path for path in files.values() if isinstance(path, Path)]
+        data = {path.stem.lower() + suffix for path in sources for suffix in DATA_SUFFIXES}
         others = [path for path in entries if path not in files.values() and path.name.lower() not in data]
         return files, _describe_skipped(source, [path.name + "/" * path.is_dir() for path in others])
     scenes: dict[str, CubeSource] = {}
@@ -136,7 +138,8 @@ def find_cubes(source: Path) -> tuple[dict[str, CubeSource], list[str]]:
         if isinstance(found, str):
             skipped.append(f"{path.name} ({found})")
         else:
-            scenes[path.name] = found
+            check_name(path)
+            scenes[unicodedata.normalize("NFC", path.name)] = found
     if not scenes and not isinstance(found := _scene_in(source), str):
         return {source.resolve().name: found}, []
     if not scenes:

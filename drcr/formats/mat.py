@@ -12,7 +12,7 @@ import numpy as np
 
 from drcr.cube import Cube, StoredCube, settle, wavelengths_in_nm
 from drcr.formats.maps import MAPS
-from drcr.utils.files import BROKEN, DataError, refuse_foreign, unreadable
+from drcr.utils.files import BROKEN, DataError, printable, refuse_foreign, unreadable
 from drcr.utils.hdf5 import read_dataset, walk_hdf5, write_hdf5
 
 CUBE_NAMES = ("cube", "rad")
@@ -378,7 +378,7 @@ def write_cube(
 
     def fill(file: h5py.File) -> None:
         if origin is not None:
-            file.attrs["origin"] = np.bytes_(origin.encode())
+            file.attrs["origin"] = np.bytes_(printable(origin).encode())
         cube_dataset = file["cube"]
         assert isinstance(cube_dataset, h5py.Dataset)
         _set_matlab_class(cube_dataset, "single")

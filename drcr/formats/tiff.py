@@ -24,7 +24,7 @@ ORIGIN_MARK = "drcr origin: "
 
 
 MAX_RATIO = 3000
-"""More values for each stored byte than deflate and LZW can make: such a file is damaged, or meant to fill the memory."""
+"""Bytes of values for each byte of a file; deflate and LZW make fewer, so more means damage, or an attack."""
 CLASSIC_BYTES = 2**32 - 2**26
 """Larger files need BigTIFF, which ImageJ opens by its plugin Bio-Formats; the rest is for the tags."""
 

@@ -1,6 +1,7 @@
 """What the importers do to cubes: resample the bands, average pixels, split the scenes into two parts."""
 
 import argparse
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def read_split(path: str | Path) -> dict[str, str]:
         part = words[0].capitalize()
         if len(words) != 2 or part not in PARTS:
             raise DataError(f"{path}: line {number} must be 'Train NAME' or 'Valid NAME', not '{line.strip()}'")
-        name = words[1].strip()
+        name = unicodedata.normalize("NFC", words[1].strip())
         if name in parts:
             raise DataError(f"{path}: line {number} names {name} again")
         parts[name] = part

@@ -18,7 +18,7 @@ from drcr.cube import DIM, check_cube, check_same_size, check_scale, describe_ba
 from drcr.data import PreparedFolder
 from drcr.formats.mat import load_cube
 from drcr.images import IMAGE_SUFFIXES, Encoding, RGBImage, doubt_encoding, read_image
-from drcr.utils.files import BrokenFile, DataError, check_name
+from drcr.utils.files import BrokenFile, DataError, list_files, name_of
 from drcr.utils.parallel import prepare_process
 
 PARTS = {"Train": "training", "Valid": "validation"}
@@ -69,45 +69,21 @@ class CheckedScene:
     @property
     def name(self) -> str:
         """Part and name, as Train/ARAD_1K_0001."""
-        return f"{self.part}/{next(path.stem for path in (self.cube_path, self.rgb_path) if path is not None)}"
+        return f"{self.part}/{next(name_of(path) for path in (self.cube_path, self.rgb_path) if path)}"
 
     def is_skipped(self, floor: float | None) -> bool:
         """Return whether the preparation skips this scene."""
         return floor is None and self.n_dark > 0
 
 
-def find_files(folder: Path, suffixes: tuple[str, ...], what: str, errors: list[Fault]) -> dict[str, Path]:
-    """Return the files of a folder by name without suffix, like `list_files`, but collect what that would raise."""
-    if not folder.is_dir():
-        errors.append(Fault("no folder", f"{folder}: no such folder; add a folder of {what} ({' '.join(suffixes)})"))
-        return {}
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
-            continue
-        try:
-            check_name(path)
-        except DataError as error:
-            errors.append(Fault("name", str(error)))
-            continue
-        if path.is_symlink() and not path.exists():
-            errors.append(Fault("dangling link", f"{path}: is a link to a missing file; repair or remove it"))
-            continue
-        if not path.is_file():
-            continue
-        first = found.setdefault(path.stem, path)
-        if first != path:
-            text = f"{path}: {first.name} has the same name; keep only one of the two"
-            errors.append(Fault("two files of one name", text))
-    if not found:
-        errors.append(Fault("no files", f"{folder}: no {what} in this folder ({' '.join(suffixes)})"))
-    return found
-
-
 def find_scenes(data_path: Path, part: str, errors: list[Fault], rgb_suffix: str) -> list[CheckedScene]:
     """Return the scenes of a part, including files without a partner; faults of the folders go to `errors`."""
-    cubes = find_files(data_path / f"{part}_spectral", (".mat",), "spectral cubes", errors)
-    images = find_files(data_path / f"{part}_RGB", IMAGE_SUFFIXES, "RGB images", errors)
+
+    def report(kind: str, text: str) -> None:
+        errors.append(Fault(kind, text))
+
+    cubes = list_files(data_path / f"{part}_spectral", (".mat",), "spectral cubes", report)
+    images = list_files(data_path / f"{part}_RGB", IMAGE_SUFFIXES, "RGB images", report)
     images = {name.removesuffix(rgb_suffix): path for name, path in images.items() if name.endswith(rgb_suffix)}
     scenes = [CheckedScene(part, cubes.get(name), images.get(name)) for name in sorted(cubes.keys() | images.keys())]
     if cubes and images:  # otherwise one line covers all

@@ -1,6 +1,7 @@
 """Score reconstructions against ground truth, as compute_mrae.py prints it: pairing, checks, clipping, scores."""
 
 import csv
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,7 @@ def pair_cubes(
         raise DataError(f"{path_rec}: is both --path_rec and --path_gt; give two different folders")
     recs = strip_suffix(list_files(path_rec, RESULT_SUFFIXES, "reconstructed cubes"), suffix, path_rec)
     truths = list_files(path_gt, (".mat",), "ground truth cubes")
+    scenes = [unicodedata.normalize("NFC", name) for name in scenes]
     for name in scenes:
         for folder, files, suffixes in ((path_rec, recs, RESULT_SUFFIXES), (path_gt, truths, (".mat",))):
             if name not in files:

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import gc
+import io
 import math
 import os
 import shlex
@@ -251,6 +252,23 @@ class _Printable:
         return getattr(self._stream, name)
 
 
+def _prepare_streams() -> None:
+    """Replace streams that the shell closed (>&-) by the null device; what an encoding lacks is printed as escapes.
+
+    Otherwise the next file to be opened would take the stream's number, and get what is printed.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115, for the rest of the program
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Print nothing more to a stdout that takes nothing: Python would complain when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 _held = ExitStack()  # what `run` releases at the end
 
 
@@ -271,11 +289,13 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     if not gc.isenabled():  # as test.py sets it during its imports: what they made is never searched
         gc.freeze()
         gc.enable()
+    _prepare_streams()
     try:
         with _held, redirect_stdout(cast(TextIO, _Printable(sys.stdout))):
             main(argv)
+            sys.stdout.flush()
     except BrokenPipeError:  # as with `python compute_mrae.py | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(1)
     except KeyboardInterrupt:
         print("\nstopped; nothing half-written is left", file=sys.stderr)
@@ -284,6 +304,10 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         line = _describe(error)
         if line is None:
             raise  # not about a user's file: our own bug, shown with its trace
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
         sys.exit(f"error: {printable(line)}")
 
 

@@ -159,31 +159,41 @@ def write_atomically(path: str | Path, write: Callable[[Any], None]) -> None:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
-def list_files(folder: str | Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:
-    """Return the files of a folder that have one of the suffixes (lower case), by name without suffix, sorted.
+def _stop(kind: str, text: str) -> None:
+    raise DataError(text)
 
-    Raises DataError if the folder is missing or contains none, if two files differ only in their suffix, or if one is
-    a link to a missing file or has a name that `check_name` refuses.
+
+def list_files(
+    folder: str | Path, suffixes: tuple[str, ...], what: str, report: Callable[[str, str], None] = _stop
+) -> dict[str, Path]:
+    """Return the files of a folder that have one of the suffixes (lower case), by `name_of`, sorted.
+
+    The folder is missing or contains none, two files have the same name, or one is a link to a missing file or has a
+    name that `check_name` refuses: `report` gets a kind of problem and a line on it. By default it raises DataError.
     """
-    folder = Path(folder)
+    folder, found = Path(folder), {}
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "no such folder"
-        raise DataError(f"{folder}: {problem}; give a folder of {what} ({' '.join(suffixes)})")
-    found: dict[str, Path] = {}
+        report("no folder", f"{folder}: {problem}; give a folder of {what} ({' '.join(suffixes)})")
+        return {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
-        check_name(path)
-        if path.is_symlink() and not path.exists():
-            raise DataError(f"{path}: is a link to a missing file; repair or remove it")
-        if not path.is_file():
-            continue
-        if path.stem in found:
-            raise DataError(f"{path}: {found[path.stem].name} has the same name; keep only one of the two")
-        found[path.stem] = path
+        if printable(path.name) != path.name:
+            report("name", _bad_name(path))
+        elif path.is_symlink() and not path.exists():
+            report("dangling link", f"{path}: is a link to a missing file; repair or remove it")
+        elif path.is_file() and found.setdefault(name_of(path), path) != path:
+            other = found[name_of(path)].name
+            report("two files of one name", f"{path}: {other} has the same name; keep only one of the two")
     if not found:
-        raise DataError(f"{folder}: no {what} in this folder ({' '.join(suffixes)})")
+        report("no files", f"{folder}: no {what} in this folder ({' '.join(suffixes)})")
     return found
+
+
+def name_of(path: Path) -> str:
+    """Return a file's name without suffix; an accented letter as one character, which a Mac may store as two."""
+    return unicodedata.normalize("NFC", path.stem)
 
 
 # ---- temporary files
@@ -248,7 +258,11 @@ def printable(text: str, keep: str = "") -> str:
 def check_name(path: Path) -> None:
     """Raise DataError if a file's name is not UTF-8, or has control characters: tables and pages cannot take it."""
     if printable(path.name) != path.name:
-        raise DataError(f"{printable(str(path))}: its name is not UTF-8, or has control characters; rename it")
+        raise DataError(_bad_name(path))
+
+
+def _bad_name(path: Path) -> str:
+    return f"{printable(str(path))}: its name is not UTF-8, or has control characters; rename it"
 
 
 def csv_text(text: str) -> str:
