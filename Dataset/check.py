@@ -14,11 +14,7 @@ An image is compared with its cube by the correlation of the fine detail of thei
 0.9 and more, wrong pairs less than 0.4. Swapped colour channels are not detected.
 """
 
-import signal
-
-if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
 import shlex
 import sys

@@ -14,11 +14,7 @@ Data: Yasuma, Mitsunaga, Iso and Nayar, Columbia University, 2008; for research,
 https://www.cs.columbia.edu/CAVE/databases/multispectral/
 """
 
-import signal
-
-if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+import drcr.utils.start  # isort: skip # noqa: F401
 import re
 from collections.abc import Sequence
 from pathlib import Path

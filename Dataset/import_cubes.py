@@ -22,11 +22,7 @@ Data sets known by name (--dataset), with what is assumed unless an option says 
   ntire2020 `cube`, 400-700 nm, values from 0 to 1; ntire2022 (ARAD_1K) needs no import, but can be imported
 """
 
-import signal
-
-if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -7,11 +7,7 @@ bands without it) and writes RGB_DIR/NAME.jpg, or .png for --preset clean. Each 
 The challenge's own published camera: --camera RGB_Camera_QE.csv --gains 2.2933984 1 1.62308182
 """
 
-import signal
-
-if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+import drcr.utils.start  # isort: skip # noqa: F401
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -9,11 +9,7 @@ Valid from 0901 on. Each scene depends on the options, --seed and its number alo
 never overwritten.
 """
 
-import signal
-
-if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,10 +1,6 @@
 """Look at reconstructions in a browser; the page is drcr/app/server.py."""
 
-import signal
-
-if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+import drcr.utils.start  # isort: skip # noqa: F401
 from drcr.app.server import main
 from drcr.utils import cli
 

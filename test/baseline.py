@@ -11,11 +11,7 @@ test.py reads them.
 The ridge penalty is --ridge times the mean squared value of the terms.
 """
 
-import signal
-
-if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+import drcr.utils.start  # isort: skip # noqa: F401
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -16,11 +16,7 @@ the default here. The NTIRE 2022 challenge scores the central 226 x 256 pixels o
 128 pixels at each side, which leaves the same part. Compare only scores of the same part.
 """
 
-import signal
-
-if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass

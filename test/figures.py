@@ -18,11 +18,7 @@ files. Figures of an earlier run are replaced; no other file is overwritten.
   python figures.py --path_gt none --RGB_dir photographs
 """
 
-import signal
-
-if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
 from collections.abc import Sequence
 from functools import partial

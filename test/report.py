@@ -13,11 +13,7 @@ without scores and errors. An earlier report of that name is replaced when the n
   python report.py --path_gt none --RGB_dir photographs
 """
 
-import signal
-
-if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+import drcr.utils.start  # isort: skip # noqa: F401
 import shlex
 import sys
 from collections.abc import Sequence

@@ -28,11 +28,7 @@ to [0, 1], dark values of the cubes are raised by --non_positive floor VALUE.
   python stress_test.py --spectral_dir ../Dataset/Valid_spectral --non_positive floor 0.01
 """
 
-import signal
-
-if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

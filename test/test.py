@@ -8,14 +8,7 @@ files. Uses CUDA if there is a GPU, else the CPU. Images may be of any size: mem
 image is read and the last one written while one is reconstructed.
 """
 
-import gc
-import signal
-
-if __name__ == "__main__":
-    # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    gc.disable()  # searching what is imported for garbage takes a tenth of a second; cli.run enables it again
-
+import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence

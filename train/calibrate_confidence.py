@@ -17,11 +17,7 @@ scenes, a cannot be below 1/(n+1): with 10 scenes 0.09, with 4 scenes 0.2. The c
 another kind run it with data of that kind: the network stays as it is.
 """
 
-import signal
-
-if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
 import csv
 import io

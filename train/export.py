@@ -8,11 +8,7 @@ onnx  the network in fp32, for images of any size, without PyTorch: in ONNX Runt
       onnxscript
 """
 
-import signal
-
-if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+import drcr.utils.start  # isort: skip # noqa: F401
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -21,11 +21,7 @@ run ended, the same command with --resume auto continues from the newest checkpo
 exactly the same weights as a run that never stopped.
 """
 
-import signal
-
-if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
 import importlib.util
 import os

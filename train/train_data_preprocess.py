@@ -11,11 +11,7 @@ twice: one file per scene, as large as its cube and image. A run that was interr
 changing --patch_size or --stride later costs nothing.
 """
 
-import signal
-
-if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+import drcr.utils.start  # isort: skip # noqa: F401
 from collections.abc import Sequence
 from pathlib import Path
 

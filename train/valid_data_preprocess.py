@@ -5,11 +5,7 @@ A scene whose cube has any value <= 0 is skipped and named, as in the released c
 keeps it, as for the training data. A run that was interrupted continues where it stopped.
 """
 
-import signal
-
-if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds, ends without a trace
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+import drcr.utils.start  # isort: skip # noqa: F401
 from collections.abc import Sequence
 from pathlib import Path
 
