@@ -5,6 +5,8 @@ MRAE arrays of any shape). It returns one number. No score clips; the challenge'
 [0, 1] first.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -30,6 +32,17 @@ SCORES = {
     "ssim": Score("SSIM", 4, higher_is_better=True),
 }
 """The scores that every table, figure and report has, by their functions' names."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread meanwhile: the last digit of a score depends on the order of summation."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _tensors(rec: np.ndarray, truth: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -72,8 +72,8 @@ def draw_cube(ax: Axes, scene: ComparedScene, corner: np.ndarray, across: np.nda
 
 
 def lettered(scene: ComparedScene) -> list[tuple[str, tuple[int, int]]]:
-    """Return three points with their letters, from left to right."""
-    return list(zip("abc", sorted(scene.points[:3], key=lambda at: at[1]), strict=True))
+    """Return up to three points with their letters, from left to right: a scene of one colour has fewer."""
+    return list(zip("abc", sorted(scene.points[:3], key=lambda at: at[1]), strict=False))
 
 
 def mark(ax: Axes, scene: ComparedScene, corner: np.ndarray, across: np.ndarray, up: np.ndarray) -> None:
@@ -94,7 +94,8 @@ def draw_spectra(sheet: Sheet, ax: Axes, scene: ComparedScene, x: float, width: 
     """Draw the spectra at the points below one another."""
     gap, top = 0.1, BASE + SIZE + DEPTH[1]
     height = (top - BASE - 2 * gap) / 3
-    for k, (letter, at) in enumerate(lettered(scene)):
+    points = lettered(scene)
+    for k, (letter, at) in enumerate(points):
         low = top - height - k * (height + gap)
         axes = sheet.axes(x, HEIGHT - low - height, width, height)
         axes.plot(scene.wavelengths, scene.cubes["ground truth"][at], **TRUTH)
@@ -103,7 +104,7 @@ def draw_spectra(sheet: Sheet, ax: Axes, scene: ComparedScene, x: float, width: 
         axes.set(ylim=(0, 1.1 * max(np.max(curve.get_ydata()) for curve in axes.lines)), xticks=ticks)
         axes.yaxis.set_major_locator(MaxNLocator(2))
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.tick_params(labelsize=8, labelbottom=k == 2)
+        axes.tick_params(labelsize=8, labelbottom=k == len(points) - 1)
         text(ax, x + width + 0.04, low + height, letter, weight="bold", ha="left", va="top")
     text(ax, x - 0.42, (BASE + top) / 2, "radiance", rotation=90)
     text(ax, x + width / 2, BASE - 0.41, "wavelength (nm)", va="baseline")

@@ -134,7 +134,9 @@ def test_export_keeps_the_network_in_half_precision(script, fails, tmp_path):
     for ours, theirs in zip(small.parameters(), model.parameters(), strict=True):
         assert ours.dtype == torch.float32
         assert torch.equal(ours, theirs.half().float())
+    script("train/export.py", "--model_dir", "whole.pth")  # a name of its own
     before = (tmp_path / "small.pth").read_bytes()
+    assert (tmp_path / "model.pth").read_bytes() == before
     fails("train/export.py", "--checkpoint", "whole.pth", "--out", "small.pth", names="small.pth: exists")
     assert (tmp_path / "small.pth").read_bytes() == before
 

@@ -6,10 +6,11 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from helpers import ROOT, SHARED
+from helpers import ROOT, SHARED, load_script
 
 from drcr.formats.mat import read_cube
 from drcr.images import read_rgb
+from drcr.utils.files import DataError
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,7 @@ def demo(tmp_path_factory):
     shutil.copy(ROOT / "demo.py", folder)
     (folder / "demo/Dataset").mkdir(parents=True)
     (folder / "demo/Dataset/earlier.mat").touch()
+    (folder / "demo/.made_by_demo").touch()
     command = [sys.executable, "demo.py", "--epochs", "4"]
     process = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     assert not (folder / "demo/Dataset/earlier.mat").exists()
@@ -77,3 +79,12 @@ def test_a_real_photograph_through_the_demos_network(demo, script, tmp_path):
     assert cube.shape == (482, 512, 31)
     # green light from green: the photograph's luminance is in the cube
     assert np.corrcoef(read_rgb(photo).mean(2).ravel(), cube.mean(2).ravel())[0, 1] > 0.9
+
+
+def test_a_folder_that_is_no_demo_is_left_alone(tmp_path, monkeypatch):
+    script = load_script("demo.py")
+    monkeypatch.setattr(script, "DEMO", tmp_path)
+    (tmp_path / "mine").touch()
+    with pytest.raises(DataError, match="not an earlier demo"):
+        script.main([])
+    assert (tmp_path / "mine").exists()

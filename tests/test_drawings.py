@@ -120,3 +120,14 @@ def test_a_truth_with_zeros_needs_a_floor(abstract, scenes, tmp_path):
     with pytest.raises(DataError, match=r"dark\.mat: has values <= 0"):
         abstract(*scenes, "--scene", "dark")
     abstract(*scenes, "--scene", "dark", "--non_positive", "floor", 0.01)
+
+
+def test_a_scene_of_one_colour_has_fewer_points(abstract, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, value in (("rec", 0.4), ("gt", 0.5)):
+        (tmp_path / folder).mkdir()
+        write_cube(tmp_path / folder / "grey.mat", np.full((24, 32, 31), value, np.float32))
+    (tmp_path / "rgb").mkdir()
+    cv2.imwrite(str(tmp_path / "rgb/grey.png"), np.full((24, 32, 3), 128, np.uint8))
+    abstract("--path_rec", "rec", "--path_gt", "gt", "--RGB_dir", "rgb")
+    assert (tmp_path / "abstract.png").exists()

@@ -233,6 +233,11 @@ def test_methods_are_told_apart_without_colour():
 def test_points_of_a_small_or_even_scene():
     assert pick_points(np.ones((3, 3, 31)))
     assert len(pick_points(scene()[0])) == 4
+    half_black = np.random.default_rng(0).random((40, 50, 31))
+    half_black[:, :30] = 0
+    points = pick_points(half_black)
+    assert len(set(points)) == len(points) > 1
+    assert all(half_black[point].any() for point in points)
 
 
 def test_libraries_for_figures_and_scores_are_imported_when_they_are_needed():

@@ -9,7 +9,7 @@ import torch
 from helpers import make_scenes, rows
 from torch.utils.data import DataLoader, RandomSampler
 
-from drcr.compute.memory import memory_for
+from drcr.compute.memory import free_memory, memory_for
 from drcr.data import TrainPatches
 from drcr.preparation.prepare import prepare
 from drcr.training.batches import Epochs, read_into_memory
@@ -179,3 +179,12 @@ def test_what_is_said_when_memory_runs_out():
         torch.empty(2**50)
     with pytest.raises(RuntimeError, match="shapes"), memory_for("take a smaller one"):  # a fault, not memory
         torch.ones(2, 3) @ torch.ones(2, 3)
+    for fault in ("CUDA error: an illegal memory access was encountered", "refers to a single memory location"):
+        with pytest.raises(RuntimeError, match=fault), memory_for("take a smaller one"):
+            raise RuntimeError(fault)
+
+
+def test_free_memory_where_the_system_does_not_say(monkeypatch, tmp_path):
+    said = free_memory(torch.device("cpu"))
+    monkeypatch.setattr("drcr.compute.memory.MEMINFO", tmp_path / "nothing")
+    assert said / 100 < free_memory(torch.device("cpu")) < 1e15

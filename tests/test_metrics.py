@@ -9,6 +9,7 @@ from helpers import DATA
 
 from drcr import metrics
 from drcr.formats.mat import read_cube, write_cube
+from drcr.scoring.scoring import scores
 
 RNG = np.random.default_rng(1)
 
@@ -67,6 +68,16 @@ def test_definitions():
     ]
     assert metrics.sam(rec, truth) == pytest.approx(np.degrees(np.mean(angles)), rel=1e-5)
     assert metrics.mrae(torch.from_numpy(rec), torch.from_numpy(truth)).item() == metrics.mrae(rec, truth)
+
+
+def test_scoring_leaves_the_threads_of_the_process_as_they_are():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        scores(*(RNG.random((2, 12, 12, 31), np.float32) + np.float32(0.1)))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_reconstruction_is_first_truth_second():

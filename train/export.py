@@ -26,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--model_dir", type=Path, metavar="FILE", default="./RealWorldResults/best.pth", help="checkpoint to store"
     )
     parser.add_argument("--format", choices=("pth", "onnx"), default="pth", help="file format")
-    parser.add_argument("--out", type=Path, help="file to write (default: ../test/model/model.pth, or model.onnx)")
+    parser.add_argument("--out", type=Path, help="file to write (default: ./model.pth, or ./model.onnx)")
     args = parser.parse_args(argv)
-    out = args.out or Path("../test/model") / f"model.{args.format}"
+    out = args.out or Path(f"model.{args.format}")
     # a network that was passed on is never replaced
     refuse_foreign(out, lambda _: False, "to be overwritten", "choose another --out, or remove it")
 

@@ -1,5 +1,6 @@
 """How much memory is free."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,15 +8,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from drcr.utils.files import DataError
+from drcr.utils.files import DataError, is_out_of_memory
+
+MEMINFO = Path("/proc/meminfo")
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the free bytes of a device; on the CPU, those that a container's limit leaves."""
+    """Return the free bytes of a device; on the CPU, those that a container's limit leaves.
+
+    Where the system does not say (no /proc), half of its memory counts as free.
+    """
     if device.type == "cuda":
         reusable = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + reusable
-    free = _read_field(Path("/proc/meminfo"), "MemAvailable:") * 1024
+    if not MEMINFO.exists():  # as on a Mac, which tells no more
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    free = _read_field(MEMINFO, "MemAvailable:") * 1024
     for limit, used, cached in _control_groups():
         try:
             free = min(free, int(limit.read_text()) - int(used.read_text()) + _read_field(*cached))
@@ -53,9 +61,7 @@ def memory_for(what: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # all that oneDNN says is that it "could not create a primitive", or "could not execute" it
-        words = ("memory", "could not create a primitive", "could not execute a primitive")
-        if isinstance(error, RuntimeError) and not any(part in str(error) for part in words):
+        if not is_out_of_memory(error):
             raise
         raise DataError(what) from error
 

@@ -285,7 +285,7 @@ def pick_points(cube: np.ndarray, count: int = 4, seed: int = 0) -> list[tuple[i
     columns = rng.integers(margin, width - margin, 400)
     spectra = cube[rows, columns]
     # the distance is between the spectra's shapes; dark pixels make no readable spectrum
-    shapes = spectra / np.linalg.norm(spectra, axis=1, keepdims=True)
+    shapes = spectra / np.linalg.norm(spectra, axis=1, keepdims=True).clip(1e-12)
     places = np.stack([rows, columns], 1)
     bright = spectra.mean(1) > np.median(spectra.mean(1))
     chosen = [int(spectra.mean(1).argmax())]

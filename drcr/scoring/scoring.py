@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from drcr import metrics
 from drcr.cube import Cube, check_cube, check_scale, describe_bands, raise_to_floor, same_bands
@@ -119,9 +118,8 @@ def describe_skipped(names: Sequence[str]) -> str:
 
 def scores(rec: np.ndarray, truth: np.ndarray) -> list[float]:
     """Return SCORES of a clipped reconstruction and its ground truth, both (H, W, bands)."""
-    # the last printed digit depends on the order of summation, and so on the threads; the released lines are for one
-    torch.set_num_threads(1)
-    return [getattr(metrics, name)(rec, truth) for name in SCORES]
+    with metrics.one_thread():  # as the released lines
+        return [getattr(metrics, name)(rec, truth) for name in SCORES]
 
 
 def read_scores(path: Path) -> Scores:

@@ -163,9 +163,9 @@ def back_projection_mrae(rec: np.ndarray, image: np.ndarray, curves: np.ndarray)
     return metrics.best_scale_mrae((rec @ curves)[used], image[used]) if used.any() else float("nan")
 
 
+@metrics.one_thread()
 def measure(shot: Shot) -> Measured:
     """Take the image of a shot, reconstruct it by all methods, and score them."""
-    torch.set_num_threads(1)  # the last digits depend on it
     cube, study, setting = read_true_scene(shot.scene)[0], shot.study, shot.setting
     wavelengths = cube.require_wavelengths()
     truth = scene_as_seen(cube.values, wavelengths, setting, shot.scene.floor)

@@ -1,6 +1,7 @@
 """Files: atomic writing, listing folders, and the error for a problem with a user's file."""
 
 import errno
+import fcntl
 import lzma
 import os
 import re
@@ -16,11 +17,6 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
-
-try:
-    import fcntl
-except ImportError:  # Windows: nothing is locked there
-    fcntl = None
 
 BROKEN = (
     OSError,
@@ -206,9 +202,8 @@ def _create_temporary(folder: Path) -> tuple[Path, BinaryIO]:
     while True:
         path = folder / f".drcr-{secrets.token_hex(8)}.tmp"
         file = open(path, "xb")  # noqa: SIM115, the caller closes it; x: never a file or link that is there already
-        if fcntl is not None:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         if os.fstat(file.fileno()).st_nlink:
             return path, file
         file.close()  # another process removed it before it was locked
@@ -222,7 +217,7 @@ def _remove_stale(folder: Path) -> None:
             with suppress(OSError):
                 descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:
-                    if fcntl is not None and stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    if stat.S_ISREG(os.fstat(descriptor).st_mode):
                         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                         path.unlink()
                 finally:

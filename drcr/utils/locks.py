@@ -1,5 +1,6 @@
 """Output folders that are reserved for a command while it runs."""
 
+import fcntl
 import os
 import shlex
 import socket
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from drcr.utils.files import DataError, fcntl
+from drcr.utils.files import DataError
 
 LOCK = ".drcr.lock"
 _LOCK_MARK = b"DRCR Net, in use by "
@@ -68,8 +69,6 @@ def _lock(folder: Path) -> int:
 
 def _try_lock(descriptor: int) -> bool:
     """Lock a file for this process; return False if another process has locked it."""
-    if fcntl is None:
-        return True
     try:
         # unlike that of flock, this lock is not inherited by forked worker processes, which may outlive this one
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
