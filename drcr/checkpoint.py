@@ -287,13 +287,17 @@ def fitting_network(model_path: Path | None, is_photograph: bool) -> Path:
     """Return the checkpoint for an image: `model_path` (--model_dir), or without it the one in test/model that fits.
 
     One network there is trained for photographs, the other for linear images; each is better at its own kind
-    (test/model/README.md). The paths are relative to the folder test/, where the commands run.
+    (test/model/README.md).
     """
-    return model_path or Path("model", "model.pth" if is_photograph else "linear.pth")
+    return model_path or SHIPPED / ("model.pth" if is_photograph else "linear.pth")
+
+
+SHIPPED = Path(__file__).resolve().parent.parent / "test/model"
+"""The networks that come with the project: found from any folder."""
 
 
 MODEL_HELP = (
-    "checkpoint, ours or the authors' (default: in ./model the one that fits an image: model.pth for photographs, "
+    "checkpoint, ours or the authors' (default: in test/model the one that fits an image: model.pth for photographs, "
     "linear.pth for images that are linear)"
 )
 

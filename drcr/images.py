@@ -8,48 +8,34 @@ The network wants linear light, as the challenge's images have it. Photographs a
 """
 
 import argparse
-import io
 import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
 
-import cv2
 import numpy as np
 
-from drcr.tags import PRIMARIES, WHITE_D65, Tags, read_tags
-from drcr.utils.files import BROKEN, DataError, check_name, is_out_of_memory, list_files
+from drcr.decoding import RAW_SUFFIXES, decode
+from drcr.tags import SRGB, colour_space, to_linear
+from drcr.utils.files import DataError, check_name, list_files, printable
 
 Encoding = Literal["auto", "linear", "srgb"]
 ENCODINGS: tuple[str, ...] = get_args(Encoding)
 InputEncoding = Literal["linear", "stored"]
 """What a network is trained on: linear light, or encoded values as their files store them."""
 
-RAW_SUFFIXES = (
-    ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".raf", ".orf", ".rw2", ".pef", ".srw",
-    ".3fr", ".fff", ".iiq", ".erf", ".mef", ".mos", ".mrw", ".kdc", ".dcr", ".rwl", ".x3f",
-)  # fmt: skip
 IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif", *RAW_SUFFIXES
+    ".jpg", ".jpeg", ".jfif", ".jpe", ".mpo", ".png", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif",
+    ".hif", *RAW_SUFFIXES
 )  # fmt: skip
-UNREADABLE = {
-    b"GIF8": "GIF", b"\xff\x0a": "JPEG XL", b"\0\0\0\x0cJXL ": "JPEG XL", b"\0\0\0\x0cjP  ": "JPEG 2000",
-    b"%PDF": "PDF", b"8BPS": "Photoshop", b"\x76\x2f\x31\x01": "OpenEXR", b"<": "HTML or SVG",
-    b"#?RADIANCE": "Radiance HDR",
-}  # fmt: skip
-"""What files begin with that are sometimes taken for images that can be read."""
-
 ENCODING_HELP = (
     "encoding of the images. auto: a file whose tags say how it is encoded (ICC profile, EXIF, PNG) is decoded to "
-    "linear light accordingly; a file without tags is linear, as ARAD_1K's files are. srgb: a file without tags is "
-    "decoded from sRGB, as photographs are. linear: tags are ignored, values are taken as they are. RAW files are "
-    "developed linear"
+    "linear light accordingly; a file without tags is linear, as ARAD_1K's files are (WebP, AVIF and HEIC: sRGB). "
+    "srgb: a file without tags is decoded from sRGB, as photographs are. linear: tags are ignored, values are "
+    "taken as they are. RAW files are developed linear"
 )
-
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # read_rgb reports errors, in one line
 
 
 def add_encoding_option(parser: argparse.ArgumentParser) -> None:
@@ -80,8 +66,9 @@ def find_images(path: Path) -> list[Path]:
         check_name(path)
         return [path]
     images = list(list_files(path, IMAGE_SUFFIXES, "RGB images").values())
+    names = {image.name for image in images}
     others = sorted(
-        entry.name for entry in path.iterdir() if entry.is_file() and entry not in images and entry.name[0] != "."
+        entry.name for entry in path.iterdir() if entry.name not in names and entry.name[0] != "." and entry.is_file()
     )
     if others:
         more = f" and {len(others) - 10} more" if len(others) > 10 else ""
@@ -102,6 +89,8 @@ class RGBImage:
     encoded : whether `stored` is not linear light after all, because "linear" was asked for although the tags say
         otherwise
     photograph : whether `stored` was decoded or developed, as photographs are; else it is linear as stored
+    looks_encoded : whether it was taken as linear for want of tags, and looks like an encoded photograph
+    full_scale : the value of full light in `stored`, where these are whole numbers
     """
 
     stored: np.ndarray
@@ -109,12 +98,13 @@ class RGBImage:
     tagged: bool
     encoded: bool = False
     photograph: bool = False
+    looks_encoded: bool = False
+    full_scale: int = 1
 
     @property
     def values(self) -> np.ndarray:
         """The image as linear RGB, (H, W, 3) float32 in [0, 1], where 1 is the full scale of the file."""
-        scale = 1 if self.stored.dtype == np.float32 else np.iinfo(self.stored.dtype).max
-        return np.float32(self.stored) / np.float32(scale)
+        return np.float32(self.stored) / np.float32(1 if self.stored.dtype == np.float32 else self.full_scale)
 
     @property
     def input_encoding(self) -> InputEncoding:
@@ -132,35 +122,42 @@ def read_image(path: str | Path, encoding: Encoding = "auto") -> RGBImage:
     Parameters
     ----------
     path : JPEG, PNG, TIFF, BMP, WebP, AVIF, HEIC or camera RAW, as `read_rgb` reads them
-    encoding : "auto": decode by the tags of the file (ICC profile, EXIF `ColorSpace`, PNG's cICP, sRGB and gAMA, the
-        colour box of AVIF and HEIC); a file without tags is linear. "srgb": a file without tags is sRGB. "linear":
-        take the values as they are, whatever the tags say.
+    encoding : "auto": decode by the tags of the file (ICC profile, EXIF `ColorSpace`, PNG's cICP, sRGB, gAMA and
+        cHRM, the colour box of AVIF and HEIC); a file without tags is linear, but WebP, AVIF and HEIC are sRGB, as
+        their specifications say. "srgb": a file without tags is sRGB. "linear": take the values as they are,
+        whatever the tags say.
 
     Raises
     ------
     DataError : as `read_rgb`, or the encoding that the tags name is not supported.
     """
     path = Path(path)
-    rgb, tags, is_raw = _decode(path)
-    tagged = is_raw or tags.name is not None
-    if is_raw:
-        return RGBImage(rgb, "developed from camera RAW, linear", tagged, photograph=True)
-    is_linear = tags.icc is None and tags.transfer == 1.0 and tags.primaries == "sRGB"
-    if encoding == "linear" and tagged and not is_linear:
-        return RGBImage(rgb, f"taken as linear although tagged {tags.name} (--encoding linear)", True, True)
+    found = decode(path)
+    rgb = found.rgb
+    full_scale = found.full_scale or int(np.iinfo(rgb.dtype).max)
+    if found.developed:
+        return RGBImage(rgb, found.developed, True, photograph=True, full_scale=full_scale)
+    is_grey = bool((rgb[..., :1] == rgb[..., 1:]).all()) if found.tags.icc else False
+    space, why = colour_space(found.tags, path, is_grey), "as tagged"
     if encoding == "linear":
-        return RGBImage(rgb, "taken as linear (--encoding linear)", tagged)
-    if tags.name is None and encoding == "auto":
-        return RGBImage(rgb, UNTAGGED, tagged)
-    if tags.problem:
-        raise DataError(f"{path}: its tags say {tags.problem}, which is not supported; convert it to sRGB")
-    if not tagged:
-        linear = _to_linear(rgb, Tags("sRGB"), path)
-        return RGBImage(linear, "decoded from sRGB (--encoding srgb)", tagged, photograph=True)
-    if is_linear:
-        return RGBImage(rgb, "linear (as tagged)", tagged)
-    how = f"decoded from {tags.name} (as tagged)"
-    return RGBImage(_to_linear(rgb, tags, path), how, tagged, photograph=True)
+        if space is None or space.is_linear:
+            return RGBImage(rgb, "taken as linear (--encoding linear)", space is not None, full_scale=full_scale)
+        how = f"taken as linear although tagged {space.name} (--encoding linear)"
+        return RGBImage(rgb, how, True, encoded=True, full_scale=full_scale)
+    tagged = space is not None
+    if space is None and found.tags.default:
+        space, why = SRGB, f"the default of {found.tags.default}"
+    elif space is None and encoding == "srgb":
+        space, why = SRGB, "--encoding srgb"
+    if space is None:
+        return RGBImage(rgb, UNTAGGED, False, looks_encoded=looks_encoded(rgb, full_scale), full_scale=full_scale)
+    if space.problem:
+        raise DataError(f"{path}: its tags say {space.problem}, which is not supported; convert it to sRGB")
+    if space.is_linear:
+        return RGBImage(rgb, "linear (as tagged)", tagged, full_scale=full_scale)
+    linear = to_linear(rgb, full_scale, space, path)
+    is_encoded = space.icc is not None or space.transfer != 1.0
+    return RGBImage(linear, f"decoded from {space.name} ({why})", tagged, photograph=is_encoded)
 
 
 UNTAGGED = "taken as linear (no tags)"
@@ -172,6 +169,26 @@ def describe_decoding(images: Iterable[RGBImage | str]) -> str:
     parts = [f"{count} {'image' if count == 1 else 'images'} {how}" for how, count in counts.items()]
     hint = "; photographs without tags need --encoding srgb" if UNTAGGED in counts else ""
     return ", ".join(sorted(parts, key=lambda part: UNTAGGED in part)) + hint
+
+
+def looks_encoded(rgb: np.ndarray, full_scale: int) -> bool:
+    """Return whether stored values (H, W, 3) are so bright as those of encoded photographs.
+
+    Their mean is 0.18 of the full scale in linear photographs that are exposed for grey, 0.46 encoded by sRGB.
+    """
+    return float(rgb.mean()) > 0.3 * full_scale
+
+
+def warn_of_encoded(paths: Iterable[Path]) -> None:
+    """Print on stderr which images were taken as linear although they look encoded."""
+    names = [printable(path.name) for path in paths]
+    if names:
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        print(
+            f"warning: without tags, and so taken as linear, but as bright as encoded photographs: "
+            f"{', '.join(names[:10])}{more}; --encoding srgb decodes them",
+            file=sys.stderr,
+        )
 
 
 def apparent_exponent(rgb: np.ndarray, cube: np.ndarray) -> float:
@@ -217,188 +234,10 @@ def read_rgb(path: str | Path) -> np.ndarray:
 
     Raises
     ------
-    DataError : the file is missing, truncated, not an image, not of 8 or 16 bits, or black all over; or an optional
+    DataError : the file is missing, truncated, not an image, not of 8 to 16 bits, or black all over; or an optional
         library is missing.
     """
-    return _decode(Path(path))[0]
-
-
-def _decode(path: Path) -> tuple[np.ndarray, Tags, bool]:
-    """Return an image file's values (H, W, 3), its tags, and whether it was developed from camera RAW."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    data = path.read_bytes()
-    is_raw = path.suffix.lower() in RAW_SUFFIXES or data[4:11] == b"ftypcrx"
-    tags = Tags() if is_raw else read_tags(data)
-    if is_raw:
-        image = _develop_raw(path)
-    elif data[4:8] == b"ftyp" and b"avif" not in data[8:64] and b"avis" not in data[8:64]:
-        image = _decode_heic(path, data)
-    elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        image = _orient(_decode_tiff(path, data), tags.orientation)
-    else:
-        image = _decode_opencv(path, data)
-        if data[4:8] == b"ftyp":  # OpenCV applies the orientation of the others
-            image = _orient(image, tags.orientation)
-    if image.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{path}: its values are {image.dtype}; images of 8 or 16 bits are needed")
-    if image.max() == 0:
-        raise DataError(f"{path}: black all over; there is nothing to reconstruct")
-    return image, tags, is_raw
-
-
-def _decode_opencv(path: Path, data: bytes) -> np.ndarray:
-    # not cv2.imread: it fills up a truncated JPEG with grey and says nothing
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data else None
-    except cv2.error:  # too large, or of a depth that it knows nothing of
-        image = None
-    if image is None:
-        for start, name in UNREADABLE.items():
-            if data.startswith(start):
-                raise DataError(f"{path}: is a {name} file, which is not read; convert it to PNG, TIFF or JPEG")
-        raise DataError(f"{path}: cannot be decoded as an image; copy or download it again")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _decode_tiff(path: Path, data: bytes) -> np.ndarray:
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            pages = [page for page in file.pages if not page.is_reduced]
-            page = file.pages.first
-            composite = len(pages) == 3 and file.series[0].axes == "CYX"  # ImageJ's: one page for each channel
-            if len(pages) > 1 and not composite:
-                raise DataError(f"{path}: holds {len(pages)} pages; save the one RGB image that is meant as a file")
-            plain = page.photometric in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.MINISBLACK)
-            if composite:
-                image = np.moveaxis(file.series[0].asarray(), 0, 2)
-            elif plain and page.bitspersample in (8, 16, 32, 64):
-                image = page.asarray()
-                if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and image.ndim == 3:
-                    image = np.moveaxis(image, 0, 2)
-            elif page.photometric == tifffile.PHOTOMETRIC.SEPARATED:
-                raise DataError(f"{path}: has the colours of a printer (CMYK); convert it to RGB")
-            else:
-                return _decode_opencv(path, data)
-    except DataError:
-        raise
-    except (*BROKEN, tifffile.TiffFileError) as error:
-        raise DataError(f"{path}: cannot be decoded as a TIFF image; copy or download it again") from error
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, 2)
-    if image.ndim != 3 or image.shape[2] not in (2, 3, 4):
-        raise DataError(f"{path}: a TIFF file of shape {image.shape}; an RGB image is needed")
-    return np.ascontiguousarray(image[..., :3] if image.shape[2] > 2 else np.repeat(image[..., :1], 3, 2))
-
-
-def _decode_heic(path: Path, data: bytes) -> np.ndarray:
-    try:
-        import pillow_heif
-    except ImportError as error:
-        raise DataError(
-            f"{path}: is a HEIC file, which needs pillow-heif (pip install 'drcr[photo]'); or convert it to JPEG"
-        ) from error
-    try:
-        file = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
-        image = np.asarray(file)
-    except Exception as error:  # libheif has errors of its own
-        raise DataError(f"{path}: is a HEIC file that cannot be decoded ({error}); convert it to JPEG") from error
-    image = image[..., None] if image.ndim == 2 else image
-    return np.ascontiguousarray(image[..., :3] if image.shape[2] > 2 else np.repeat(image[..., :1], 3, 2))
-
-
-def _develop_raw(path: Path) -> np.ndarray:
-    try:
-        import rawpy
-    except ImportError as error:
-        raise DataError(
-            f"{path}: is a camera RAW file, which needs rawpy (pip install 'drcr[photo]'); or develop it as TIFF"
-        ) from error
-    try:
-        with rawpy.imread(str(path)) as raw:
-            return raw.postprocess(
-                gamma=(1, 1),
-                no_auto_bright=True,
-                adjust_maximum_thr=0,  # else the largest value, where it is near full scale, becomes full scale
-                use_camera_wb=True,
-                output_bps=16,
-                output_color=rawpy.ColorSpace.sRGB,
-            )
-    except (rawpy.LibRawError, *BROKEN) as error:
-        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else error
-        raise DataError(f"{path}: cannot be developed as camera RAW ({reason}); develop it as TIFF") from error
-
-
-def _orient(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Return an image as the EXIF orientation, 1 to 8, wants it shown."""
-    if orientation >= 5:
-        image = image.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    return np.ascontiguousarray(image)
-
-
-def decode_srgb(values: np.ndarray) -> np.ndarray:
-    """Return linear values of sRGB-encoded ones, both in [0, 1] (IEC 61966-2-1)."""
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
-def encode_srgb(values: np.ndarray) -> np.ndarray:
-    """Return sRGB-encoded values of linear ones, both in [0, 1] (IEC 61966-2-1)."""
-    return np.where(values <= 0.0031308, 12.92 * values, 1.055 * values ** (1 / 2.4) - 0.055)
-
-
-@lru_cache
-def _linear_profile(primaries: str) -> bytes:
-    """Return an ICC profile of linear RGB."""
-    import imagecodecs
-
-    x_y = PRIMARIES[primaries]
-    chromaticities = (*x_y[0:2], 1.0, *x_y[2:4], 1.0, *x_y[4:6], 1.0)
-    return imagecodecs.cms_profile("rgb", whitepoint=(*WHITE_D65, 1.0), primaries=chromaticities, gamma=1.0)
-
-
-def _to_linear(rgb: np.ndarray, tags: Tags, path: Path) -> np.ndarray:
-    """Return the stored values (H, W, 3) as linear RGB with the primaries of sRGB, float32, clipped to [0, 1]."""
-    top = np.iinfo(rgb.dtype).max
-    if tags.icc is None:
-        levels = np.arange(top + 1) / top
-        curve = decode_srgb(levels) if tags.transfer == "srgb" else levels ** float(tags.transfer)
-        linear = curve.astype(np.float32)[rgb]
-        if tags.primaries != "sRGB":
-            linear = _convert(linear, _linear_profile(tags.primaries))
-        return np.clip(linear, 0, 1)
-    space = tags.icc[16:20]
-    if space not in (b"RGB ", b"GRAY"):
-        raise DataError(f"{path}: has a profile for {space.decode('latin-1').strip()}, not RGB; convert it to sRGB")
-    try:
-        if space == b"GRAY":
-            grey = np.ascontiguousarray(rgb[..., 0], np.float32) / top
-            return np.clip(_convert(grey, tags.icc, "gray"), 0, 1)
-        return np.clip(_convert(np.float32(rgb) / np.float32(top), tags.icc), 0, 1)
-    except Exception as error:  # of Little CMS
-        if is_out_of_memory(error):
-            raise
-        raise DataError(f"{path}: its ICC profile is damaged; remove it, or --encoding linear ignores it") from error
-
-
-def _convert(values: np.ndarray, profile: bytes, space: str = "rgb") -> np.ndarray:
-    """Return float32 values in [0, 1] of a profile's space as linear RGB with the primaries of sRGB, not clipped."""
-    import imagecodecs  # Little CMS, the colour management library, in float32
-
-    return imagecodecs.cms_transform(
-        values,
-        profile,
-        _linear_profile("sRGB"),
-        colorspace=space,
-        outcolorspace="rgb",
-        outdtype="float32",
-        intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
-    )
+    return decode(Path(path)).rgb
 
 
 def normalise_rgb(image: np.ndarray, peak: float | None = None) -> np.ndarray:

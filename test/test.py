@@ -10,6 +10,7 @@ image is read and the last one written while one is reconstructed.
 
 import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,10 +27,18 @@ from drcr.compute.device import choose_device
 from drcr.confidence.model import BELIEVABLE, DOUBTFUL, load_confidence
 from drcr.correction import Consistency, Correction, Network
 from drcr.formats.results import FORMATS, check_target, write_result
-from drcr.images import Encoding, add_encoding_option, describe_decoding, encoding_for, find_images, read_image
+from drcr.images import (
+    Encoding,
+    add_encoding_option,
+    describe_decoding,
+    encoding_for,
+    find_images,
+    read_image,
+    warn_of_encoded,
+)
 from drcr.inference import Reconstructor, origin_of, reconstruct_image
 from drcr.utils import cli
-from drcr.utils.files import DataError, plural
+from drcr.utils.files import DataError, plural, printable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -122,6 +131,12 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "Needs the table NAME.confidence.npz beside the checkpoint NAME.pth, and --format mat",
     )
     add_encoding_option(parser)
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop at the first image that cannot be read, before anything is written. Without it such images are "
+        "skipped and listed at the end, with exit status 1",
+    )
     args = parser.parse_args(argv)
     if args.confidence and args.format != "mat":
         parser.error("--confidence writes into .mat files; use --format mat")
@@ -136,25 +151,35 @@ class Job:
     network: Path
 
 
-def check_images(args: argparse.Namespace, encoding: Encoding) -> tuple[dict[Path, Job], int]:
+def check_images(args: argparse.Namespace, encoding: Encoding) -> tuple[dict[Path, Job], int, dict[Path, Exception]]:
     """Read all images once: one that cannot be decoded shows now, not after hours.
 
-    Returns what to do with each, and the number of pixels of all.
+    Returns what to do with each, the number of pixels of all, and why others are skipped.
     """
     lowest = 6 if args.protocol == "released" else 4
-    n_pixels, jobs = 0, {}
-    for path in find_images(args.RGB_dir):
-        image = read_image(path, encoding)
-        jobs[path] = Job(image.how, fitting_network(args.model_dir, image.photograph))
-        height, width = image.stored.shape[:2]
-        if height < lowest or width < 4:
-            raise DataError(f"{path}: {height} x {width} pixels; at least {lowest} x 4 are needed")
+    n_pixels, jobs, skipped, doubtful = 0, {}, {}, []
+    paths = find_images(args.RGB_dir)
+    for path in paths:
+        try:
+            image = read_image(path, encoding)
+            height, width = image.stored.shape[:2]
+            if height < lowest or width < 4:
+                raise DataError(f"{path}: {height} x {width} pixels; at least {lowest} x 4 are needed")
+        except (DataError, OSError) as error:
+            if args.strict or len(paths) == 1:
+                raise
+            skipped[path] = error
+            continue
         check_target(args.result_dir / f"{path.stem}{FORMATS[args.format]}")
+        jobs[path] = Job(image.how, fitting_network(args.model_dir, image.photograph))
+        doubtful += [path] * image.looks_encoded
         n_pixels += height * width
-    print(describe_decoding(job.how for job in jobs.values()))
+    warn_of_encoded(doubtful)
+    if jobs:
+        print(describe_decoding(job.how for job in jobs.values()))
     for network, count in Counter(job.network for job in jobs.values()).items():
         print(f"{plural(count, 'image')} with the network {network}")
-    return jobs, n_pixels
+    return jobs, n_pixels, skipped
 
 
 def hold_to_images(args: argparse.Namespace, path: Path, model: Network) -> Correction | None:
@@ -172,6 +197,16 @@ def hold_to_images(args: argparse.Namespace, path: Path, model: Network) -> Corr
     return held
 
 
+def report_skipped(skipped: dict[Path, Exception]) -> None:
+    """Print on stderr why images were skipped; raises DataError, for the exit status, if any was."""
+    for path, error in skipped.items():
+        print(printable(f"skipped {path.name}: {error}"), file=sys.stderr)
+    if skipped:
+        names = ", ".join(path.name for path in [*skipped][:5])
+        more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+        raise DataError(f"{plural(len(skipped), 'image')} skipped: {names}{more}; repair or remove, or see above")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and reconstruct."""
     args = read_options(argv)
@@ -181,7 +216,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.model_dir is not None:
         networks[args.model_dir] = load_rgb_model(args.model_dir, device)
         encoding = encoding_for(networks[args.model_dir].input_encoding, encoding, args.model_dir)
-    jobs, n_pixels = check_images(args, encoding)
+    jobs, n_pixels, skipped = check_images(args, encoding)
+    if not jobs:
+        report_skipped(skipped)
     args.result_dir.mkdir(parents=True, exist_ok=True)
     for path in {job.network for job in jobs.values()} - networks.keys():
         networks[path] = load_rgb_model(path, device)
@@ -219,6 +256,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for _ in one_ahead(lambda named: write(*named), cubes):
             pass
     print(f"{plural(len(jobs), 'cube')} in {args.result_dir}")
+    report_skipped(skipped)
 
 
 if __name__ == "__main__":

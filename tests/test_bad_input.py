@@ -118,7 +118,8 @@ def test_reconstruction(fails, dataset, tmp_path, case):
         torch.save({"state_dict": {"fc.weight": torch.zeros(3)}}, model)
     else:
         model = names = tmp_path / "none.pth"
-    fails("test/test.py", "--RGB_dir", images, "--model_dir", model, "--result_dir", tmp_path / "out", names=names)
+    options = ("--RGB_dir", images, "--model_dir", model, "--result_dir", tmp_path / "out", "--strict")
+    fails("test/test.py", *options, names=names)
     # the bad image is the second: the first is not run in vain
     assert not (tmp_path / "out").exists()
 

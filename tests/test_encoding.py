@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from drcr import images
+from drcr import tags
 from drcr.images import apparent_exponent, describe_decoding, doubt_encoding, read_image, read_rgb
 from drcr.utils.files import DataError
 
@@ -195,21 +195,31 @@ def test_grey_profile(tmp_path):
     assert np.abs(values - picture()[..., :1]).max() < 0.005
 
 
+def gama_and_chrm(gamma, space):
+    points = (*SPACES[space].whitepoint, *SPACES[space].primaries.ravel())
+    chrm = struct.pack(">8I", *(round(100000 * value) for value in points))
+    return chunk(b"gAMA", struct.pack(">I", gamma)) + chunk(b"cHRM", chrm)
+
+
 @pytest.mark.parametrize(
     ("tag", "exponent", "name"),
     [
         (chunk(b"sRGB", b"\0"), None, "sRGB"),
         (chunk(b"gAMA", struct.pack(">I", 45455)), 2.2, "gamma 2.2"),
         (chunk(b"gAMA", struct.pack(">I", 100000)), 1, "linear"),
+        (gama_and_chrm(100000, "Display P3"), "P3", "gamma 1, Display P3"),
         (chunk(b"cICP", bytes((12, 13, 0, 1))), None, "Display P3"),
         (chunk(b"cICP", bytes((1, 8, 0, 1))), 1, "linear"),
         # cICP before the others
         (chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(b"cICP", bytes((1, 13, 0, 1))), None, "sRGB"),
     ],
-    ids=["sRGB", "gAMA", "gAMA 1", "cICP P3", "cICP linear", "gAMA and cICP"],
+    ids=["sRGB", "gAMA", "gAMA 1", "gAMA and cHRM", "cICP P3", "cICP linear", "gAMA and cICP"],
 )
 def test_png_chunks(tmp_path, tag, exponent, name):
-    values = picture() ** (1 / exponent) if exponent else encoded(picture(), name)
+    if exponent == "P3":
+        values = colour.RGB_to_RGB(picture(), SPACES["sRGB"], SPACES["Display P3"])
+    else:
+        values = picture() ** (1 / exponent) if exponent else encoded(picture(), name)
     image = read_image(write_png(tmp_path / "a.png", quantised(values, 16), tag))
     assert image.tagged
     assert name in image.how
@@ -223,7 +233,7 @@ def test_hdr_is_refused(tmp_path):
     assert read_image(path, "linear").stored.dtype == np.uint8
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
 def test_files_without_tags_are_linear_unless_told(tmp_path, suffix):
     values = quantised(encoded(picture(), "sRGB"), 8)
     cv2.imwrite(str(tmp_path / f"a{suffix}"), values[..., ::-1])
@@ -232,8 +242,19 @@ def test_files_without_tags_are_linear_unless_told(tmp_path, suffix):
     assert auto.stored.dtype == np.uint8
     assert np.array_equal(auto.stored, read_rgb(tmp_path / f"a{suffix}"))
     assert np.array_equal(auto.stored, linear.stored)
-    assert np.array_equal(srgb.values, np.float32(images.decode_srgb(auto.stored / 255)))
+    assert np.array_equal(srgb.values, np.float32(tags.decode_srgb(auto.stored / 255)))
     assert np.allclose(auto.values, auto.stored / 255)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".avif"])
+def test_formats_that_are_srgb_by_default(tmp_path, suffix):
+    values = Image.fromarray(quantised(encoded(picture(), "sRGB"), 8))
+    values.save(tmp_path / f"a{suffix}", **({"lossless": True} if suffix == ".webp" else {"quality": 100}))
+    image = read_image(tmp_path / f"a{suffix}")
+    assert image.photograph
+    assert "the default of" in image.how or "as tagged" in image.how  # AVIF cannot be written without
+    assert np.abs(image.values - picture())[1:, 1:].mean() < 0.005
+    assert read_image(tmp_path / f"a{suffix}", "linear").stored.dtype == np.uint8
 
 
 def test_options_and_tags(tmp_path):
@@ -267,7 +288,7 @@ def test_damaged_profile(tmp_path):
         read_image(path)
 
 
-@pytest.mark.parametrize(("curve", "low", "high"), [(lambda x: x, 0.9, 1.1), (images.encode_srgb, 0.3, 0.6)])
+@pytest.mark.parametrize(("curve", "low", "high"), [(lambda x: x, 0.9, 1.1), (tags.encode_srgb, 0.3, 0.6)])
 def test_apparent_exponent(curve, low, high):
     rng = np.random.default_rng(0)
     linear = np.clip(picture(), 0.01, 1)
@@ -282,7 +303,7 @@ def test_doubts(tmp_path):
     linear = np.clip(picture(), 0.03, 1)
     cube = linear.mean(2, keepdims=True) * np.ones(5) * 0.7
     write_png(tmp_path / "linear.png", quantised(linear, 8))
-    write_png(tmp_path / "photograph.png", quantised(images.encode_srgb(linear), 8))
+    write_png(tmp_path / "photograph.png", quantised(tags.encode_srgb(linear), 8))
     for name, right, wrong, option in (("linear", "auto", "srgb", "linear"), ("photograph", "srgb", "auto", "srgb")):
         assert doubt_encoding(read_image(tmp_path / f"{name}.png", right), cube) is None
         doubt = doubt_encoding(read_image(tmp_path / f"{name}.png", wrong), cube)

@@ -84,7 +84,7 @@ def test_tiff_of_several_pages(tmp_path):
     tifffile.imwrite(tmp_path / "composite.tif", planes, imagej=True, metadata={"axes": "CYX"})
     assert np.array_equal(read_rgb(tmp_path / "composite.tif"), WIDE)
     tifffile.imwrite(tmp_path / "stack.tif", planes, photometric="minisblack")
-    with pytest.raises(DataError, match=r"stack\.tif: holds 3 pages"):
+    with pytest.raises(DataError, match=r"stack\.tif: .*3 pages"):
         read_rgb(tmp_path / "stack.tif")
     tifffile.imwrite(tmp_path / "float.tif", np.float32(WIDE), photometric="rgb")
     with pytest.raises(DataError, match=r"float\.tif: its values are float32"):
@@ -205,7 +205,7 @@ def test_a_folder_with_other_files(tmp_path, capsys):
 
 def test_the_commands_decode_and_say_so(script, tmp_path, prepared):
     """A tagged photograph gives the cube of its linear picture; untagged, it does so with --encoding srgb."""
-    from drcr.images import encode_srgb
+    from drcr.tags import encode_srgb
 
     linear = np.kron(RNG.integers(20, 255, (5, 6, 3)), np.ones((8, 8, 1))) / 255
     linear[0, 0] = 1

@@ -8,11 +8,12 @@ from PIL import Image
 from drcr.camera import Camera
 from drcr.cube import WAVELENGTHS
 from drcr.formats.mat import write_cube
-from drcr.images import decode_srgb, read_image
+from drcr.images import read_image
 from drcr.light import lamp
 from drcr.preparation.photograph import Cameras, Photograph, colour_matrix
 from drcr.preparation.render import render_rgb
 from drcr.preparation.simulation import reflectances
+from drcr.tags import decode_srgb
 
 CAMERA = Camera(gains=(1, 1, 1))
 EVEN = np.ones(31)

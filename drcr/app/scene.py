@@ -14,10 +14,11 @@ from drcr.cube import Cube, check_cube, describe_bands, raise_to_floor, referenc
 from drcr.figures.colour import cielab_of_srgb, luminance, true_colour, white_level
 from drcr.formats.cubes import CUBE_SUFFIXES, read_cube_file
 from drcr.formats.maps import LEVEL_COLOURS, LEVELS, check_maps
-from drcr.images import RGBImage, decode_srgb, encode_srgb, read_image
+from drcr.images import RGBImage, read_image
 from drcr.light import lamp
 from drcr.metrics import SCORES
 from drcr.scoring.scoring import read_truth
+from drcr.tags import decode_srgb, encode_srgb
 from drcr.utils.files import DataError, plural
 
 PHOTOGRAPH, LINEAR = "photograph", "linear"

@@ -15,8 +15,8 @@ from PIL import Image
 
 from drcr.camera import Camera, photon_noise
 from drcr.cube import WAVELENGTHS
-from drcr.images import encode_srgb
 from drcr.light import lamp
+from drcr.tags import encode_srgb
 
 EXIF_IFD, COLOR_SPACE, SRGB = 0x8769, 0xA001, 1
 """Where EXIF keeps its `ColorSpace`, and its value for sRGB (CIPA DC-008)."""

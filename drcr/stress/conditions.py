@@ -16,10 +16,10 @@ from scipy.ndimage import gaussian_filter
 
 from drcr.camera import PRESETS, Camera, Imaging
 from drcr.cube import WAVELENGTHS
-from drcr.images import decode_srgb
 from drcr.light import lamp
 from drcr.preparation.photograph import Photograph, balance
 from drcr.preparation.render import scene_rng
+from drcr.tags import decode_srgb
 from drcr.utils.files import DataError
 
 LIGHTS = ("E", "A", "D50", "D65", "F2", "F11", "white LED")
