@@ -7,15 +7,11 @@ float32, contiguous); the peak memory beyond that of the process before; floatin
 convolutions per second, and their ratio to the rate of a matrix product in the same precision, which is measured
 between the others. On CUDA if there is a GPU, else on the CPU.
 
-  prepare      scenes of 482 x 512, patches of 128 x 128, stride 64, files compressed as ARAD_1K's are
-  load         such patches in random order in batches of 16, one process, files in the page cache
+  prepare      a scene of 482 x 512, patches of 128 x 128, stride 64, files compressed as ARAD_1K's are
   train        a step with patches of 128 x 128, network of 100 channels and 10 blocks
   reconstruct  a 482 x 512 image through that network, in memory; on a CPU in ONNX Runtime and OpenVINO, too
   shipped      the same through the network of test/model
   photo        12 megapixels through that network, one way after the other (not in turns); only if asked for
-  write        a cube of 482 x 512 x 31 as a .mat file, uncompressed (as test.py does) and compressed
-  files        images to .mat files: test.py including its start, the released way without
-  start        test.py from the command line on one image of 128 x 128, network of test/model
 
 The data are simulated and the weights random. Below the times of reconstruction: how far the results are from the
 plain network's. ONNX Runtime and OpenVINO are skipped if they are not installed (pip install onnx onnxscript
@@ -28,8 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from measuring import Result, Rooflines, disk_rate, measure
-from stages import STAGES, Work, make_scenes, prepare_ours, prepare_released
+from measuring import Result, Rooflines, measure
+from stages import STAGES, Work, make_scenes
 from tables import deviations, figures, machine, scores, table
 
 from drcr.utils import cli
@@ -39,9 +35,6 @@ from drcr.utils.files import DataError, write_atomically
 def measure_stages(stages: list[str], work: Work, rounds: int, rooflines: Rooflines) -> dict[str, list[Result]]:
     """Measure the stages and print a table of each."""
     results = {}
-    if "load" in stages and "prepare" not in stages:
-        prepare_released(work, 2)()
-        prepare_ours(work, 0)()
     for stage in stages:
         ways = STAGES[stage].ways(work)
         turns = [ways] if STAGES[stage].in_turns else [[way] for way in ways]
@@ -73,15 +66,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     rooflines = Rooflines(args.quick)
     print(f"{machine()['processor']}, {machine()['cores']} cores, PyTorch {torch.__version__}", flush=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=".") as folder:
-        size, count, patch = ((146, 160), 8, 64) if args.quick else ((482, 512), 40, 128)
-        make_scenes(Path(folder), size, count)
+        size, patch = ((146, 160), 64) if args.quick else ((482, 512), 128)
+        make_scenes(Path(folder), size, 3)
         batch = args.batch or (16 if cuda else 2)
-        work = Work(Path(folder).resolve(), *size, batch, patch, count, args.quick, args.mst)
+        work = Work(Path(folder).resolve(), *size, batch, patch, args.quick, args.mst)
         results = measure_stages(stages, work, rounds, rooflines)
-        rates = rooflines.medians() | {"disk": disk_rate(work.folder)}
-        sizes = {
-            name: sum(p.stat().st_size for p in work.folder.glob(f"{name}/*")) for name in ("prepared", "released")
-        }
+        rates = rooflines.medians()
     print("\n" + ", ".join(f"{name} {rate / 1e9:.4g}" for name, rate in rates.items()), "(GFLOP/s, GB/s)")
     if cuda and "train" in results:
         for result in results["train"]:
@@ -90,7 +80,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         "machine": machine(),
         "options": {"quick": args.quick, "rounds": rounds, "size": size, "batch": work.batch, "patch": patch},
         "rates": rates,
-        "bytes": sizes,
         "stages": {stage: figures(ways) for stage, ways in results.items()},
     }
     write_atomically(args.json, lambda file: file.write(json.dumps(document, indent=1).encode()))

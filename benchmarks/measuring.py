@@ -1,7 +1,6 @@
 """Measure ways of doing a stage in turns, each in a process of its own, and what the machine can do at most."""
 
 import multiprocessing
-import os
 import re
 import statistics
 import sys
@@ -161,17 +160,3 @@ class Rooflines:
     def medians(self) -> dict[str, float]:
         """Return operations per second of each precision, and bytes read and written per second."""
         return {name: statistics.median(values) for name, values in self.rates.items()}
-
-
-def disk_rate(folder: Path) -> float:
-    """Return the bytes per second that reach the disk."""
-    block = np.random.default_rng(0).bytes(2**26)
-    begin = time.perf_counter()
-    with open(folder / "block", "wb") as file:
-        for _ in range(8):
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-    seconds = time.perf_counter() - begin
-    (folder / "block").unlink()
-    return 8 * len(block) / seconds

@@ -1,4 +1,4 @@
-"""The released way of doing the four stages, with which benchmarks/bench.py compares.
+"""The released way of doing the three stages, with which benchmarks/bench.py compares.
 
 Our own code, from the facts that are known of the authors': eager, float32, contiguous memory, two passes per image,
 one compressed .mat file per patch.
@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from drcr.correction import Network
 from drcr.images import normalise_rgb, read_rgb
@@ -47,23 +46,6 @@ def prepare(pairs: list[tuple[Path, Path]], out: Path, patch_size: int = 128, st
                 n_patches += 1
                 write_compressed(out / f"train{n_patches}.mat", rgb=rgb[window], cube=cube[window])
     return n_patches
-
-
-class Patches(Dataset):
-    """The training patches of a folder that `prepare` wrote: (rgb, cube), (3, p, p) and (bands, p, p), float32."""
-
-    def __init__(self, path: Path) -> None:
-        """Take every .mat file of the folder `path`."""
-        self._files = sorted(path.glob("*.mat"))
-
-    def __len__(self) -> int:
-        """Return the number of patches."""
-        return len(self._files)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        """Read patch i."""
-        with h5py.File(self._files[i]) as file:
-            return torch.from_numpy(read(file, "rgb")), torch.from_numpy(read(file, "cube"))
 
 
 @torch.no_grad()

@@ -1,15 +1,13 @@
 """The stages that bench.py measures, and the ways of doing each: the released way, ours, and what others offer."""
 
-import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,24 +15,19 @@ import released
 import torch
 from measuring import Run, Way
 from runtimes import mst, runtimes
-from torch.utils.data import DataLoader, RandomSampler
 from torch.utils.flop_counter import FlopCounterMode
 
 from drcr import metrics
 from drcr.camera import Camera
-from drcr.checkpoint import load_model, save_checkpoint
+from drcr.checkpoint import load_model
 from drcr.compute.device import Precision, choose_device, for_training, native_bf16
 from drcr.correction import Network
 from drcr.cube import WAVELENGTHS
-from drcr.data import TrainPatches
-from drcr.formats import mat
-from drcr.formats.mat import read_cube
 from drcr.images import normalise_rgb, read_rgb
 from drcr.inference import Reconstructor
 from drcr.model import DRCR
 from drcr.preparation.render import PRESETS, render_rgb
 from drcr.preparation.simulation import SceneModel
-from drcr.utils.parallel import available_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "test/model/model.pth"
@@ -49,7 +42,6 @@ class Work:
     width: int
     batch: int
     patch: int
-    scenes: int
     quick: bool
     mst: Path | None = None
 
@@ -90,27 +82,17 @@ class Work:
 
 
 def make_scenes(folder: Path, size: tuple[int, int], count: int) -> None:
-    """Write simulated scenes as ARAD_1K has them, compressed; all but the first two are links to those."""
+    """Write simulated scenes as ARAD_1K has them, compressed."""
     for name in ("Train_spectral", "Train_RGB"):
         (folder / name).mkdir()
     for i in range(count):
-        name = f"ARAD_1K_{1 + i:04}"
-        paths = [folder / "Train_spectral" / f"{name}.mat", folder / "Train_RGB" / f"{name}.jpg"]
-        if i < 2:
-            rng = np.random.default_rng(i)
-            cube = SceneModel(size=size).render(rng)
-            # real cubes have about 12 bits, and compress accordingly; 41 is 0.01
-            cube = np.maximum(np.round(cube * 4095), 41).astype(np.float32) / 4095
-            released.write_compressed(paths[0], cube=np.ascontiguousarray(cube.T))
-            paths[1].write_bytes(render_rgb(cube, WAVELENGTHS, Camera(), PRESETS["real-world"], rng, name))
-        else:
-            for path in paths:
-                os.link(path.with_name(path.name.replace(name, f"ARAD_1K_{1 + i % 2:04}")), path)
-
-
-def command(*words: Any) -> None:
-    """Run Python with these arguments."""
-    subprocess.run([sys.executable, *map(str, words)], check=True, capture_output=True)
+        rng, name = np.random.default_rng(i), f"ARAD_1K_{1 + i:04}"
+        cube = SceneModel(size=size).render(rng)
+        # real cubes have about 12 bits, and compress accordingly; 41 is 0.01
+        cube = np.maximum(np.round(cube * 4095), 41).astype(np.float32) / 4095
+        image = render_rgb(cube, WAVELENGTHS, Camera(), PRESETS["real-world"], rng, name)
+        released.write_compressed(folder / f"Train_spectral/{name}.mat", cube=np.ascontiguousarray(cube.T))
+        (folder / f"Train_RGB/{name}.jpg").write_bytes(image)
 
 
 # ---- reconstruct
@@ -224,162 +206,36 @@ def train(work: Work) -> list[Way]:
     ]
 
 
-# ---- prepare, load
+# ---- prepare
 
 
-@contextmanager
-def emptied(folder: Path) -> Iterator[Path]:
-    """Give a new empty folder of that name."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    yield folder
-
-
-def prepare_released(work: Work, n_scenes: int) -> Run:
-    """Return the released way, for that many scenes."""
+def prepare_released(work: Work) -> Run:
+    """Return the released way."""
 
     def run() -> None:
-        with emptied(work.folder / "released") as out:
-            released.prepare(work.pairs[:n_scenes], out, work.patch, work.patch // 2)
+        with tempfile.TemporaryDirectory(dir=work.folder) as out:
+            released.prepare(work.pairs, Path(out), work.patch, work.patch // 2)
 
     return run
 
 
-def prepare_ours(work: Work, n_workers: int) -> Run:
-    """Return ours, including the start of the program, in that many processes beside it."""
+def prepare_ours(work: Work) -> Run:
+    """Return ours, including the start of the program, in one process."""
 
     def run() -> None:
-        with emptied(work.folder / "prepared") as out:
-            sizes = ("--patch_size", work.patch, "--stride", work.patch // 2, "--num_workers", n_workers)
-            script = ROOT / "train/train_data_preprocess.py"
-            command(script, "--data_path", work.folder, "--train_data_path", out, *sizes)
-
-    return run
-
-
-def read_cubes(work: Work) -> Run:
-    """Return the least that preparation can do: read the compressed cubes one after the other."""
-
-    def run() -> None:
-        for path, _ in work.pairs:
-            read_cube(path)
+        with tempfile.TemporaryDirectory(dir=work.folder) as out:
+            options = ("--data_path", work.folder, "--train_data_path", out, "--num_workers", 0)
+            sizes = ("--patch_size", work.patch, "--stride", work.patch // 2)
+            words = [sys.executable, ROOT / "train/train_data_preprocess.py", *options, *sizes]
+            subprocess.run([*map(str, words)], check=True, capture_output=True)
 
     return run
 
 
 def prepare(work: Work) -> list[Way]:
     """Prepare scenes for training."""
-    few, cores = 1 if work.quick else 3, available_cores()
-    return [
-        Way("released", partial(prepare_released, work, few), few),
-        Way("ours, one process", partial(prepare_ours, work, 0), work.scenes),
-        Way(f"ours, {cores} processes", partial(prepare_ours, work, cores), work.scenes),
-        Way("reading the cubes alone", partial(read_cubes, work), work.scenes),
-    ]
-
-
-def draw_patches(work: Work, ours: bool, n_patches: int, cache: bool = False) -> Run:
-    """Return the drawing of patches as in training."""
-    patches = TrainPatches(work.folder / "prepared", cache) if ours else released.Patches(work.folder / "released")
-    batches = DataLoader(patches, 16, sampler=RandomSampler(patches, replacement=True, num_samples=n_patches))
-
-    def run() -> None:
-        for _ in batches:
-            pass
-
-    return run
-
-
-def copy_patches(work: Work, n_patches: int) -> Run:
-    """Return the least that loading can do: copy the bytes of such patches from the mapped files into new batches."""
-    patches, rng, p = TrainPatches(work.folder / "prepared"), np.random.default_rng(0), work.patch
-
-    def run() -> None:
-        for _ in range(n_patches // 16):
-            places = [patches.locate(int(i)) for i in rng.integers(len(patches), size=16)]
-            for name in ("rgb", "cube"):
-                np.stack([patches.scenes[i].array(name)[:, y : y + p, x : x + p] for i, y, x in places])
-
-    return run
-
-
-def load(work: Work) -> list[Way]:
-    """Load patches in random order."""
-    return [
-        Way("released", partial(draw_patches, work, ours=False, n_patches=64), 64),
-        Way("copying their bytes alone", partial(copy_patches, work, n_patches=1600), 1600),
-        Way("ours", partial(draw_patches, work, ours=True, n_patches=1600), 1600),
-        Way("ours, --cache ram", partial(draw_patches, work, ours=True, n_patches=1600, cache=True), 1600),
-    ]
-
-
-# ---- write, files, start
-
-
-def write_cube(work: Work, compression: int | None) -> Run:
-    """Return the writing of a cube, (H, W, 31), with that level of gzip."""
-    cube = read_cube(work.pairs[0][0])
-    path = work.folder / "cube.mat"
-    if compression is None:
-        return lambda: mat.write_cube(path, cube, WAVELENGTHS)
-    return lambda: released.write_compressed(path, compression, cube=cube.T)
-
-
-def write(work: Work) -> list[Way]:
-    """Write a cube as a .mat file."""
-    levels = {"gzip 7 (released)": 7, "gzip 4": 4, "gzip 1": 1, "ours, uncompressed": None}
-    return [Way(name, partial(write_cube, work, level)) for name, level in levels.items()]
-
-
-def files_released(work: Work, n_images: int) -> Run:
-    """Return the released way, without the start of the program."""
-    model = work.network().to(choose_device())
-
-    def run() -> None:
-        for _, path in work.pairs[:n_images]:
-            cube = released.reconstruct(model, normalise_rgb(read_rgb(path)))
-            released.write_compressed(work.folder / "cube.mat", cube=np.ascontiguousarray(cube.T))
-
-    return run
-
-
-def files_ours(work: Work, n_images: int, precision: str) -> Run:
-    """Return test.py on images of the released size, with the released network."""
-    source, out = work.folder / "images", work.folder / "cubes"
-    source.mkdir(exist_ok=True)
-    for _, path in work.pairs[:n_images]:
-        shutil.copy(path, source)
-    save_checkpoint(work.folder / "model.pth", work.network())
-    options = ("--model_dir", work.folder / "model.pth", "--RGB_dir", source, "--result_dir", out)
-    return partial(command, ROOT / "test/test.py", *options, "--precision", precision)
-
-
-def files(work: Work) -> list[Way]:
-    """Reconstruct image files into .mat files."""
-    n = min(20 if torch.cuda.is_available() else 1, work.scenes)
-    return [
-        Way("released", partial(files_released, work, n), n),
-        Way("ours, fp32", partial(files_ours, work, n, "fp32"), n),
-        *[Way("ours, bf16", partial(files_ours, work, n, "bf16"), n)] * native_bf16(choose_device()),
-    ]
-
-
-def start_torch() -> Run:
-    """Return the least that test.py can take: the start of PyTorch."""
-    return partial(command, "-c", "import torch")
-
-
-def start_ours(work: Work) -> Run:
-    """Return test.py on a small image, with the shipped network."""
-    small = work.folder / "small.png"
-    cv2.imwrite(str(small), read_rgb(work.pairs[0][1])[:128, :128])
-    options = ("--RGB_dir", small, "--model_dir", SHIPPED, "--result_dir", work.folder / "one")
-    return partial(command, ROOT / "test/test.py", *options)
-
-
-def start(work: Work) -> list[Way]:
-    """Start test.py on one small image."""
-    return [Way("import torch, alone", start_torch), Way("ours", partial(start_ours, work))]
+    count = len(work.pairs)
+    return [Way("released", partial(prepare_released, work), count), Way("ours", partial(prepare_ours, work), count)]
 
 
 class Stage(NamedTuple):
@@ -394,13 +250,8 @@ class Stage(NamedTuple):
 
 STAGES = {
     "prepare": Stage(prepare, "scene"),
-    "load": Stage(load, "patch"),
     "train": Stage(train, "step"),
     "reconstruct": Stage(reconstruct, "image"),
     "shipped": Stage(reconstruct_shipped, "image"),
     "photo": Stage(reconstruct_photo, "image", by_default=False, in_turns=False),
-    "write": Stage(write, "cube"),
-    # on a CPU it is little more than the sum of `reconstruct` and `write`
-    "files": Stage(files, "image", by_default=torch.cuda.is_available()),
-    "start": Stage(start, "start"),
 }
