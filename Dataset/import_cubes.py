@@ -15,6 +15,10 @@ extended with the nearest band, which is reported; a gap between the bands is an
 Values must be radiance from 0 to 1: --scale divides them. The divisor is stored as `norm_factor`, as in ARAD_1K.
 
 Data sets known by name (--dataset), with what is assumed unless an option says otherwise:
+  cave      Yasuma, Mitsunaga, Iso and Nayar 2008, for research, to be cited: scenes anywhere below SOURCE, 31 PNG
+            files NAME_ms_01.png (400 nm) ... NAME_ms_31.png (700 nm) each; other files are ignored. Divided by the
+            largest value that the PNG can store; --split cave_split.txt. Every scene contains zeros: prepare and
+            score it with --non_positive floor VALUE, 0.01 for example
   icvl      Arad and Ben-Shahar 2016: `rad`, 400-700 nm, or ENVI, 519 bands; 12 bits (--scale 4095); rotated upright
   harvard   Chakrabarti and Zickler 2011: `ref`, 420-720 nm; each divided by its largest value, and by calib.txt, the
             camera's sensitivity, if that is in SOURCE; `lbl`, pixels that moved, is ignored
@@ -24,6 +28,7 @@ Data sets known by name (--dataset), with what is assumed unless an option says 
 
 import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +41,7 @@ from drcr.formats.cubes import AXES, HDF5_SUFFIXES, CubeSource, find_cubes, read
 from drcr.preparation.bands import PARTS, add_size_option, read_split, resample, shrink, unmeasured
 from drcr.preparation.render import DataFolder, add_folder_options, add_image_options, image_options, scene_rng
 from drcr.utils import cli
-from drcr.utils.files import DataError, plural, read_text
+from drcr.utils.files import DataError, check_name, plural, read_text
 
 FILL_UP_TO = 20
 """Distance in nm outside the measured range up to which the nearest band is repeated."""
@@ -54,8 +59,10 @@ class DatasetFacts:
     turns: int = 0
 
 
+CAVE_SPLIT = Path(__file__).parent / "cave_split.txt"
 CHALLENGE = DatasetFacts("cube", WAVELENGTHS, 1.0)
 DATASETS = {
+    "cave": DatasetFacts("", WAVELENGTHS, "depth"),
     "icvl": DatasetFacts("rad", WAVELENGTHS, 4095.0, turns=1),
     "harvard": DatasetFacts("ref", np.arange(420.0, 721.0, 10.0), "max"),
     "ntire2018": DatasetFacts("rad", WAVELENGTHS, 4095.0),
@@ -118,6 +125,32 @@ class Imported:
     """What was done on reading."""
 
 
+def find_cave(source: Path) -> dict[str, CubeSource]:
+    """Return the 31 band files of each scene of CAVE below a folder, by the scene's name, both sorted.
+
+    Raises DataError if there is no scene, a scene twice, or one with a band missing.
+    """
+    scenes: dict[str, dict[int, Path]] = {}
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder; give the unpacked CAVE data base (complete_ms_data)")
+    for path in sorted(source.rglob("*_ms_*")):
+        match = re.fullmatch(r"([^.].*)_ms_(\d\d)\.png", path.name, re.IGNORECASE)
+        if not match or not path.is_file():
+            continue
+        check_name(path)
+        bands, band = scenes.setdefault(match[1], {}), int(match[2])
+        if band in bands:
+            raise DataError(f"{path}: the same scene and band as {bands[band]}; remove one of the two")
+        bands[band] = path
+    if not scenes:
+        raise DataError(f"{source}: no scene of CAVE below it (NAME_ms_01.png ... NAME_ms_31.png)")
+    for name, bands in scenes.items():
+        if missing := sorted(set(range(1, 32)) - bands.keys()):
+            where = next(iter(bands.values())).parent
+            raise DataError(f"{where}: {name} has no band {', '.join(f'{i:02}' for i in missing)}; unpack it again")
+    return {name: tuple(bands[i] for i in range(1, 32)) for name, bands in sorted(scenes.items())}
+
+
 def import_cube(
     source: CubeSource, args: argparse.Namespace, given: np.ndarray | tuple | None, calib: np.ndarray | None
 ) -> Imported:
@@ -149,6 +182,8 @@ def import_cube(
         filled = check_range(wavelengths, path)
         values, wavelengths = resample(values, wavelengths, WAVELENGTHS), WAVELENGTHS
     wanted, notes = args.scale or (facts.scale if facts else 1.0), cube.notes
+    if wanted == "depth":
+        wanted = float(np.iinfo(cube.values.dtype).max)
     values, divisor = to_radiance(values.astype(np.float32, copy=False), path, wanted)
     if divisor == 1 and wanted not in (1, "max"):
         notes += (f"values are from 0 to 1 already, and not divided by {wanted:g}",)
@@ -286,6 +321,7 @@ def read_options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataFo
     add("--no_rgb", action="store_true", help="write cubes only; put their images into DATA_PATH/..._RGB yourself")
     add_image_options(parser)
     args = parser.parse_args(argv)
+    args.split = args.split or (CAVE_SPLIT if args.dataset == "cave" else None)
     cli.hold(args.data_path)
     if args.wavelengths is not None and len(args.wavelengths) > 2:
         parser.error("argument --wavelengths: must be a text file, or START STEP")
@@ -296,7 +332,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and import."""
     args, folder = read_options(argv)
     given = read_wavelength_option(args.wavelengths)
-    sources, skipped = find_cubes(args.source)
+    sources, skipped = (find_cave(args.source), []) if args.dataset == "cave" else find_cubes(args.source)
     calib_path = args.source / "calib.txt"
     calib = read_numbers(calib_path) if args.dataset == "harvard" and calib_path.is_file() else None
     parts = read_split(args.split) if args.split else dict.fromkeys(sources, str(args.part))
