@@ -318,16 +318,26 @@ def _open_heif(path: Path, data: bytes, kind: str) -> tuple[Any, Tags]:
         raise missing(path, f"is {kind} file", "pillow-heif") from error
     try:
         file = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
+        (width, height), info = file.size, file.info
     except Exception as error:  # libheif has errors of its own
-        raise DataError(f"{path}: is {kind} file that cannot be decoded ({error}); convert it to JPEG") from error
-    width, height = file.size
+        raise _broken_heif(path, error) from error
     if width * height > MAX_PIXELS:
         raise DataError(f"{path}: has more than 2^30 pixels, or states so; cut it into parts")
-    nclx, cicp = file.info.get("nclx_profile"), None
+    nclx, cicp = info.get("nclx_profile"), None
     if nclx:  # 2 is "unspecified": the formats' default, sRGB
         primaries, transfer = int(nclx["color_primaries"]), int(nclx["transfer_characteristics"])
         cicp = (1 if primaries == 2 else primaries, 13 if transfer == 2 else transfer, True)
-    return file, Tags(file.info.get("icc_profile"), file.info.get("exif"), cicp, default=kind.split()[-1])
+    return file, Tags(info.get("icc_profile"), info.get("exif"), cicp, default=kind.split()[-1])
+
+
+def _broken_heif(path: Path, error: Exception) -> Exception:
+    """Return the error for a HEIC or AVIF file that libheif or Pillow could not read."""
+    reason = " ".join(str(error).split())
+    return (
+        error
+        if is_out_of_memory(error) and "ecurity limit" not in reason
+        else DataError(f"{path}: is a HEIC or AVIF file that cannot be decoded ({reason}); convert it to JPEG")
+    )
 
 
 def _decode_heic(path: Path, data: bytes) -> Decoded:
@@ -335,9 +345,7 @@ def _decode_heic(path: Path, data: bytes) -> Decoded:
     try:
         image = np.asarray(file)
     except Exception as error:  # libheif has errors of its own
-        if is_out_of_memory(error):
-            raise
-        raise DataError(f"{path}: is a HEIC file that cannot be decoded ({error}); convert it to JPEG") from error
+        raise _broken_heif(path, error) from error
     bits = file.info["bit_depth"]
     full_scale = 255 if image.dtype == np.uint8 else (2**bits - 1) << (16 - bits)  # as pillow-heif shifts them
     return Decoded(_three_channels(image), tags, full_scale)
@@ -354,7 +362,7 @@ def _decode_avif(path: Path, data: bytes) -> Decoded:
     try:
         exif = AvifImageFile(io.BytesIO(data)).info.get("exif")
     except (SyntaxError, *BROKEN) as error:
-        raise DataError(f"{path}: is an AVIF file that cannot be decoded ({error}); convert it to JPEG") from error
+        raise _broken_heif(path, error) from error
     orientation = read_exif(exif, path)[0] if exif else 1
     return Decoded(_orient(rgb, orientation), tags, 2 ** file.info["bit_depth"] - 1)
 

@@ -110,11 +110,15 @@ def test_heic(tmp_path):
         assert image.how == "decoded from sRGB (as tagged)"  # the colour box of the file
 
 
-def write_dng(path, linear, neutral=(1, 1, 1)):
-    """Write a linear DNG, by tifffile: sensor values, a matrix from XYZ to linear sRGB, the neutral as shot."""
+def write_dng(path, linear, neutral=(1, 1, 1), white=None):
+    """Write a linear DNG, by tifffile: sensor values, a matrix from XYZ to linear sRGB, the white as shot.
+
+    `neutral` are the sensor's values of white, which the file states unless `white`, x and y, is given: None or ().
+    """
     matrix = (3.2404542, -1.5371385, -0.4985314, -0.9692660, 1.8760108, 0.0415560, 0.0556434, -0.2040259, 1.0572252)
     rational = [part for value in matrix for part in (round(value * 10000), 10000)]
-    as_shot = [part for value in neutral for part in (round(value * 10000), 10000)]
+    as_shot = [part for value in (neutral if white is None else white) for part in (round(value * 10000), 10000)]
+    stated = [(50728 if white is None else 50729, "2I", len(as_shot) // 2, tuple(as_shot), True)] if as_shot else []
     sensor = np.round(linear * neutral * 65535).astype(np.uint16)
     tifffile.imwrite(
         path,
@@ -128,10 +132,10 @@ def write_dng(path, linear, neutral=(1, 1, 1)):
             (271, "s", 0, "Test", True),
             (272, "s", 0, "Test camera", True),
             (50721, "2i", 9, tuple(rational), True),
-            (50728, "2I", 3, tuple(as_shot), True),
             (50778, "H", 1, 21, True),
             (50714, "H", 3, (0, 0, 0), True),
             (50717, "H", 3, (65535, 65535, 65535), True),
+            *stated,
         ],
     )
     return path
@@ -147,6 +151,48 @@ def test_dng_is_developed_linear(tmp_path, neutral):
     assert "RAW" in image.how
     assert image.stored.dtype == np.uint16
     assert np.abs(image.values - linear).max() < 2e-3
+
+
+def test_dng_without_a_neutral(tmp_path, capsys):
+    """The white point that the file states, else daylight: never the average as grey. It is said."""
+    pytest.importorskip("rawpy", reason="needs rawpy: pip install drcr[photo]")
+    y, x = np.mgrid[0:1:96j, 0:1:128j]
+    linear = 0.05 + 0.4 * np.stack([x, y, 0.3 * (1 - x)], 2)  # not grey on average
+    daylight = read_image(write_dng(tmp_path / "a.dng", linear, white=())).values
+    assert np.abs(daylight - linear).max() < 2e-3
+    assert "a.dng: states no white balance" in capsys.readouterr().err
+    # grey under light of 2856 K: 0.4476, 0.4074
+    grey = np.repeat(linear[..., :1], 3, 2)
+    of_light = np.array([1.8452, 0.8261, 0.2333]) / 1.8452  # the matrix times XYZ of that white
+    lamp = read_image(write_dng(tmp_path / "b.dng", grey, of_light, white=(0.4476, 0.4074))).values
+    assert np.ptp(lamp / lamp.mean(), axis=2).max() < 0.02
+
+
+def test_dng_by_another_name_and_monochrome(tmp_path):
+    pytest.importorskip("rawpy", reason="needs rawpy: pip install drcr[photo]")
+    linear = np.linspace(0.1, 0.9, 96 * 128 * 3).reshape(96, 128, 3)
+    image = read_image(write_dng(tmp_path / "a.tif", linear))
+    assert "camera RAW" in image.how
+    assert np.abs(image.values - linear).max() < 2e-3
+    tifffile.imwrite(
+        tmp_path / "b.dng",
+        np.uint16(linear[..., 0] * 65535),
+        photometric="minisblack",
+        extratags=[
+            (50706, "B", 4, (1, 4, 0, 0), True),
+            (271, "s", 0, "Test", True),
+            (272, "s", 0, "M", True),
+            (50708, "s", 0, "M", True),
+        ],
+    )
+    data = bytearray((tmp_path / "b.dng").read_bytes())
+    with tifffile.TiffFile(tmp_path / "b.dng") as file:
+        at = file.pages.first.tags["PhotometricInterpretation"].valueoffset
+    data[at : at + 2] = (34892).to_bytes(2, "little")
+    (tmp_path / "b.dng").write_bytes(data)
+    values = read_image(tmp_path / "b.dng").values
+    assert values.shape == linear.shape
+    assert np.corrcoef(values[..., 1].ravel(), linear[..., 0].ravel())[0, 1] > 0.999
 
 
 @pytest.mark.parametrize("library", ["pillow_heif", "rawpy"])
