@@ -112,11 +112,12 @@ class PageScene:
         """The cube with the reference and the lamp applied."""
         return self.cube if (self.gain == 1).all() else self.cube * self.gain
 
-    def adjust(self, reference: tuple[int, int, float] | None, light: str) -> None:
+    def adjust(self, reference: tuple[int, int, float] | None, light: str, floor: float = FLOOR) -> None:
         """Scale the cube by a point (row, column) of known reflectance, and put it under a lamp.
 
         `light` is the name of an illuminant, or that of the table that `lamp_file` has; "" for light of equal energy.
-        Raises DataError if the point or the lamp cannot be used; then nothing changes.
+        The values of a ground truth are raised to `floor`. Raises DataError if the point or the lamp cannot be used;
+        then nothing changes.
         """
         gain, words = np.ones(len(self.wavelengths)), []
         if reference is not None:
@@ -127,10 +128,11 @@ class PageScene:
             source = self.lamp_file if light.lower().endswith(".csv") and self.lamp_file else light
             gain = gain * lamp(source, self.wavelengths)
             words.append(f"radiance under the lamp {light}")
+        check_floor(floor)
         self.reference, self.light = reference, light
         self.gain, self.gain_words = gain.astype(np.float32), "".join(f", {word}" for word in words)
         if self.comparison:
-            self.score(self.comparison.truth, self.comparison.floor)
+            self.score(self.comparison.truth, floor)
 
     def compare(self, path: Path, floor: float) -> None:
         """Read a ground truth and score the cube.
@@ -155,8 +157,7 @@ class PageScene:
 
     def score(self, true: Cube, floor: float) -> None:
         """Score the cube as compute_mrae.py does, with the values of the ground truth raised to `floor`."""
-        if not 1e-6 <= floor < 1:
-            raise DataError("Dark values can be raised to a number from 1e-6 up, below 1.")
+        check_floor(floor)
         truth, raised = raise_to_floor(true.values, floor)
         rec = self.scaled.clip(0, 1)
         scores = [getattr(metrics, name)(rec, truth) for name in SCORES]
@@ -191,6 +192,7 @@ class PageScene:
             image = self.colours
         elif name == "bands":
             image = self.cube[..., numbers] / np.float32(self.whites[numbers])
+            image = encode_srgb(image.clip(0, 1)) if len(numbers) > 1 else image  # else a screen shows them too dark
         elif name == "confidence" and self.maps:
             image = LEVEL_COLOURS[self.maps["confidence"]]
         elif name == "error" and self.comparison:
@@ -264,6 +266,12 @@ class PageScene:
         }
 
 
+def check_floor(floor: float) -> None:
+    """Raise DataError if dark values cannot be raised to this."""
+    if not 1e-6 <= floor < 1:
+        raise DataError("Dark values can be raised to a number from 1e-6 up, below 1.")
+
+
 def _plain(values: np.ndarray) -> list[float]:
     """Return float32 values with as many digits as tell them apart."""
     return [float(f"{value:.9g}") for value in values.astype(np.float32)]
@@ -316,7 +324,7 @@ def _describe_difference(photo: np.ndarray, colours: np.ndarray, hidden: np.ndar
     what = "hue and saturation" if in_colour else "brightness"
     return (
         f"The reconstruction's colours differ from the photograph's by CIEDE2000 {middle:.1f} in the median pixel "
-        f"and {high:.1f} in one of ten (1 is just visible), mostly in {what}"
+        f"and above {high:.1f} in one of ten (1 is just visible), mostly in {what}"
         f"{f'; {clipped:.0%} of the pixels are clipped' if clipped >= 0.01 else ''}. "
     )
 

@@ -232,10 +232,8 @@ class Work:
     def again(self, scene: PageScene, choice: str, progress: Progress) -> dict[str, Any]:
         """Reconstruct an image again, as a photograph or as linear; ground truth, reference and lamp stay."""
         after = self.reconstruct(scene.files[0], choice, progress)
-        if scene.comparison:
-            after.score(scene.comparison.truth, scene.comparison.floor)
-        after.lamp_file = scene.lamp_file
-        after.adjust(scene.reference, scene.light)
+        after.lamp_file, after.comparison = scene.lamp_file, scene.comparison
+        after.adjust(scene.reference, scene.light, scene.comparison.floor if scene.comparison else FLOOR)
         return self.keep(after)
 
     def example(self, folder: Path, progress: Progress) -> dict[str, Any]:
@@ -417,9 +415,7 @@ class Page:
             if "table" in asked:
                 scene.lamp_file = scene.files[0].parent / "lamp.csv"
                 scene.lamp_file.write_text(asked["table"])
-            if scene.comparison:
-                scene.score(scene.comparison.truth, asked["floor"] or 0.0)
-            scene.adjust(asked["reference"], asked["light"])
+            scene.adjust(asked["reference"], asked["light"], asked["floor"])
             return scene.describe()
 
         return JSONResponse(await run_in_threadpool(attempt, change))

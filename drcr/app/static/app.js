@@ -29,6 +29,8 @@ function show_progress(stage, part) {
   if (part == null) bar.removeAttribute("value"); else bar.value = part;
 }
 
+const broken = () => ({ error: "The connection to app.py broke off. Is it still running?" });
+
 async function answer_of(response) {
   if (!response.headers.get("content-type").startsWith("application/json")) return { error: await response.text() };
   return response.json();
@@ -57,7 +59,7 @@ async function work(address, body, done) {
     } else last = await answer_of(response);
     if (last.error) say(last.error); else done(last);
   } catch (error) {
-    if (error.name !== "AbortError") say("The connection to app.py broke off. Is it still running?");
+    if (error.name !== "AbortError") say(broken().error);
   }
   if (running === mine) {
     running = null;
@@ -78,8 +80,9 @@ function upload(address, files, done) {
 async function adjust(changes) {
   say("");
   const asked = { reference: scene.reference, light: scene.light, floor: +$("floor").value, ...changes };
-  const response = await fetch(`${scene.id}/adjust`, { method: "POST", body: JSON.stringify(asked) });
-  const answer = await answer_of(response);
+  show_progress("Scaling");
+  const answer = await fetch(`${scene.id}/adjust`, { method: "POST", body: JSON.stringify(asked) }).then(answer_of, broken);
+  show_progress("");
   if (answer.error) say(answer.error);
   update(answer.error ? {} : answer);
 }
@@ -243,7 +246,7 @@ function show_caption() {
     colour: () => `<p>${text(scene.photo ? scene.difference : "In true colour, under light of equal energy.")}</p>`,
     band: () => `<p><b>${nm(band)}</b> band ${band + 1} of ${scene.wavelengths.length}; white is ${number(scene.whites[band])}</p>`,
     three: () => `<p>Red ${nm(three[0])}, green ${nm(three[1])}, blue ${nm(three[2])}, each scaled to its own brightest pixels</p>`,
-    confidence: () => `<p>${confidence.legend.map(level => `<span class="level" style="background: ${level.colour}"></span>${level.words} ${Math.round(100 * level.share)}%`).join(" ")}</p>`
+    confidence: () => `<p>${confidence.legend.map(level => `<span class="legend"><span class="level" style="background: ${level.colour}"></span>${level.words} ${Math.round(100 * level.share)}%</span>`).join(" ")}</p>`
       + `<p>${text(confidence.words)}</p>` + (confidence.formula ? `<details><summary>What does this mean?</summary><p>${text(confidence.formula)}. `
       + "The error is the spectral angle between this and the true spectrum: 0° is the same shape, under 10° is close. "
       + "Blue: an error up to 10° is to be expected. Yellow: up to 15°, or a clipped pixel. Orange: more, or a colour that the training images do not have. "
@@ -288,8 +291,7 @@ function show_marks() {
 }
 
 async function spectrum(box) {
-  const response = await fetch(`${scene.id}/spectrum?box=${box}`);
-  return response.ok ? response.json() : { error: await response.text() };
+  return fetch(`${scene.id}/spectrum?box=${box}`).then(answer_of, broken);
 }
 
 async function measure(point) {
@@ -434,7 +436,12 @@ function key(event) {
 
 // ---- the plot ----
 
-const PLOT = { width: 560, height: 330, left: 52, right: 540, top: 14, bottom: 286 };
+// as wide as its place, so that its letters are as large as the page's; files have the width 560
+function plot_frame(width = 560) {
+  const height = Math.round(0.59 * width);
+  return { width, height, left: 52, right: width - 20, top: 14, bottom: height - 44 };
+}
+const shown_frame = () => plot_frame(Math.min(Math.max($("plot").clientWidth, 300), 700));
 
 function ticks(low, high, count) {
   const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
@@ -444,8 +451,8 @@ function ticks(low, high, count) {
   return found;
 }
 
-function plot_as_svg(ink, paper, grid) {
-  const { width, height, left, right, top, bottom } = PLOT, w = scene.wavelengths, [first, last] = [w[0], w.at(-1)];
+function plot_as_svg(ink, paper, grid, frame = plot_frame()) {
+  const { width, height, left, right, top, bottom } = frame, w = scene.wavelengths, [first, last] = [w[0], w.at(-1)];
   const normal = $("normalise").checked;
   const scaled = (values, by = values) => normal ? values.map(value => value / Math.max(...by)) : values;
   const curves = points.map(({ data }, i) => ({ data, colour: COLOURS[i], number: i + 1 })).filter(({ data }) => data);
@@ -455,13 +462,13 @@ function plot_as_svg(ink, paper, grid) {
   const x = nm => left + (nm - first) / (last - first || 1) * (right - left);
   const y = value => bottom - (value - low) / (high + room - low) * (bottom - top);
   const line = values => values.map((value, i) => `${i ? "L" : "M"}${x(w[i]).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-  const label = normal ? "relative to the maximum" : scene.light ? `radiance under ${scene.light}` : scene.reference ? "reflectance" : scene.photo ? "reflectance, brightness estimated" : "value";
+  const label = normal ? "relative to the maximum" : scene.light ? `radiance under ${scene.light}` : scene.reference ? "reflectance" : scene.photo ? "reflectance (estimated)" : "value";
   let out = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="system-ui, sans-serif" font-size="12" fill="${ink}">`
     + `<rect width="${width}" height="${height}" fill="${paper}"/>`;
   for (const value of ticks(low, high + room, 5)) {
     out += `<path d="M${left} ${y(value)}H${right}" stroke="${grid.line}"/><text x="${left - 6}" y="${y(value) + 4}" text-anchor="end">${value}</text>`;
   }
-  for (const value of ticks(first, last, 6)) {
+  for (const value of ticks(first, last, width / 90)) {
     out += `<path d="M${x(value)} ${bottom}v4" stroke="${ink}"/><text x="${x(value)}" y="${bottom + 18}" text-anchor="middle">${value}</text>`;
   }
   out += `<path d="M${left} ${top}V${bottom}H${right}" stroke="${ink}" fill="none"/><text x="${(left + right) / 2}" y="${height - 6}" text-anchor="middle">wavelength (nm)</text>`
@@ -500,14 +507,14 @@ const LIGHT_PLOT = ["#1d2329", "#ffffff", { line: "#e3e6e9", hover: "#888888" }]
 const DARK_PLOT = ["#d9dee3", "#20262c", { line: "#363d45", hover: "#9aa4ae" }];
 
 function draw_plot() {
-  $("plot").innerHTML = plot_as_svg(...(dark.matches ? DARK_PLOT : LIGHT_PLOT));
+  $("plot").innerHTML = plot_as_svg(...(dark.matches ? DARK_PLOT : LIGHT_PLOT), shown_frame());
   const drawing = $("plot").firstChild;
   drawing.setAttribute("role", "img");
   drawing.setAttribute("aria-label", `Spectra of ${points.length} points and regions, ${nm(0)} to ${nm(scene.wavelengths.length - 1)}`);
 }
 
 function plot_band(event) {
-  const box = $("plot").getBoundingClientRect(), { width, left, right } = PLOT, w = scene.wavelengths;
+  const box = $("plot").getBoundingClientRect(), { width, left, right } = shown_frame(), w = scene.wavelengths;
   const part = ((event.clientX - box.left) / box.width * width - left) / (right - left);
   return near(w[0] + part * (w.at(-1) - w[0]), w);
 }
@@ -573,7 +580,7 @@ async function download(kind) {
   const scale = Math.max(1, Math.round(1000 / Math.max(scene.width, scene.height)));
   if (kind === "csv") save(new Blob([spectra_as_csv()], { type: "text/csv" }), `${scene.name}_spectra.csv`);
   if (kind === "plot.svg") save(new Blob([plot_as_svg(...LIGHT_PLOT)], svg), name);
-  if (kind === "plot.png") save(await as_png(plot_as_svg(...LIGHT_PLOT), 3 * PLOT.width, 3 * PLOT.height), name);
+  if (kind === "plot.png") save(await as_png(plot_as_svg(...LIGHT_PLOT), 3 * plot_frame().width, 3 * plot_frame().height), name);
   if (kind === "view.svg") save(new Blob([await view_as_svg()], svg), name);
   if (kind === "view.png") save(await as_png(await view_as_svg(), scale * scene.width, scale * scene.height), name);
 }
@@ -624,7 +631,7 @@ $("plot").onpointermove = event => {
 };
 $("plot").onpointerleave = () => $("values").textContent = "";
 dark.onchange = () => scene && draw_plot();
-addEventListener("resize", () => scene && show_marks());
+addEventListener("resize", () => { if (scene) { show_marks(); draw_plot(); } });
 
 let page = { max_upload: Infinity };
 fetch("settings").then(answer => answer.json()).then(found => {
