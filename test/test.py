@@ -26,7 +26,8 @@ from drcr.checkpoint import MODEL_HELP, fitting_network, load_rgb_model
 from drcr.compute.device import choose_device
 from drcr.confidence.model import BELIEVABLE, DOUBTFUL, load_confidence
 from drcr.correction import Consistency, Correction, Network
-from drcr.formats.results import FORMATS, check_target, write_result
+from drcr.figures import beside
+from drcr.formats.results import FORMATS, check_target, maps_path, write_result
 from drcr.images import (
     Encoding,
     add_encoding_option,
@@ -67,6 +68,9 @@ def rows_of_a_strip(text: str) -> int | str:
 def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = cli.parser(__doc__)
+    parser.add_argument(
+        "images", nargs="*", type=Path, metavar="IMAGE", help="images or folders, instead of --RGB_dir"
+    )
     parser.add_argument("--RGB_dir", type=Path, default="../Dataset/Valid_RGB", help="folder of images, or one image")
     parser.add_argument("--model_dir", type=Path, metavar="FILE", help=MODEL_HELP)
     parser.add_argument("--result_dir", type=Path, default="./test_results", help="folder for the cubes")
@@ -128,7 +132,8 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "whose meaning is printed (see train/calibrate_confidence.py). confidence, H x W, uint8: 2 believable "
         f"(expected angle up to {BELIEVABLE:g} degrees, no channel clipped), 0 not to be believed (above "
         f"{DOUBTFUL:g} degrees, or a colour that the training data do not have), 1 doubtful (the rest). "
-        "Needs the table NAME.confidence.npz beside the checkpoint NAME.pth, and --format mat",
+        "Needs the table NAME.confidence.npz beside the checkpoint NAME.pth. With --format envi or tiff, both maps "
+        "are in RESULT_DIR/confidence, and sam_factor is in the origin that the file states",
     )
     add_encoding_option(parser)
     parser.add_argument(
@@ -137,9 +142,11 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="stop at the first image that cannot be read, before anything is written. Without it such images are "
         "skipped and listed at the end, with exit status 1",
     )
+    beside.add_options(parser)
     args = parser.parse_args(argv)
-    if args.confidence and args.format != "mat":
-        parser.error("--confidence writes into .mat files; use --format mat")
+    if args.images:
+        args.RGB_dir = args.images[0] if len(args.images) == 1 else args.images[0].parent
+    args.images = args.images or [args.RGB_dir]
     return args
 
 
@@ -151,6 +158,16 @@ class Job:
     network: Path
 
 
+def all_images(sources: Sequence[Path]) -> list[Path]:
+    """Return the images that are, or are in, the sources. Raises DataError if two have the same name."""
+    images = [image for source in sources for image in find_images(source)]
+    names = Counter(image.stem for image in images)
+    for image in images:
+        if names[image.stem] > 1:
+            raise DataError(f"{image}: another image has the same name; reconstruct it into another --result_dir")
+    return images
+
+
 def check_images(args: argparse.Namespace, encoding: Encoding) -> tuple[dict[Path, Job], int, dict[Path, Exception]]:
     """Read all images once: one that cannot be decoded shows now, not after hours.
 
@@ -158,7 +175,7 @@ def check_images(args: argparse.Namespace, encoding: Encoding) -> tuple[dict[Pat
     """
     lowest = 6 if args.protocol == "released" else 4
     n_pixels, jobs, skipped, doubtful = 0, {}, {}, []
-    paths = find_images(args.RGB_dir)
+    paths = all_images(args.images)
     for path in paths:
         try:
             image = read_image(path, encoding)
@@ -170,7 +187,10 @@ def check_images(args: argparse.Namespace, encoding: Encoding) -> tuple[dict[Pat
                 raise
             skipped[path] = error
             continue
-        check_target(args.result_dir / f"{path.stem}{FORMATS[args.format]}")
+        beside.check(args, path, (height, width))
+        target = args.result_dir / f"{path.stem}{FORMATS[args.format]}"
+        for file in (target, maps_path(target)) if args.confidence and args.format != "mat" else (target,):
+            check_target(file)
         jobs[path] = Job(image.how, fitting_network(args.model_dir, image.photograph))
         doubtful += [path] * image.looks_encoded
         n_pixels += height * width
@@ -223,6 +243,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for path in {job.network for job in jobs.values()} - networks.keys():
         networks[path] = load_rgb_model(path, device)
     holding = {path: hold_to_images(args, path, model) for path, model in networks.items()}
+    for path, model in networks.items():
+        beside.check_network(args, path, model.wavelengths)
     reconstructors = {
         path: Reconstructor(model, args.precision, args.tile, args.result_dir, holding[path])
         for path, model in networks.items()
@@ -245,9 +267,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         wavelengths = networks[job.network].wavelengths
         held = holding[job.network]
         words = [origin_of(job.network, args.protocol, args.precision), *([held.describe()] if held else [])]
-        origin = f"{', '.join(words)}, image {job.how}"
+        origin = f"{', '.join(words)}, image {job.how}" + beside.adjust(args, cube, wavelengths, path)
         target = args.result_dir / f"{path.stem}{FORMATS[args.format]}"
         write_result(target, cube, None if wavelengths is None else np.array(wavelengths), origin, **maps)
+        beside.write_beside(args, path.stem, cube, wavelengths, maps)
 
     progress = tqdm(desc="reconstructing", total=n_pixels, unit="px", unit_scale=True, dynamic_ncols=True)
     images = one_ahead(lambda path: (path, read_image(path, encoding).normalised()), jobs)
@@ -256,6 +279,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for _ in one_ahead(lambda named: write(*named), cubes):
             pass
     print(f"{plural(len(jobs), 'cube')} in {args.result_dir}")
+    if jobs:
+        print(beside.next_command(args))
     report_skipped(skipped)
 
 

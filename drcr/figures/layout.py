@@ -17,13 +17,12 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
 
+from drcr.figures.beside import MARK
 from drcr.utils.files import write_atomically
 
 WIDTHS = {"column": 3.35, "page": 6.9}
 """Widths of a figure in inches, in a paper with two columns."""
 MAX_HEIGHT = 9.0
-MARK = "drcr.plots"
-"""Written into each figure's file, so that a later run recognises it (see `is_figure`)."""
 
 # the colours of Okabe and Ito, which colour-blind readers distinguish; lines and markers serve prints in grey
 TRUTH = {"color": "#000000", "lw": 1.8, "alpha": 0.85}

@@ -7,7 +7,7 @@ encodings for broken files.
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -267,8 +267,13 @@ def _good_bands(header: Header, path: Path, bands: int) -> np.ndarray | None:
     return flags == 1
 
 
-def write_envi(path: Path, cube: np.ndarray, wavelengths: np.ndarray | None, origin: str) -> None:
-    """Write a reconstruction (H, W, bands) as a header and its values beside it, in .img; wavelengths in nm."""
+def write_envi(
+    path: Path, cube: np.ndarray, wavelengths: np.ndarray | None, origin: str, names: Sequence[str] = ()
+) -> None:
+    """Write a reconstruction (H, W, bands) as a header and its values beside it, in .img.
+
+    `wavelengths` in nm; `names` of the bands, for maps.
+    """
     height, width, bands = cube.shape
     fields = {
         "samples": width,
@@ -284,6 +289,11 @@ def write_envi(path: Path, cube: np.ndarray, wavelengths: np.ndarray | None, ori
     }
     if wavelengths is not None:
         fields |= {"wavelength units": "Nanometers", "wavelength": f"{{{', '.join(map(str, wavelengths.tolist()))}}}"}
+        # viewers then open the file in colour: the bands nearest to red, green and blue, counted from 1
+        shown = [str(np.abs(wavelengths - nm).argmin() + 1) for nm in (640, 550, 460)]
+        fields |= {"default bands": f"{{{', '.join(shown)}}}"}
+    if names:
+        fields["band names"] = f"{{{', '.join(names)}}}"
 
     def write_values(file: Any) -> None:
         file.write(DATA_MARK)

@@ -4,6 +4,7 @@ import logging
 import math
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +113,14 @@ def _origin(file: tifffile.TiffFile) -> str | None:
     return text.removeprefix(ORIGIN_MARK) if text.startswith(ORIGIN_MARK) else None
 
 
-def write_tiff(path: Path, cube: np.ndarray, wavelengths: np.ndarray | None, origin: str) -> None:
-    """Write a reconstruction (H, W, bands), atomically; wavelengths in nm."""
+def write_tiff(
+    path: Path, cube: np.ndarray, wavelengths: np.ndarray | None, origin: str, names: Sequence[str] = ()
+) -> None:
+    """Write a reconstruction (H, W, bands), atomically; `wavelengths` in nm, or `names` of the bands, for maps."""
     metadata: dict[str, object] = {"axes": "ZYX", "Info": ORIGIN_MARK + printable(origin)}
-    if wavelengths is not None:
-        metadata["Labels"] = [f"{nm} nm" for nm in wavelengths.tolist()]
+    labels = list(names) if wavelengths is None else [f"{nm} nm" for nm in wavelengths.tolist()]
+    if labels:
+        metadata["Labels"] = labels
     shape = cube.shape[2], *cube.shape[:2]
 
     def write(file: Any) -> None:
