@@ -27,7 +27,7 @@ import numpy as np
 from drcr.cube import describe_bands, times, warn_of_dim
 from drcr.images import add_encoding_option, describe_decoding
 from drcr.preparation.checking import (
-    PARTS,
+    PART_WORDS,
     CheckedScene,
     Fault,
     check_prepared,
@@ -93,7 +93,7 @@ def print_faults(word: str, faults: list[Fault], everything: bool) -> None:
 def find_empty_parts(data_path: Path, scenes: list[CheckedScene], floor: float | None) -> list[Fault]:
     """Return an error for each part that has scenes, but none that the preparation would keep."""
     errors = []
-    for part in PARTS:
+    for part in PART_WORDS:
         here = [scene for scene in scenes if scene.part == part]
         if here and all(scene.is_skipped(floor) for scene in here):
             text = f"{data_path / f'{part}_spectral'}: every scene has values <= 0, so none is left"
@@ -162,10 +162,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise DataError(f"{args.data_path}: no such folder")
 
     errors = []
-    scenes = [scene for part in PARTS for scene in find_scenes(args.data_path, part, errors, args.rgb_suffix)]
+    scenes = [scene for part in PART_WORDS for scene in find_scenes(args.data_path, part, errors, args.rgb_suffix)]
     scenes = check_scenes(scenes, args.floor, args.num_workers, args.encoding)
     check_together(scenes, args.floor, args.patch_size)
-    for part in PARTS:
+    for part in PART_WORDS:
         describe_part(part, [scene for scene in scenes if scene.part == part], args.floor)
         for i, folder in enumerate((f"{part}_spectral", f"{part}_RGB")):
             taken = [path for scene in scenes if (path := (scene.cube_path, scene.rgb_path)[i]) is not None]

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from drcr import metrics
 from drcr.figures.colour import ILLUMINANTS, true_colour
-from drcr.figures.comparison import ComparedScene, Job, point, read_scene
+from drcr.figures.comparison import ComparedScene, SceneFiles, point, read_scene
 from drcr.figures.layout import ERROR_MAP, METHODS, TRUTH, Sheet, is_figure, styled
 from drcr.images import IMAGE_SUFFIXES
 from drcr.scoring.scoring import median_scene, pair_cubes, read_reconstruction, read_truth
@@ -199,7 +199,7 @@ def choose_scene(args: argparse.Namespace) -> ComparedScene:
     rec, truth = pairs[name]
     if name not in images:
         raise DataError(f"{args.RGB_dir}: contains no image {name} for {truth}; add it, or choose another --scene")
-    scene = read_scene(Job(name, truth, {METHOD: rec}, images[name], args.floor, args.points, args.illuminant))
+    scene = read_scene(SceneFiles(name, truth, {METHOD: rec}, images[name], args.floor, args.points, args.illuminant))
     if scene is None:
         raise DataError(f"{truth}: has values <= 0; use --non_positive floor VALUE")
     return scene

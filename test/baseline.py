@@ -18,7 +18,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from drcr.data import ValidImages
-from drcr.formats.mat import check_target, write_cube
+from drcr.formats.mat import write_cube
+from drcr.formats.results import check_target
 from drcr.images import add_encoding_option, describe_decoding, encoding_for, find_images, read_image
 from drcr.scoring.baselines import RIDGE, TERMS, fit_map
 from drcr.utils import cli

@@ -30,7 +30,7 @@ from drcr.figures.comparison import (
     KINDS,
     UNSCORED,
     UNSCORED_KINDS,
-    Job,
+    SceneFiles,
     add_options,
     file_stem,
     find_jobs,
@@ -49,7 +49,7 @@ def save(sheet: "Sheet", name: str, args: argparse.Namespace) -> None:
         sheet.save(args.out / f"{name}.{form}", args.dpi)
 
 
-def check_targets(args: argparse.Namespace, jobs: list[Job]) -> None:
+def check_targets(args: argparse.Namespace, jobs: list[SceneFiles]) -> None:
     """Raise DataError if a figure would overwrite a file that is not one of our figures."""
     from drcr.figures.layout import is_figure
 

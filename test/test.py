@@ -151,7 +151,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 @dataclass(frozen=True)
-class Job:
+class ImagePlan:
     """How an image is read, in words, and the checkpoint for it."""
 
     how: str
@@ -168,7 +168,9 @@ def all_images(sources: Sequence[Path]) -> list[Path]:
     return images
 
 
-def check_images(args: argparse.Namespace, encoding: Encoding) -> tuple[dict[Path, Job], int, dict[Path, Exception]]:
+def check_images(
+    args: argparse.Namespace, encoding: Encoding
+) -> tuple[dict[Path, ImagePlan], int, dict[Path, Exception]]:
     """Read all images once: one that cannot be decoded shows now, not after hours.
 
     Returns what to do with each, the number of pixels of all, and why others are skipped.
@@ -191,7 +193,7 @@ def check_images(args: argparse.Namespace, encoding: Encoding) -> tuple[dict[Pat
         target = args.result_dir / f"{path.stem}{FORMATS[args.format]}"
         for file in (target, maps_path(target)) if args.confidence and args.format != "mat" else (target,):
             check_target(file)
-        jobs[path] = Job(image.how, fitting_network(args.model_dir, image.photograph))
+        jobs[path] = ImagePlan(image.how, fitting_network(args.model_dir, image.photograph))
         doubtful += [path] * image.looks_encoded
         n_pixels += height * width
     warn_of_encoded(doubtful)

@@ -14,7 +14,7 @@ from drcr.checkpoint import read_checkpoint
 from drcr.data import TrainPatches
 from drcr.training.batches import Epochs
 from drcr.training.distributed import World
-from drcr.training.recipe import PARTS
+from drcr.training.recipe import RECIPE_PARTS
 
 
 def start(prepared, n_processes, outf, *options, elastic=()):
@@ -61,8 +61,8 @@ def test_one_two_and_four_processes_give_the_same_losses(torchrun, prepared_once
 
 
 def test_a_recipe_does_the_same_to_each_patch_in_any_number_of_processes(torchrun, prepared_once, tmp_path):
-    train_here(prepared_once, tmp_path / "one", "--end_epoch", 3, "--recipe", ",".join(PARTS))
-    finish(torchrun(2, "two", "--end_epoch", 3, "--recipe", ",".join(PARTS)))
+    train_here(prepared_once, tmp_path / "one", "--end_epoch", 3, "--recipe", ",".join(RECIPE_PARTS))
+    finish(torchrun(2, "two", "--end_epoch", 3, "--recipe", ",".join(RECIPE_PARTS)))
     check_same_losses(rows(tmp_path / "two"), rows(tmp_path / "one"))
 
 

@@ -9,7 +9,7 @@ import torch
 from drcr.data import TrainPatches
 from drcr.model import DRCR
 from drcr.training.batches import AugmentedPatches, Epochs, PatchKey
-from drcr.training.recipe import PARTS, augment, degrade, learning_rate, parts_of, read_recipe, update_ema
+from drcr.training.recipe import RECIPE_PARTS, augment, degrade, learning_rate, parts_of, read_recipe, update_ema
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from drcr.training.recipe import PARTS, augment, degrade, learning_rate, parts_o
         ("released", "released", ()),
         ("improved", "robust", ("robust",)),
         ("ema,flip", "flip,ema", ("flip", "ema")),
-        (",".join(reversed(PARTS)), ",".join(PARTS), tuple(PARTS)),
+        (",".join(reversed(RECIPE_PARTS)), ",".join(RECIPE_PARTS), tuple(RECIPE_PARTS)),
     ],
 )
 def test_recipes_and_their_parts(text, recipe, parts):
@@ -115,5 +115,5 @@ def test_the_average_follows_at_first_and_steadies_later():
 def test_the_learning_rate_of_each_recipe():
     options = argparse.Namespace(init_lr=1e-4, max_iter=1000, decay_power=1.5, recipe="released")
     assert learning_rate(options, 500) == pytest.approx(1e-4 * 0.5**1.5)
-    options.recipe = ",".join(PARTS)
+    options.recipe = ",".join(RECIPE_PARTS)
     assert learning_rate(options, 510) == pytest.approx(0.5e-4)

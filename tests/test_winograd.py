@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from drcr.compute.winograd import PARTS, TILE, as_image, convolve_parts, join, kernels, scratch, split
+from drcr.compute.winograd import N_PARTS, TILE, as_image, convolve_parts, join, kernels, scratch, split
 
 
 @pytest.mark.parametrize("height", [8, 26])
@@ -16,7 +16,7 @@ def test_split_and_join_make_the_convolution(height, slope):
     if slope is not None:
         expected = F.leaky_relu(expected, slope)
     n = len(expected) // TILE
-    parts, totals = torch.full((PARTS, n, 9, 5), torch.nan).double(), torch.zeros(PARTS, n, 7, 7).double()
+    parts, totals = torch.full((N_PARTS, n, 9, 5), torch.nan).double(), torch.zeros(N_PARTS, n, 7, 7).double()
     split(x, parts)
     convolve_parts(totals, parts, list(kernels(kernel)), [0, 0])
     out = torch.empty_like(expected)
@@ -30,7 +30,7 @@ def test_rounding_is_no_worse_than_direct_convolution():
     x, kernel = torch.rand(38, 32, 100), torch.randn(100, 100, 3, 3)
     exact = F.conv2d(as_image(x.double()), kernel.double())[0].permute(1, 2, 0)
     direct = F.conv2d(as_image(x), kernel)[0].permute(1, 2, 0)
-    parts, totals, out = torch.empty(PARTS, 6, 32, 100), torch.zeros(PARTS, 6, 30, 100), torch.empty(36, 30, 100)
+    parts, totals, out = torch.empty(N_PARTS, 6, 32, 100), torch.zeros(N_PARTS, 6, 30, 100), torch.empty(36, 30, 100)
     split(x, parts)
     convolve_parts(totals, parts, list(kernels(kernel)), [0, 0])
     join(totals, out)

@@ -3,7 +3,7 @@
 The defaults are the released recipe: batches of 16 patches in random order, MRAE loss, Adam, learning rate
 1e-4 * (1 - i / 300000)^1.5 at iteration i, 130 epochs, fp32, no augmentation. --recipe adds methods that the field
 has adopted since. Training ends after --end_epoch epochs or --max_iter iterations, whichever comes first. It
-runs on a GPU if CUDA finds one, else on the CPU.
+runs on a GPU if CUDA finds one, else on the CPU. Several GPUs: torchrun --nproc_per_node 4 main.py (README.md).
 
 Written to --outf after each epoch:
   loss.csv             epoch, iteration, seconds, learning rate, training loss, validation loss
@@ -46,7 +46,7 @@ from drcr.model import DRCR
 from drcr.training.batches import Epochs, Validation, read_into_memory
 from drcr.training.distributed import World, restarted
 from drcr.training.loop import train
-from drcr.training.recipe import FORMERLY_IMPROVED, LOSSES, PARTS, parts_of, read_recipe
+from drcr.training.recipe import FORMERLY_IMPROVED, LOSSES, RECIPE_PARTS, parts_of, read_recipe
 from drcr.training.run_folder import Every, RunFolder
 from drcr.training.state import check_state, freeze_all_but_tail
 from drcr.utils import cli
@@ -125,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="released",
         metavar="NAME|PART,...",
         help="released: as the authors trained. improved: the part that has paid, robust. Or a comma-separated list "
-        f"of parts. {'; '.join(f'{name}: {words}' for name, words in PARTS.items())}. Results: train/README.md",
+        f"of parts. {'; '.join(f'{part}: {words}' for part, words in RECIPE_PARTS.items())}. Results: README.md",
     )
     add("--init_lr", type=cli.positive, default=1e-4, help="learning rate at iteration 0; with cosine the highest")
     add("--decay_power", type=cli.non_negative, default=1.5, help="exponent of the learning rate's polynomial decay")

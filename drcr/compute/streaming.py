@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from drcr.compute.sections import Piece, Section, divide, run_sections, with_margin
-from drcr.compute.winograd import BIAS_PART, PARTS, TILE, as_image, convolve_parts, join, kernels, scratch, split
+from drcr.compute.winograd import BIAS_PART, N_PARTS, TILE, as_image, convolve_parts, join, kernels, scratch, split
 from drcr.model import DRCR, SLOPE, DRCRBlock, TwoKernels
 
 Item = TypeVar("Item")
@@ -195,7 +195,7 @@ class Convolution:
                 data = torch.cat([data[:, 1:2], data, data[:, -2:-1]], 1)
             if not self.winograd:
                 return Split(data, strip.rows)
-            parts = data.new_empty(PARTS, len(data) // TILE, *data.shape[1:])
+            parts = data.new_empty(N_PARTS, len(data) // TILE, *data.shape[1:])
             split(data, parts)
             return Split(parts, strip.rows)
 
@@ -209,7 +209,7 @@ class Convolution:
         """Convolve by Winograd F(6,3)."""
         _, n, width, _ = splits[0].data.shape
         width_out = width - 2 * self.reflect
-        totals = scratch("totals", (PARTS, n, width_out, self.out_channels), splits[0].data).zero_()
+        totals = scratch("totals", (N_PARTS, n, width_out, self.out_channels), splits[0].data).zero_()
         if self.bias is not None:
             totals[BIAS_PART] = self.bias
         for given, weights in zip(splits, self.weights, strict=True):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 TILE = 6
 """Rows of the result that are computed together."""
-PARTS = TILE + 2
+N_PARTS = TILE + 2
 """Convolutions of 1x3 that give them."""
 # The algorithm multiplies polynomials by their values at these points and at infinity. More points save more
 # multiplications and cost digits: the next step, F(8,3), has three to four times the rounding error.
@@ -70,7 +70,7 @@ def split(x: Tensor, parts: Tensor) -> None:
     Row i of each part is made of rows 6 i to 6 i + 7.
     """
     matrix = _matrix(_INPUT, x.dtype, x.device)
-    for rows, part in zip(x.flatten(1).unfold(0, PARTS, TILE).mT, parts.flatten(2).unbind(1), strict=True):
+    for rows, part in zip(x.flatten(1).unfold(0, N_PARTS, TILE).mT, parts.flatten(2).unbind(1), strict=True):
         torch.mm(matrix, rows, out=part)
 
 

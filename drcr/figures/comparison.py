@@ -95,7 +95,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
-class Job:
+class SceneFiles:
     """A scene's files, `recs` by method, and how to read and show them; `truth` is None without ground truth."""
 
     name: str
@@ -115,7 +115,7 @@ def file_stem(name: str) -> str:
     return f"{data[: MAX_STEM - 9].decode(errors='ignore')}-{sha256(data).hexdigest()[:8]}"
 
 
-def find_jobs(args: argparse.Namespace) -> list[Job]:
+def find_jobs(args: argparse.Namespace) -> list[SceneFiles]:
     """Return the scenes that the options select. Raises DataError if a file is missing."""
     methods: dict[str, Path] = args.path_rec or {"test_results": Path("./test_results")}
     recs, truths = _find_cubes(methods, args.path_gt, args.scenes or ())
@@ -128,7 +128,7 @@ def find_jobs(args: argparse.Namespace) -> list[Job]:
                 f"{args.RGB_dir}: contains no image {name} for the cube {cube}; add it, or omit --RGB_dir"
             )
         rgb = images[name] if images else None
-        jobs.append(Job(name, truths.get(name), cubes, rgb, args.floor, args.points, args.illuminant))
+        jobs.append(SceneFiles(name, truths.get(name), cubes, rgb, args.floor, args.points, args.illuminant))
     return jobs
 
 
@@ -155,7 +155,7 @@ def _find_cubes(
 class ComparedScene:
     """A scene's cubes (H, W, bands) at `wavelengths` (nm): `truth` > 0 or None, `recs` by method, in [0, 1]."""
 
-    job: Job
+    job: SceneFiles
     truth: np.ndarray | None
     recs: dict[str, np.ndarray]
     wavelengths: np.ndarray
@@ -184,7 +184,7 @@ class ComparedScene:
         return {"RGB input": np.float32(rgb) / np.iinfo(rgb.dtype).max, **images}
 
 
-def read_scene(job: Job) -> ComparedScene | None:
+def read_scene(job: SceneFiles) -> ComparedScene | None:
     """Read a scene's files, each once. None if the ground truth has values <= 0 and there is no floor.
 
     Raises DataError if files cannot be read or do not belong together, or if a point lies outside the image.
@@ -210,7 +210,7 @@ def read_scene(job: Job) -> ComparedScene | None:
     )
 
 
-def read_unscored(job: Job) -> ComparedScene:
+def read_unscored(job: SceneFiles) -> ComparedScene:
     """Read the reconstructions of a scene without ground truth, as `read_scene` does.
 
     Raises DataError if they cannot be read or do not belong together.
@@ -241,7 +241,7 @@ def _maps(cubes: dict[str, Cube]) -> dict[str, Mapping[str, np.ndarray]]:
     return {method: cube.maps for method, cube in cubes.items() if len(cube.maps) == len(MAPS)}
 
 
-def _check_points(job: Job, cube: Cube) -> None:
+def _check_points(job: SceneFiles, cube: Cube) -> None:
     height, width = cube.values.shape[:2]
     for row, column in job.points or ():
         if row >= height or column >= width:

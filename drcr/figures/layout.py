@@ -144,7 +144,7 @@ def _shorten(line: str, width: float, size: float) -> str:
     return line
 
 
-def fit(text: str, width: float, size: float) -> tuple[str, float]:
+def fit_text(text: str, width: float, size: float) -> tuple[str, float]:
     """Fit a text into a width: up to two even lines, else three smaller ones, else shortened.
 
     Parameters
@@ -225,7 +225,7 @@ def draw_image_rows(sheet: Sheet, titles: list[str], blocks: list[ImageBlock]) -
                 if sheet.y == top and i == 0:
                     axes.set_title(titles[column], size=size)
                 if column == 0:
-                    text, points = fit(name, h, 8)
+                    text, points = fit_text(name, h, 8)
                     axes.set_ylabel(text, size=points, linespacing=1.05)
             sheet.y += h + GAP
         if block.bar:
@@ -263,7 +263,7 @@ def draw_legend(sheet: Sheet, x: float, width: float, names: Sequence[str], trut
     columns
         Number of columns; 0: as many as there is room for.
     """
-    fitted = [("ground truth", SMALL)] * truth + [fit(name, width - 0.45, SMALL) for name in names]
+    fitted = [("ground truth", SMALL)] * truth + [fit_text(name, width - 0.45, SMALL) for name in names]
     labels, sizes = [label for label, _ in fitted], [size for _, size in fitted]
     handles = [Line2D([], [], **style) for style in [TRUTH] * truth + METHODS[: len(names)]]
     widths = [max(text_width(line, SMALL) for line in label.split("\n")) + 0.55 for label in labels]

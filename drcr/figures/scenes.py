@@ -24,8 +24,8 @@ from tqdm import tqdm
 from drcr.cube import WAVELENGTHS
 from drcr.figures.comparison import (
     BANDS,
-    Job,
     Result,
+    SceneFiles,
     correlation,
     file_stem,
     mrae_of_bands,
@@ -49,7 +49,7 @@ from drcr.figures.layout import (
     draw_image,
     draw_image_rows,
     draw_legend,
-    fit,
+    fit_text,
     styled,
     text_width,
 )
@@ -245,7 +245,7 @@ def plot_colour(images: dict[str, np.ndarray], width: float) -> Sheet:
     n_rows = -(-len(images) // (3 if _is_narrow(width) else 5))
     n_columns = -(-len(images) // n_rows)
     w = (width - 2 * EDGE - (n_columns - 1) * GAP) / n_columns
-    titles = [fit(name, w, 8) for name in images]
+    titles = [fit_text(name, w, 8) for name in images]
     lines = max(title.count("\n") + 1 for title, _ in titles)
     height, image_width = next(iter(images.values())).shape[:2]
     h = min(w * height / image_width, (MAX_HEIGHT / n_rows) - lines * LINE - GAP)
@@ -494,7 +494,7 @@ def plot_curves(path: str | Path, loss_csv: str | Path) -> None:
     sheet.save(path)
 
 
-def draw_scene(job: Job, bands: Sequence[float], patch: int, width: float, save: Save) -> Result | None:
+def draw_scene(job: SceneFiles, bands: Sequence[float], patch: int, width: float, save: Save) -> Result | None:
     """Score a scene and draw its figures, NAME_ and one of KINDS; None if the scene is skipped."""
     scene = read_scene(job)
     if scene is None:
@@ -524,7 +524,7 @@ def draw_scene(job: Job, bands: Sequence[float], patch: int, width: float, save:
     return Result(table, curves, scene.wavelengths, scene.origins, scene.raised, n_values, tuple(sheets))
 
 
-def draw_all(args: Namespace, jobs: list[Job], width: str, save: Save) -> tuple[dict[str, Result], list[str]]:
+def draw_all(args: Namespace, jobs: list[SceneFiles], width: str, save: Save) -> tuple[dict[str, Result], list[str]]:
     """Draw all scenes, then `scores` and `mrae` over them.
 
     Parameters

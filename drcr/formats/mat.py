@@ -12,7 +12,7 @@ import numpy as np
 
 from drcr.cube import Cube, StoredCube, settle, wavelengths_in_nm
 from drcr.formats.maps import MAPS
-from drcr.utils.files import BROKEN, DataError, printable, refuse_foreign, unreadable
+from drcr.utils.files import BROKEN, DataError, printable, unreadable
 from drcr.utils.hdf5 import read_dataset, walk_hdf5, write_hdf5
 
 CUBE_NAMES = ("cube", "rad")
@@ -405,10 +405,3 @@ def read_origin(path: str | Path) -> str | None:
             return _origin_of(file)
     except OSError:
         return None
-
-
-def check_target(path: Path) -> None:
-    """Raise DataError if a reconstruction is about to replace a file that is not one."""
-    refuse_foreign(
-        path, lambda path: read_origin(path) is not None, "a reconstruction", "choose another --result_dir"
-    )

@@ -21,7 +21,7 @@ from drcr.images import IMAGE_SUFFIXES, Encoding, RGBImage, doubt_encoding, read
 from drcr.utils.files import BrokenFile, DataError, list_files, name_of
 from drcr.utils.parallel import prepare_process
 
-PARTS = {"Train": "training", "Valid": "validation"}
+PART_WORDS = {"Train": "training", "Valid": "validation"}
 
 # Measured on all pairs of 24 CAVE scenes (256 x 256, averaged to 128 x 128 and 64 x 64), of 14 simulated scenes of
 # 128 x 128 and of 10 of 482 x 512, with real-world and some clean images: the lowest correct pair has 0.906, the
@@ -292,9 +292,9 @@ def check_together(scenes: list[CheckedScene], floor: float | None, patch_size: 
             scene.errors.append(Fault("other bands", f"{text}; all need the same wavelengths; remove it"))
         path, needed = scene.rgb_path or scene.cube_path, (6, 4) if scene.part == "Valid" else (patch_size,) * 2
         if size[0] < needed[0] or size[1] < needed[1]:
-            text = f"{path}: {times(size)} pixels; {PARTS[scene.part]} needs at least {times(needed)}"
+            text = f"{path}: {times(size)} pixels; {PART_WORDS[scene.part]} needs at least {times(needed)}"
             what = "choose a smaller --patch_size" if scene.part == "Train" else "remove it"
-            scene.errors.append(Fault(f"too small for {PARTS[scene.part]}", f"{text}; {what}"))
+            scene.errors.append(Fault(f"too small for {PART_WORDS[scene.part]}", f"{text}; {what}"))
 
 
 def check_prepared(folder: Path) -> list[Fault]:

@@ -88,7 +88,7 @@ class Epochs:
         max_iter : int
             The last iteration: an epoch ends there.
         parts : tuple of str
-            Parts of the recipe (`drcr.training.recipe.PARTS`).
+            Parts of the recipe (`drcr.training.recipe.RECIPE_PARTS`).
         world : World
             The processes that share each batch.
         **loading

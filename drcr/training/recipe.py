@@ -13,7 +13,7 @@ from drcr.camera import Imaging
 from drcr.metrics import mrae
 from drcr.schedule import cosine_lr, poly_lr
 
-PARTS = {
+RECIPE_PARTS = {
     "flip": "each patch is mirrored and rotated by multiples of 90 degrees at random",
     "ema": "an exponential moving average of the weights is validated and tested",
     "cosine": "the learning rate warms up, then decays as a cosine",
@@ -38,11 +38,11 @@ def parts_of(recipe: str) -> tuple[str, ...]:
 def read_recipe(text: str) -> str:
     """Read --recipe: `released`, or the parts, separated by commas; the same parts give the same text."""
     asked = parts_of(text)
-    if unknown := [part for part in asked if part not in PARTS]:
+    if unknown := [part for part in asked if part not in RECIPE_PARTS]:
         raise argparse.ArgumentTypeError(
-            f"must be released, improved, or a comma-separated list of {', '.join(PARTS)}, not {unknown[0]!r}"
+            f"must be released, improved, or a comma-separated list of {', '.join(RECIPE_PARTS)}, not {unknown[0]!r}"
         )
-    return ",".join(part for part in PARTS if part in asked) or "released"
+    return ",".join(part for part in RECIPE_PARTS if part in asked) or "released"
 
 
 def learning_rate(options: argparse.Namespace, iteration: int) -> float:
