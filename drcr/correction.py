@@ -56,6 +56,8 @@ MANY_PIXELS = 1_000_000
 """No more of a cube's pixels tell its brightness."""
 ROWS = 32
 """Rows of a finished cube that are held at a time."""
+PIXELS_IN_CACHE = 8192
+"""So many pixels are finished at a time on strips."""
 PIXEL_STEP = 7
 """Of each training image, every so many-th pixel is used to fit the base."""
 
@@ -95,14 +97,14 @@ def image_statistics(rgb: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """Return x (..., 3) of the equations matrix (..., 3, 3) x = right (..., 3), by Cramer's rule."""
-    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in matrix.unbind(-2))
-    p, q, r = right.unbind(-1)
-    determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
-    x = p * (e * i - f * h) - b * (q * i - f * r) + c * (q * h - e * r)
-    y = a * (q * i - f * r) - p * (d * i - f * g) + c * (d * r - q * g)
-    z = a * (e * r - q * h) - b * (d * r - q * g) + p * (d * h - e * g)
-    return torch.stack([x, y, z], -1) / determinant[..., None]
+    """Return x (3, ...) of the equations matrix (3, 3, ...) x = right (3, ...), by the adjugate."""
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind() for row in matrix.unbind())
+    p, q, r = right.unbind()
+    first, second, third = e * i - f * h, f * g - d * i, d * h - e * g
+    x = first * p + (c * h - b * i) * q + (b * f - c * e) * r
+    y = second * p + (a * i - c * g) * q + (c * d - a * f) * r
+    z = third * p + (b * g - a * h) * q + (a * e - b * d) * r
+    return torch.stack([x, y, z]) / (a * first + b * second + c * third)
 
 
 class Correction(nn.Module):
@@ -213,17 +215,17 @@ class Correction(nn.Module):
         Newton's method on the logarithms of what the camera sees: two steps come close, six are exact.
         """
         seen_and_slopes = torch.cat([self.curves, (self.curves[:, :, None] * self.shapes[:, None]).flatten(1)], 1)
-        goal = (lit @ self.responses).clamp_min(DARKEST).log()
-        regular = 1e-4 * torch.eye(3, dtype=lit.dtype, device=lit.device)
+        goal = (lit @ self.responses).clamp_min(DARKEST).log().movedim(-1, 0)
+        regular = 1e-4 * torch.eye(3, dtype=lit.dtype, device=lit.device).view(3, 3, *[1] * (goal.ndim - 1))
         for i in range(6 if self.consistency == "full" else 2):
-            seen = (spectra @ seen_and_slopes).clamp_min(1e-9)
-            slopes = seen[..., 3:].unflatten(-1, (3, 3)) / seen[..., :3, None]
-            missing = goal - seen[..., :3].log()
+            seen = (spectra @ seen_and_slopes).clamp_min(1e-9).movedim(-1, 0).contiguous()
+            missing = goal - seen[:3].log()
             if i == 0 and self.consistency != "full":
-                part = self.part(goal[..., 1], unclipped)[..., None]
+                part = self.part(goal[1], unclipped)
                 goal, missing = goal - (1 - part) * missing, part * missing
+            slopes = seen[3:].unflatten(0, (3, 3)) / seen[:3, None]
             step = solve(slopes + regular, missing).clamp(-2, 2)
-            spectra = spectra * (step @ self.shapes.T).exp()
+            spectra = spectra * (step.movedim(0, -1) @ self.shapes.T).exp()
         return spectra
 
     def part(self, log_brightness: Tensor, unclipped: Tensor) -> Tensor:
@@ -253,10 +255,14 @@ class Correction(nn.Module):
         That takes the network's output (rows, W, bands) and the number of its first row.
         """
         lit, unclipped = (values[0] for values in self.light(rgb[None]))
+        at_once = max(1, PIXELS_IN_CACHE // rgb.shape[1])
 
         def finish(output: Tensor, top: int) -> Tensor:
-            rows = slice(top, top + len(output))
-            return self.finish(output, lit[rows], unclipped[rows])
+            for part in output.split(at_once):
+                rows = slice(top, top + len(part))
+                part.copy_(self.finish(part, lit[rows], unclipped[rows]))
+                top += len(part)
+            return output
 
         return lit, finish
 
@@ -271,10 +277,12 @@ class Correction(nn.Module):
 
     # ---- training
 
-    def training_factor(self, rgb: Tensor, cube: Tensor) -> Tensor:
-        """Return the factor (N,) for patches (N, 3, h, w) of which the rule, made for images, knows too little."""
-        true = self.true_brightness(rgb.flatten(2).mT, cube.flatten(2).mT)
-        return true * (JITTER * torch.randn_like(true)).exp()
+    def training_factor(self, rgb: Tensor, cube: Tensor, noise: Tensor) -> Tensor:
+        """Return the factor (N,) for patches (N, 3, h, w) of which the rule, made for images, knows too little.
+
+        `noise` (N,): normal, as the rule will err.
+        """
+        return self.true_brightness(rgb.flatten(2).mT, cube.flatten(2).mT) * (JITTER * noise).exp()
 
     @torch.no_grad()
     def fit(self, pairs: Pairs, scenes: Pairs, floor: float) -> None:

@@ -61,6 +61,8 @@ class Sources:
         cube = crop(cube, int(rng.integers(SIZE, largest + 1)) if rng.random() < 0.6 else SIZE, rng)
         if rng.random() < 0.7:
             cube = cube * smooth_light(rng, 0.2)
+        if rng.random() < 0.7:
+            cube = recolour(cube, rng)
         return cube / max(cube.max(), 1)
 
     def pseudo(self, rng: np.random.Generator) -> np.ndarray:
@@ -121,6 +123,18 @@ def crop(values: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
         return values
     bands = [cv2.resize(band, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for band in np.moveaxis(values, 2, 0)]
     return np.stack(bands, 2)
+
+
+def recolour(cube: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a cube with each of four groups of similar colours under a smooth light of its own."""
+    thirds = np.stack([cube[..., :10].mean(2), cube[..., 10:20].mean(2), cube[..., 20:].mean(2)], 2).reshape(-1, 3)
+    colours = np.log(thirds + 0.005)
+    colours -= 0.8 * colours.mean(1, keepdims=True)
+    anchors = colours[rng.integers(len(colours), size=4)]
+    nearness = np.exp(-((colours[:, None] - anchors) ** 2).sum(2) / 0.05)
+    lights = np.stack([smooth_light(rng, 0.2) for _ in anchors])
+    mixed = (nearness + 1e-6) / (nearness + 1e-6).sum(1, keepdims=True) @ lights
+    return cube * np.float32(mixed).reshape(cube.shape)
 
 
 def smooth_light(rng: np.random.Generator, deviation: float) -> np.ndarray:

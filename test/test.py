@@ -211,7 +211,10 @@ def hold_to_images(args: argparse.Namespace, path: Path, model: Network) -> Corr
         if consistency in (None, "none"):
             return None
         if args.camera is None or consistency == "trained" or model.wavelengths is None:
-            raise DataError(f"{path}: states no camera; give --camera, and --consistency half or full")
+            raise DataError(
+                f"{path}: states no camera, or no wavelengths; give --camera, --consistency half or full, and a "
+                "checkpoint with wavelengths"
+            )
         held = Correction(nn.Identity(), model.wavelengths)
     if args.camera is not None:
         held.set_camera(args.camera, args.gains)

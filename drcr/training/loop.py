@@ -100,7 +100,11 @@ def train_epoch(
 
         rgb, cube = batch.rgb.to(device, non_blocking=True), batch.cube.to(device, non_blocking=True)
         weight = batch.weight * world.size  # gradients are averaged over the processes
-        given = (model.training_factor(rgb, cube),) if isinstance(model, Correction) else ()
+        given = ()
+        if isinstance(model, Correction):
+            random = torch.Generator().manual_seed(1000003 * options.seed + run.iteration)
+            noise = torch.randn(options.batchSize, generator=random)[batch.positions]
+            given = (model.training_factor(rgb, cube, noise.to(device)),)
         loss = training_step(
             train_model, optimizer, criterion, rgb, cube, options.precision, weight, clip_norm, given
         )
