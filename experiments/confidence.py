@@ -5,8 +5,8 @@ test/model/NAME.confidence.npz, docs/results/confidence_NAME.csv, the evaluation
 and to --out the held-out images prepared. Draws docs/confidence.png: of the photographs by held-out cameras the one
 with the median rank correlation between expected and true angle. Takes a few minutes on one core.
 
-model.pth is calibrated with the photographs of the ten scenes that photographs.py does not train on, linear.pth with
-the linear images of those that it was not trained on: --linear_seen names the others.
+Both are calibrated with the ten scenes that photographs.py does not train on, model.pth with photographs, linear.pth
+with linear images.
 """
 
 import csv
@@ -21,6 +21,8 @@ from drcr.utils.cli import step
 from drcr.utils.files import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
+KINDS = {"model": "photographs", "linear": "linear"}
+"""The kind of images that each network is for."""
 PAGE = ROOT / "docs/confidence.md"
 
 
@@ -51,11 +53,11 @@ def median_photograph(path: Path) -> str:
 def draw(data: Path, out: Path) -> None:
     """Draw the levels, the expected and the true angle of a photograph for the page."""
     name = median_photograph(evaluation("model"))
-    (image,) = (data / "test/Valid_RGB").glob(f"{name}.*")
+    (image,) = (data / "test/photographs/Valid_RGB").glob(f"{name}.*")
     for folder in ("truth", "cubes", "figures"):
         shutil.rmtree(out / folder, ignore_errors=True)
     (out / "truth").mkdir()
-    (out / "truth" / f"{name}.mat").symlink_to((data / "test/Valid_spectral" / f"{name}.mat").resolve())
+    (out / "truth" / f"{name}.mat").symlink_to((data / "test/photographs/Valid_spectral" / f"{name}.mat").resolve())
     step(ROOT / "test", f"test.py --confidence --RGB_dir {image} --result_dir {out}/cubes")
     step(
         ROOT / "test",
@@ -73,13 +75,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--photographs", type=Path, default="../photographs", help="folder OUT of photographs.py")
     add("--out", type=Path, default="../photographs/confidence", help="folder for the results")
     add(
-        "--linear_seen",
-        nargs="*",
-        default=("jelly_beans", "fake_and_real_beers"),
-        metavar="NAME ...",
-        help="held-out scenes that linear.pth was trained on",
-    )
-    add(
         "--models",
         nargs="*",
         metavar="NAME ...",
@@ -93,25 +88,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         if shlex.quote(str(path)) != str(path):
             raise DataError(f"{path}: choose a folder without spaces and special characters")
     cli.hold(out)
-    step(
-        ROOT / "train",
-        f"valid_data_preprocess.py --data_path {data}/test --valid_data_path {out}/held_out "
-        "--non_positive floor 0.01",
-    )
-    prepared = data / "prepared"
-    training = f"--train_data_path {prepared}/Train --fit_data_path {prepared}/Real"
-    skipped = f"--skip {' '.join(args.linear_seen)}" if args.linear_seen else ""
-    options = {
-        "model": f"{training} --kind photographs --valid_data_path {prepared}/Valid {out}/held_out",
-        "linear": f"{training} --kind linear --valid_data_path {out}/held_out {skipped}",
-    }
-    for name in args.models:
-        if name not in options:
-            raise DataError(f"--models: must be model or linear, not {name}")
+    for kind in KINDS.values():
         step(
             ROOT / "train",
-            f"calibrate_confidence.py --model_dir ../test/model/{name}.pth {options[name]} --other_data_path "
-            f"{out}/held_out --evaluate {evaluation(name)}",
+            f"valid_data_preprocess.py --data_path {data}/test/{kind} --valid_data_path {out}/{kind} "
+            "--non_positive floor 0.01",
+        )
+    for name in args.models:
+        if name not in KINDS:
+            raise DataError(f"--models: must be model or linear, not {name}")
+        kind = KINDS[name]
+        prepared = data / "prepared" / kind
+        step(
+            ROOT / "train",
+            f"calibrate_confidence.py --model_dir ../test/model/{name}.pth --train_data_path {prepared}/pairs "
+            f"--fit_data_path {prepared}/whole --valid_data_path {prepared}/Valid {out}/{kind} --other_data_path "
+            f"{out}/photographs {out}/linear --evaluate {evaluation(name)}",
         )
     draw(data, out)
 

@@ -9,8 +9,8 @@ photograph) by training cameras, or 3 linear images (--preset real-world). Both 
 the base (drcr/correction.py); that for linear images starts from the other's weights.
 
 Scored are, by the plain commands without any option: 2 photographs of each held-out scene by held-out cameras, and
-its linear image as NTIRE 2022 describes it. "Best scale" is the MRAE after each reconstruction is multiplied by the one
-number that makes its MRAE lowest: an exposed image does not tell how bright its scene was.
+its linear image as NTIRE 2022 describes it. "Best scale" is the MRAE after each reconstruction is multiplied by the
+one number that makes its MRAE lowest: an exposed image does not tell how bright its scene was.
 
 OUT holds the data, the runs, the cubes, RESULTS.md and photograph.png. What an interrupted run has finished is kept.
 The scored networks are last.pth: no checkpoint is chosen.
