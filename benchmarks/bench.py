@@ -26,10 +26,10 @@ from pathlib import Path
 import torch
 from measuring import Result, Rooflines, measure
 from stages import STAGES, Work, make_scenes
-from tables import deviations, figures, machine, scores, table
+from tables import deviations, figures, machine, table
 
 from drcr.utils import cli
-from drcr.utils.files import DataError, write_atomically
+from drcr.utils.files import write_atomically
 
 
 def measure_stages(stages: list[str], work: Work, rounds: int, rooflines: Rooflines) -> dict[str, list[Result]]:
@@ -42,8 +42,6 @@ def measure_stages(stages: list[str], work: Work, rounds: int, rooflines: Roofli
         print("\n" + "\n".join(table(stage, STAGES[stage].unit, results[stage], rooflines.medians())), flush=True)
         if stage in ("reconstruct", "shipped"):
             print("\n".join(deviations(results[stage])), flush=True)
-        if stage == "shipped":
-            print("\n".join(scores(results[stage], work)), flush=True)
     return results
 
 
@@ -54,11 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=cli.at_least(1), default=3, help="measurements of each way")
     parser.add_argument("--batch", type=cli.at_least(1), help="patches per training step (16 on CUDA, else 2)")
     parser.add_argument("--quick", action="store_true", help="smaller images, fewer scenes, one round: one minute")
-    parser.add_argument("--mst", type=Path, metavar="FILE", help="measure MST++, too: its authors' MST_Plus_Plus.py")
     parser.add_argument("--json", type=Path, default="bench.json", help="file to write")
     args = parser.parse_args(argv)
-    if args.mst and not args.mst.is_file():
-        raise DataError(f"{args.mst}: no such file; --mst takes the authors' MST_Plus_Plus.py")
 
     cuda = torch.cuda.is_available()
     stages = args.stages or [name for name, stage in STAGES.items() if stage.by_default]
@@ -69,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         size, patch = ((146, 160), 64) if args.quick else ((482, 512), 128)
         make_scenes(Path(folder), size, 3)
         batch = args.batch or (16 if cuda else 2)
-        work = Work(Path(folder).resolve(), *size, batch, patch, args.quick, args.mst)
+        work = Work(Path(folder).resolve(), *size, batch, patch, args.quick)
         results = measure_stages(stages, work, rounds, rooflines)
         rates = rooflines.medians()
     print("\n" + ", ".join(f"{name} {rate / 1e9:.4g}" for name, rate in rates.items()), "(GFLOP/s, GB/s)")

@@ -1,4 +1,4 @@
-"""Other ways to run the network, for comparison: ONNX Runtime, OpenVINO; and another network, MST++. All optional."""
+"""Other ways to run the network, for comparison: ONNX Runtime and OpenVINO, both optional."""
 
 import importlib.util
 from functools import partial
@@ -11,7 +11,6 @@ from measuring import Run, Way
 from drcr.compute.export import export_onnx
 from drcr.compute.memory import free_memory
 from drcr.correction import Network
-from drcr.utils.files import DataError
 from drcr.utils.parallel import available_cores
 
 NEEDED = {
@@ -73,21 +72,3 @@ def runtimes(model: Network, image: np.ndarray, file: Path, operations: float) -
             export_onnx(model, file)
         ways.append(Way(f"{name}, fp32", partial(setup, file, image), operations=operations))
     return ways
-
-
-def mst(source: Path, image: np.ndarray) -> Run:
-    """Return MST++ (Cai et al., CVPRW 2022) with random weights, by its authors' file MST_Plus_Plus.py."""
-    spec = importlib.util.spec_from_file_location("mst", source)
-    if spec is None or spec.loader is None:
-        raise DataError(f"{source}: is not a Python file; --mst takes the authors' MST_Plus_Plus.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    torch.manual_seed(0)
-    model = module.MST_Plus_Plus().eval()
-    rgb = torch.from_numpy(as_input(image))
-
-    @torch.inference_mode()
-    def run() -> None:
-        model(rgb)  # another network: its cube is not compared
-
-    return run

@@ -14,7 +14,7 @@ import numpy as np
 import released
 import torch
 from measuring import Run, Way
-from runtimes import mst, runtimes
+from runtimes import runtimes
 from torch.utils.flop_counter import FlopCounterMode
 
 from drcr import metrics
@@ -43,7 +43,6 @@ class Work:
     batch: int
     patch: int
     quick: bool
-    mst: Path | None = None
 
     @cached_property
     def pairs(self) -> list[tuple[Path, Path]]:
@@ -141,8 +140,6 @@ def reconstruct(work: Work) -> list[Way]:
     operations = 2 * work.operations(work.network())
     ways = [Way("released, two passes", partial(reconstruct_released, work), operations=operations)]
     ways += passes(work, shipped=False)
-    if work.mst:
-        ways.append(Way("MST++", partial(mst, work.mst, work.image())))
     return ways
 
 

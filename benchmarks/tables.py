@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import Result
-from stages import Work
 
-from drcr import metrics
-from drcr.formats.mat import read_cube
 from drcr.utils.parallel import available_cores
 
 
@@ -57,17 +54,6 @@ def deviations(results: list[Result]) -> list[str]:
             f"{name}: differs from the plain network by at most {difference.max() / peak:.1e} of the largest value, "
             f"{difference.mean() / peak:.1e} on average"
         )
-    return lines
-
-
-def scores(results: list[Result], work: Work) -> list[str]:
-    """Return the scores of the shipped network's cubes, which tell what bfloat16 does to them."""
-    truth = read_cube(work.pairs[0][0])[: work.height, : work.width]
-    lines = []
-    for result in results:
-        if result.way.name.startswith("ours"):
-            mrae = float(metrics.mrae(result.value.clip(0, 1), truth))
-            lines.append(f"{result.way.name}: MRAE {mrae:.6f} on this simulated scene")
     return lines
 
 

@@ -74,7 +74,7 @@ def test_an_install_has_every_module_and_file(declared):
     kept = declared["tool"]["setuptools"]["package-data"]["*"]
     for path in (ROOT / "drcr").rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts:
-            package = path.parent.parent if path.parent.name == "templates" else path.parent
+            package = path.parent.parent if path.parent.name in ("templates", "static") else path.parent
             assert (package / "__init__.py").is_file(), f"{package} is no package"
             assert path.suffix == ".py" or any(path.match(pattern) for pattern in kept), path
 

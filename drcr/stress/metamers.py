@@ -38,40 +38,6 @@ def project(cube: np.ndarray, sensitivities: np.ndarray) -> np.ndarray:
     return (np.asarray(cube, np.float64) @ basis) @ basis.T
 
 
-def feasible_interval(
-    cube: np.ndarray, sensitivities: np.ndarray, low: float, high: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lowest and the highest alpha of each pixel for which s(alpha) lies within [low, high] in all bands.
-
-    Parameters
-    ----------
-    cube
-        Spectra (..., bands).
-    sensitivities
-        (bands, 3).
-    low, high
-        The range of physically possible values.
-
-    Returns
-    -------
-    Two arrays (...), float64, -inf and inf where the black is 0. If no alpha is feasible, the lowest is greater than
-    the highest.
-    """
-    cube = np.asarray(cube, np.float64)
-    return _interval(cube, cube - project(cube, sensitivities), low, high)
-
-
-def _interval(cube: np.ndarray, black: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    # of alpha - 1, not of alpha: where the cube itself is within the range, rounding cannot exclude alpha = 1
-    with np.errstate(divide="ignore", invalid="ignore"):
-        to_low, to_high = (low - cube) / black, (high - cube) / black
-    inside = (cube >= low) & (cube <= high)
-    flat = black == 0  # a band that does not change with alpha
-    lowest = np.where(flat, np.where(inside, -np.inf, np.inf), np.minimum(to_low, to_high)).max(-1)
-    highest = np.where(flat, np.where(inside, np.inf, -np.inf), np.maximum(to_low, to_high)).min(-1)
-    return 1 + lowest, 1 + highest
-
-
 def metamer(
     cube: np.ndarray, sensitivities: np.ndarray, alpha: float, low: float, high: float
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -93,10 +59,13 @@ def metamer(
     The cube (..., bands), float64, and which pixels (...) are s(alpha), bool. Only these are to be scored.
     """
     cube = np.asarray(cube, np.float64)
-    black = cube - project(cube, sensitivities)
-    lowest, highest = _interval(cube, black, low, high)
-    feasible = (lowest <= alpha) & (alpha <= highest)
-    return np.where(feasible[..., None], cube + (alpha - 1) * black, cube), feasible
+    other = cube + (alpha - 1) * (cube - project(cube, sensitivities))
+    return _where_feasible(other, cube, low, high)
+
+
+def _where_feasible(other: np.ndarray, cube: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    feasible = ((other >= low) & (other <= high)).all(-1)
+    return np.where(feasible[..., None], other, cube), feasible
 
 
 def natural_metamer(
@@ -139,8 +108,7 @@ def natural_metamer(
     nearest = KDTree(known / known.sum(-1, keepdims=True)).query(chromaticity)[1]
     blacks = (spectra - project(spectra, sensitivities)) / known.sum(-1, keepdims=True)
     other = project(cube, sensitivities) + brightness * blacks[nearest]
-    feasible = ((other >= low) & (other <= high)).all(-1)
-    return np.where(feasible[..., None], other, cube), feasible
+    return _where_feasible(other, cube, low, high)
 
 
 def floor(first: np.ndarray, second: np.ndarray) -> np.ndarray:
