@@ -38,10 +38,11 @@ from drcr.formats.envi import write_envi
 from drcr.formats.maps import LEVEL_COLOURS
 from drcr.formats.mat import load_cube, read_cube, read_origin, write_cube
 from drcr.formats.tiff import write_tiff
-from drcr.images import encode_srgb, normalise_rgb, read_rgb
+from drcr.images import normalise_rgb, read_rgb
 from drcr.inference import Reconstructor
 from drcr.light import lamp
 from drcr.metrics import SCORES
+from drcr.tags import encode_srgb
 from drcr.utils.files import DataError
 
 MODEL = ROOT / "test/model/model.pth"

@@ -225,9 +225,16 @@ class PageScene:
             "confidence": self._confidence(),
             "reference": self.reference,
             "light": self.light,
-            "scaled": self.gain_words.removeprefix(", "),
+            "scaled": self.gain_words.removeprefix(", ") + self._doubt_of_reference(),
             "scores": self._scores(),
         }
+
+    def _doubt_of_reference(self) -> str:
+        """Return a question if hardly anything reflects more light than there is, and much of the cube would."""
+        above = float((self.whites * self.gain > 1.5).mean()) if self.reference and not self.light else 0.0
+        return (
+            "; the brightest pixels then reflect far more than 1: is this point in the shade?" if above > 0.5 else ""
+        )
 
     def _confidence(self) -> dict[str, Any] | None:
         """Return the legend and the meaning of the map of confidence, in words for a person."""

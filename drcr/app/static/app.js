@@ -37,11 +37,11 @@ async function answer_of(response) {
 }
 
 // send a request whose answer is lines on the progress, then the result; a new request takes the place of the last
-async function work(address, body, done) {
+async function work(address, body, done, stage = "Sending") {
   running?.abort();
   const mine = running = new AbortController();
   say("");
-  show_progress("Sending");
+  show_progress(stage);
   try {
     const response = await fetch(address, { method: "POST", body, signal: mine.signal });
     let last;
@@ -64,6 +64,7 @@ async function work(address, body, done) {
   if (running === mine) {
     running = null;
     show_progress("");
+    if (scene) show_choices(); // as the scene has them, if what was asked for has failed
   }
 }
 
@@ -77,14 +78,9 @@ function upload(address, files, done) {
   return work(`${address}${more}files=${encodeURIComponent(named)}`, new Blob(files), done);
 }
 
-async function adjust(changes) {
-  say("");
+function adjust(changes) {
   const asked = { reference: scene.reference, light: scene.light, floor: +$("floor").value, ...changes };
-  show_progress("Scaling");
-  const answer = await fetch(`${scene.id}/adjust`, { method: "POST", body: JSON.stringify(asked) }).then(answer_of, broken);
-  show_progress("");
-  if (answer.error) say(answer.error);
-  update(answer.error ? {} : answer);
+  return work(`${scene.id}/adjust`, JSON.stringify(asked), update, "Scaling");
 }
 
 // ---- scenes ----
@@ -108,19 +104,26 @@ function update(changes) {
   for (const id of ["views", "frame", "plotted", "about"]) $(id).hidden = false;
   $("lines").textContent = scene.lines.join(". ");
   $("encoding").hidden = !scene.encoding;
-  for (const radio of $("encoding").querySelectorAll("input")) radio.checked = radio.value === scene.encoding;
+  show_choices();
   $("scaled").textContent = scene.reference ? `The cube is ${scene.scaled}.` : "";
   $("unscale").hidden = !scene.reference;
-  if (![...$("lamp").options].some(option => option.value === scene.light)) $("lamp").add(new Option(scene.light, scene.light), 1);
-  $("lamp").value = scene.light;
   for (const link of document.querySelectorAll("[data-cube]")) link.href = `${scene.id}/cube/${link.dataset.cube}`;
   if (!before && scene.scores) mean = true;
   if (!views().includes(view)) view = "colour";
   show_scores();
   show_views();
   show_view();
-  for (const point of points) measure(point);
+  for (const point of points) {
+    point.data = null; // rather no curve than one of before
+    measure(point);
+  }
   show_points();
+}
+
+function show_choices() {
+  for (const radio of $("encoding").querySelectorAll("input")) radio.checked = radio.value === scene.encoding;
+  if (![...$("lamp").options].some(option => option.value === scene.light)) $("lamp").add(new Option(scene.light, scene.light), 1);
+  $("lamp").value = scene.light;
 }
 
 function views() {
@@ -598,7 +601,7 @@ addEventListener("drop", event => { event.preventDefault(); choose_files(event.d
 $("example").onclick = () => work("example", null, open_scene);
 $("progress").lastElementChild.onclick = () => { running?.abort(); running = null; show_progress(""); };
 $("views").onchange = event => { say(""); choose_view(event.target.value); };
-$("encoding").onchange = event => work(`${scene.id}/again?as=${event.target.value}`, null, open_scene).then(() => update({}));
+$("encoding").onchange = event => work(`${scene.id}/again?as=${event.target.value}`, null, open_scene);
 $("truth").onchange = event => {
   const files = [...event.target.files];
   event.target.value = "";
