@@ -6,6 +6,7 @@ import os
 import re
 import struct
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -149,28 +150,32 @@ def _decoders_words() -> Iterator[list[str]]:
 
 
 def _decode_jpeg(path: Path, data: bytes) -> Decoded:
-    if _is_zeroed(data):
-        raise DataError(f"{path}: part of its pixels was overwritten with zeros; copy or download it again")
+    if fault := _jpeg_fault(data):
+        raise DataError(f"{path}: {fault}")
     rgb, blocks = _decode_opencv(path, data)
     return Decoded(rgb, Tags(blocks.get(ICC), blocks.get(EXIF)))
 
 
-def _is_zeroed(data: bytes) -> bool:
-    """Return whether the scan of a JPEG has a run of zeros that no encoder writes.
+def _jpeg_fault(data: bytes) -> str | None:
+    """Return what OpenCV overlooks in a JPEG: the colours of a printer, and a scan that is partly zeros.
 
-    The decoder cannot tell: it takes them for the shortest code, again and again. An encoder writes so only if that
-    code is the end of a block in every table, as it can be for flat images; and in files of several scans.
+    libjpeg takes zeros for the shortest code, again and again. An encoder writes so only if that code is the end of a
+    block in every table, as it can be for flat images; and in files of several scans.
     """
     at, shortest, kind = 2, set(), 0
     while kind != 0xDA and at + 4 < len(data):
         kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if kind in (0xC0, 0xC1, 0xC2) and data[at + 9 : at + 10] == b"\4":
+            return "has the colours of a printer (CMYK); convert it to RGB"
         table = data[at + 4 : at + 2 + length] if kind == 0xC4 else b""
         while len(table) > 17:
             shortest |= {table[17]} if table[0] >> 4 else set()  # of the codes for coefficients
             table = table[17 + sum(table[1:17]) :]
         at += 2 + length
     end = data.find(b"\xff\xd9", at)
-    return bool(shortest - {0}) and data.find(bytes(24), at, end) >= 0 and data.find(b"\xff\xda", at, end) < 0
+    if shortest - {0} and data.find(bytes(24), at, end) >= 0 and data.find(b"\xff\xda", at, end) < 0:
+        return "part of its pixels was overwritten with zeros; copy or download it again"
+    return None
 
 
 def _decode_png(path: Path, data: bytes) -> Decoded:
@@ -200,6 +205,8 @@ def _png_tags(path: Path, data: bytes, exif: bytes | None) -> Tags:
         info = PngImageFile(io.BytesIO(data)).info  # not Image.open: that has a limit of pixels
     except (SyntaxError, *BROKEN) as error:
         raise DataError(f"{path}: its tags are damaged ({error}); save it anew, or remove them") from error
+    if "icc_profile" in info and not info["icc_profile"]:
+        raise DataError(f"{path}: its ICC profile is damaged; save it anew, or remove it")
     return Tags(info.get("icc_profile"), exif, None, "srgb" in info, info.get("gamma"), info.get("chromaticity"))
 
 
@@ -360,7 +367,9 @@ def _decode_avif(path: Path, data: bytes) -> Decoded:
         raise missing(path, "is an AVIF file", "Pillow") from error
     rgb, _ = _decode_opencv(path, data, cv2.IMREAD_IGNORE_ORIENTATION)
     try:
-        exif = AvifImageFile(io.BytesIO(data)).info.get("exif")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of EXIF, which is read below
+            exif = AvifImageFile(io.BytesIO(data)).info.get("exif")
     except (SyntaxError, *BROKEN) as error:
         raise _broken_heif(path, error) from error
     orientation = read_exif(exif, path)[0] if exif else 1

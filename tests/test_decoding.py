@@ -141,8 +141,9 @@ def test_png_of_narrow_range(tmp_path):
         (chunk(b"gAMA", struct.pack(">I", 1)), "gamma 1e-05"),
         (cicp(9, 18, 0, 1), "HLG"),
         (struct.pack(">I", 0x7FFFFFF0) + b"tEXtabc", "cannot be decoded"),
+        (chunk(b"iCCP", b"x\0\0" + zlib.compress(SRGB_ICC)[:80]), "ICC profile is damaged"),
     ],
-    ids=["checksum", "gAMA of 1", "HLG", "false length"],
+    ids=["checksum", "gAMA of 1", "HLG", "false length", "half a profile"],
 )
 def test_png_tags_that_cannot_be_used(tmp_path, tag, words):
     path = write(tmp_path / "a.png", png(chunk(b"iCCP", b"x\0\0" + zlib.compress(SRGB_ICC)) * (b"tEXt" in tag), tag))
@@ -203,6 +204,12 @@ def test_jpeg_damaged_within_its_scan(tmp_path, capfd, kind, options):
     with pytest.raises(DataError, match=r"a\.jpg: (cannot be decoded|part of its pixels)"):
         read_rgb(write(tmp_path / "a.jpg", scan_cut(whole, kind)))
     assert "Corrupt" not in capfd.readouterr().err  # libjpeg's own words are part of the error
+
+
+def test_a_jpeg_in_the_colours_of_a_printer(tmp_path):
+    Image.fromarray(ENCODED).convert("CMYK").save(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg: .*CMYK"):
+        read_rgb(tmp_path / "a.jpg")
 
 
 def test_a_flat_jpeg_with_many_zeros_is_whole(tmp_path):

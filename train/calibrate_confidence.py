@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from drcr.checkpoint import load_rgb_model
+from drcr.checkpoint import SHIPPED, load_rgb_model
 from drcr.compute.device import choose_device
 from drcr.confidence.calibration import (
     Example,
@@ -77,7 +77,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
-    add("--model_dir", type=Path, default="../test/model/model.pth", metavar="FILE", help="checkpoint")
+    add("--model_dir", type=Path, default=SHIPPED / "model.pth", metavar="FILE", help="checkpoint")
     add(
         "--train_data_path",
         type=Path,
