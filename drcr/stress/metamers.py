@@ -64,7 +64,7 @@ def metamer(
 
 
 def _where_feasible(other: np.ndarray, cube: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    feasible = ((other >= low) & (other <= high)).all(-1)
+    feasible = np.asarray(((other >= low) & (other <= high)).all(-1))
     return np.where(feasible[..., None], other, cube), feasible
 
 
