@@ -16,7 +16,8 @@ from drcr.correction import Correction, Network, network_of
 from drcr.cube import WAVELENGTHS
 from drcr.images import InputEncoding
 from drcr.model import DRCR
-from drcr.utils.files import DataError, is_out_of_memory, write_atomically
+from drcr.networks import rebuild
+from drcr.utils.files import BROKEN, DataError, is_out_of_memory, write_atomically
 
 # The authors' names (tests/data/released_state_dict.csv) -> ours. The quarter scale's own two kernels,
 # denosing.conv4_33 and conv4_11, are in every released checkpoint, but the network never uses them: they are dropped.
@@ -69,124 +70,69 @@ def _read_architecture(state: dict[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def skeleton(architecture: dict[str, Any]) -> DRCR:
-    """Return a network without memory for its weights: it has their names and shapes."""
-    with torch.device("meta"):
-        return DRCR(**architecture)
-
-
-def _expected_shapes(architecture: dict[str, Any]) -> dict[str, torch.Size]:
-    """Return the shapes of a network's tensors, by name; built with one block, however many the file states."""
-    shapes = {}
-    for name, tensor in skeleton({**architecture, "n_blocks": 1}).state_dict().items():
-        of_block = name.startswith("blocks.0.")
-        for i in range(architecture["n_blocks"] if of_block else 1):
-            shapes[name.replace("blocks.0.", f"blocks.{i}.") if of_block else name] = tensor.shape
-    return shapes
-
-
-def find_fault(state: Any, architecture: dict[str, Any]) -> str | None:
-    """Return what keeps a state dict from being that of a network, None if nothing does. Nothing is built.
-
-    A tensor in a file can state a size that the file does not hold: plain, dense tensors alone are taken.
-    """
-    if not isinstance(state, dict):
-        return "it is not a state dict"
-    expected = _expected_shapes(architecture)
-    if different := sorted(map(str, expected.keys() ^ state.keys())):
-        return f"{different[0]} is {'missing' if different[0] in expected else 'not part of one'}"
-    for name, shape in expected.items():
-        tensor = state[name]
-        if not isinstance(tensor, Tensor) or not is_plain(tensor) or not tensor.is_floating_point():
-            return f"{name} is not a plain tensor of numbers"
-        if tensor.shape != shape:
-            return f"{name} is {tuple(tensor.shape)}, not {tuple(shape)}"
-    return None
-
-
-def is_plain(tensor: Tensor) -> bool:
-    """Return whether a tensor is dense, in memory, and has a value in memory for each that it states."""
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
-        return False
-    return tensor.nbytes <= tensor.untyped_storage().nbytes()
-
-
-def _check_network(checkpoint: dict[str, Any], derived: dict[str, Any], path: Path) -> None:
-    """Raise DataError if a checkpoint's parts do not agree: `derived` is the architecture that its tensors have."""
-    stored, wavelengths = checkpoint["architecture"], checkpoint["wavelengths"]
-    problem = None
-    if not isinstance(stored, dict) or any(type(value) not in (int, str) for value in stored.values()):
-        problem = "its architecture is damaged"
-    elif stored != derived:
-        changed = sorted(name for name in derived if stored.get(name) != derived[name]) or sorted(map(str, stored))
-        problem = f"its architecture states another {', '.join(changed)} than they have"
-    elif wavelengths is not None and not _are_wavelengths(wavelengths, derived["out_channels"]):
-        problem = f"its wavelengths are not those of {derived['out_channels']} bands"
-    elif checkpoint["input_encoding"] not in get_args(InputEncoding):
-        problem = "its input encoding is damaged"
-    else:
-        try:
-            problem = find_fault(checkpoint["state_dict"], derived)
-        except (ValueError, RuntimeError) as error:
-            problem = " ".join(str(error).split())[:200]
-    # tensors may share memory: a file of one kilobyte can state a network of many gigabytes
-    if problem is None and sum(tensor.nbytes for tensor in checkpoint["state_dict"].values()) > path.stat().st_size:
-        problem = "they state more values than the file holds"
-    if problem is not None:
-        raise DataError(f"{path}: its tensors do not make a DRCR Net: {problem}")
-
-
-def _are_wavelengths(values: Any, count: int) -> bool:
-    if not isinstance(values, list) or len(values) != count:
-        return False
-    return all(type(nm) in (int, float) and 0 < nm < math.inf for nm in values)
-
-
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint file, ours or the authors', onto the CPU.
 
-    Nothing in the file is executed (`weights_only`).
+    Nothing in the file is executed (`weights_only`). `build_model` compares its tensors with the network.
 
     Returns
     -------
     dict
         What the file holds, and in any case: `state_dict`, under this project's names; `architecture`, the arguments
-        of `DRCR`; `wavelengths` of the bands in nm, None if they are not known; `input_encoding`.
+        of `DRCR` or, for another network, what `drcr.networks.create` made; `wavelengths` of the bands in nm, None if
+        they are not known; `input_encoding`.
 
     Raises
     ------
     DataError
-        If the file is missing, truncated, not a checkpoint of DRCR Net, or a pickle with code in it; if its tensors,
-        architecture and wavelengths do not agree.
+        If the file is missing, truncated, not a checkpoint of this project, or a pickle with code in it; if its
+        tensors, architecture and wavelengths do not agree.
     """
     path = Path(path)
     if not path.is_file():
         problem = "a folder" if path.exists() else "no such file"
         raise DataError(f"{path}: {problem}; give a checkpoint (.pth) of train/main.py, or one of the authors'")
     stored = _load(path)
-    not_ours = DataError(f"{path}: a PyTorch file, but not a checkpoint of DRCR Net")
-    if not isinstance(stored, dict):
-        raise not_ours
-    state = stored.get("state_dict", stored)
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
-    ):
-        raise not_ours
-    state = rename_released(state)
-    if not {"stem.0.weight", "tail.2.weight"} <= state.keys():
-        raise not_ours
     try:
-        architecture = _read_architecture(state)
-    except (IndexError, RuntimeError) as error:
-        raise not_ours from error
-    # the authors' checkpoints hold none of these
-    wavelengths = WAVELENGTHS.tolist() if architecture["out_channels"] == len(WAVELENGTHS) else None
-    checkpoint = {"architecture": architecture, "wavelengths": wavelengths, "input_encoding": "linear"}
-    if "state_dict" in stored:
-        checkpoint |= stored
-    checkpoint["state_dict"] = state
-    _check_network(checkpoint, architecture, path)
+        state = rename_released(stored.get("state_dict", stored))
+        architecture = stored["architecture"] if "network" in stored.get("architecture", ()) else None
+        if architecture is None:
+            architecture = _read_architecture(state)
+            if stored.get("architecture", architecture) != architecture:
+                raise ValueError("its architecture is not that of its tensors")
+        # the authors' checkpoints hold none of these
+        wavelengths = WAVELENGTHS.tolist() if architecture["out_channels"] == len(WAVELENGTHS) else None
+        checkpoint = {"wavelengths": wavelengths, "input_encoding": "linear"}
+        checkpoint |= (stored if "state_dict" in stored else {}) | {"architecture": architecture, "state_dict": state}
+        if (nm := checkpoint["wavelengths"]) is not None:
+            checkpoint["wavelengths"] = [float(value) for value in nm]
+            if len(nm) != architecture["out_channels"] or not all(0 < value < math.inf for value in nm):
+                raise ValueError("its wavelengths are not those of its bands")
+        if checkpoint["input_encoding"] not in get_args(InputEncoding):
+            raise ValueError("its input encoding is damaged")
+    except BROKEN as error:
+        why = f": {error}" if type(error) is ValueError else ""
+        raise DataError(f"{path}: a PyTorch file, but not a checkpoint of DRCR Net{why}") from error
     return checkpoint
+
+
+def _check_tensors(stored: Any, path: Path) -> None:
+    """Raise DataError unless all tensors in a file's lists and dicts are dense, and the file is as large as they.
+
+    A tensor in a file can state more values than are stored; to train on would write beyond them.
+    """
+    parts, n_bytes = [stored], 0
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Tensor):
+            plain = part.layout == torch.strided and part.device.type == "cpu"
+            if not plain or part.is_nested or part.is_quantized or part.nbytes > part.untyped_storage().nbytes():
+                raise DataError(f"{path}: holds a tensor that is not a plain one; use another checkpoint")
+            n_bytes += part.nbytes
+        elif isinstance(part, (dict, list, tuple)):
+            parts += part.values() if isinstance(part, dict) else part
+    if n_bytes > path.stat().st_size:
+        raise DataError(f"{path}: its tensors state more values than the file holds; use another checkpoint")
 
 
 def _load(path: Path) -> Any:
@@ -197,7 +143,9 @@ def _load(path: Path) -> Any:
                     raise DataError(f"{path}: is compressed, or damaged; save it again with torch.save")
                 if file.testzip() is not None:
                     raise DataError(f"{path}: damaged; copy or download it again")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        _check_tensors(stored, path)
+        return stored
     except (DataError, PermissionError):
         raise
     except pickle.UnpicklingError as error:
@@ -205,19 +153,7 @@ def _load(path: Path) -> Any:
             f"{path}: refused: not a file of plain tensors (a checkpoint of another program, or a pickle with code "
             "in it, which is never run)"
         ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        IndexError,
-        TypeError,
-        RecursionError,
-        zipfile.BadZipFile,
-        MemoryError,
-    ) as error:
+    except BROKEN as error:
         if is_out_of_memory(error):
             raise DataError(f"{path}: does not fit into memory") from error
         raise DataError(f"{path}: truncated, or not a checkpoint; copy or download it again") from error
@@ -229,18 +165,24 @@ def build_model(checkpoint: dict[str, Any], path: str | Path) -> Network:
     Raises
     ------
     DataError
-        If the network does not fit into memory.
+        If the tensors are not those of the network, if it does not fit into memory, or if it is a class in a file and
+        that file was not given, or has changed.
     """
+    architecture, state = checkpoint["architecture"], checkpoint["state_dict"]
     try:
-        model = skeleton(checkpoint["architecture"]).to_empty(device="cpu")  # drawing random weights takes time
-        model.load_state_dict(checkpoint["state_dict"])
-    except (RuntimeError, MemoryError) as error:
+        if "network" not in architecture:  # of a wrong size? before memory is taken
+            with torch.device("meta"):
+                DRCR(**architecture).load_state_dict(state, assign=True)
+        model = rebuild(architecture)
+        model.load_state_dict(state)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except BROKEN as error:
         if is_out_of_memory(error):
             raise DataError(f"{path}: does not fit into memory") from error
-        raise
-    if checkpoint["wavelengths"] is not None:
-        model.wavelengths = [float(nm) for nm in checkpoint["wavelengths"]]
-    model.input_encoding = checkpoint["input_encoding"]
+        words = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: its tensors are not those of its network: {words}") from error
+    model.wavelengths, model.input_encoding = checkpoint["wavelengths"], checkpoint["input_encoding"]
     if "correction" not in checkpoint:
         return model
     corrected = Correction(model, model.wavelengths or [0.0] * model.architecture["out_channels"])
@@ -263,7 +205,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Network:
 
     Returns
     -------
-    DRCR
+    DRCR or OtherNetwork
         In evaluation mode: (N, 3, H, W) in [0, 1] -> (N, bands, H, W).
 
     Raises
@@ -309,7 +251,7 @@ def save_checkpoint(path: str | Path, model: Network, **fields: Any) -> None:
     ----------
     path : str or Path
         The file. A file of this name is replaced.
-    model : DRCR
+    model : DRCR or OtherNetwork
         Its weights, architecture and wavelengths are stored.
     **fields
         What else to store: tensors, numbers, strings, lists and dicts of them.

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from drcr.camera import responses
 from drcr.images import InputEncoding
-from drcr.model import DRCR
+from drcr.networks import Bare
 
 Consistency = Literal["trained", "none", "half", "full"]
 """How far a result is held to the image: as trained, not, halfway (of the logarithm) or entirely."""
@@ -333,7 +333,7 @@ class Correction(nn.Module):
         self.rule.copy_(torch.cat([weights, (constant + shift)[None]]))
 
 
-Network = DRCR | Correction
+Network = Bare | Correction
 """What a checkpoint holds."""
 
 

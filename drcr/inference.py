@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from drcr.compute.device import winograd_pays
 from drcr.compute.memory import free_memory, memory_for
 from drcr.compute.streaming import ROWS, Streamed, pad_channels
+from drcr.compute.tiles import Tiled
 from drcr.correction import Correction, Network, network_of
 from drcr.model import DRCR
 from drcr.utils.files import DataError
@@ -57,8 +60,9 @@ class Reconstructor:
             "fp32": the network's own result except for rounding. "bf16": bfloat16 between the first convolution and
             the last.
         tile
-            Rows of a strip, 4 or more, best a multiple of 6. Smaller strips need less memory; the result is
-            the same except for rounding. "auto": chosen by speed and free memory.
+            DRCR Net: rows of a strip, 4 or more, best a multiple of 6. Smaller strips need less memory; the result is
+            the same except for rounding. Other networks: pixels of the side of a tile; see `remark`. "auto": chosen
+            by speed and free memory.
         scratch
             Folder for a feature map that does not fit in memory (default: the system's temporary folder).
         held
@@ -67,16 +71,24 @@ class Reconstructor:
         self.device = next(model.parameters()).device
         self._held = None if held is model else held
         self._correction = model if isinstance(model, Correction) else None
-        network: DRCR = network_of(model)
+        network = network_of(model)
         self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-        if self.device.type == "cuda":
-            network = pad_channels(network, 8)  # tensor cores take channels by eights
-        winograd = winograd_pays(self.device, precision, network.architecture["channels"])
-        self._network = Streamed(network, self.dtype, winograd)
-        self._cpu_bytes = CPU_BYTES["winograd" if winograd else "direct"]
-        self.architecture = self._network.model.architecture
         self.tile, self.scratch = tile, scratch
         self._kept: Tensor | None = None
+        if isinstance(network, DRCR):
+            if self.device.type == "cuda":
+                network = pad_channels(network, 8)  # tensor cores take channels by eights
+            winograd = winograd_pays(self.device, precision, network.architecture["channels"])
+            self._network = Streamed(network, self.dtype, winograd)
+            self._cpu_bytes = CPU_BYTES["winograd" if winograd else "direct"]
+        else:
+            self._network = Tiled(network, self.dtype, tile)
+        self.architecture = network.architecture
+
+    @property
+    def remark(self) -> str | None:
+        """What tiles change in the result, in words, if an image was tiled; DRCR Net needs none."""
+        return self._network.remark if isinstance(self._network, Tiled) else None
 
     @torch.inference_mode()
     def __call__(
@@ -120,25 +132,19 @@ class Reconstructor:
     def _run(self, rgb: np.ndarray, cube: np.ndarray, advance: Callable[[float], None]) -> None:
         """Fill `cube` from the image."""
         height, width, _ = rgb.shape
-        finish = None
-        n_sections = max(1, min(torch.get_num_threads(), height // SECTION_ROWS)) if self.device.type == "cpu" else 1
-        rows = self._rows(height, width, n_sections)
-        image = torch.from_numpy(rgb).to(self.device)
+        image, values, finish = torch.from_numpy(rgb).to(self.device), torch.from_numpy(cube), None
         if self._correction is not None:
             image, finish = self._correction.for_strips(image)
-        kept = self._room(height, width)
-        sweeps = self.architecture["n_blocks"] + 1
-        self._network(
-            image,
-            rows,
-            kept,
-            torch.from_numpy(cube),
-            lambda rows: advance(rows * width / sweeps),
-            n_sections,
-            finish,
-        )
+        if isinstance(self._network, Tiled):
+            self._network(image, values, advance, finish)
+        else:
+            cores = torch.get_num_threads() if self.device.type == "cpu" else 1
+            n_sections = max(1, min(cores, height // SECTION_ROWS))
+            rows, kept = self._rows(height, width, n_sections), self._room(height, width)
+            sweeps = self.architecture["n_blocks"] + 1
+            self._network(image, rows, kept, values, lambda rows: advance(rows * width / sweeps), n_sections, finish)
         if self._held is not None:
-            self._held.hold_cube(torch.from_numpy(cube), torch.from_numpy(rgb))
+            self._held.hold_cube(values, torch.from_numpy(rgb))
 
     def _rows(self, height: int, width: int, n_sections: int = 1) -> int:
         """Return the number of rows of a strip."""
@@ -198,7 +204,9 @@ def reconstruct_image(
         If memory runs out (names `path`), or if the network of `model_path` returns NaN or infinite values.
     """
     with memory_for(f"{path}: too large for the memory of this machine; use a smaller --tile, or scale it down"):
-        cube = reconstructor(rgb, protocol, advance)
+        before, cube = reconstructor.remark, reconstructor(rgb, protocol, advance)
+    if reconstructor.remark != before:
+        tqdm.write(f"{path}: {reconstructor.remark}", file=sys.stderr)
     if not np.isfinite(cube).all():
         raise DataError(f"{model_path}: returns NaN or infinite values for {path}; use another checkpoint")
     return cube

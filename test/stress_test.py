@@ -41,6 +41,7 @@ from drcr.checkpoint import MODEL_HELP, fitting_network, load_rgb_model
 from drcr.confidence.model import load_confidence, table_path
 from drcr.cube import describe_bands, describe_floor, same_bands
 from drcr.data import ValidImages
+from drcr.networks import add_network_option
 from drcr.preparation.render import DEFAULT_CAMERA
 from drcr.scoring.baselines import RIDGE, fit_map
 from drcr.stress.conditions import REFERENCES, camera_views
@@ -87,6 +88,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=Path, default="./stress", help="folder for the results")
     cli.add_non_positive(parser, skip="a cube with any value <= 0 is an error")
     cli.add_num_workers(parser, "images worked on at the same time, each in its own process; 0: one after another")
+    add_network_option(parser)
     return parser.parse_args(argv)
 
 

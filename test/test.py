@@ -38,6 +38,7 @@ from drcr.images import (
     warn_of_encoded,
 )
 from drcr.inference import Reconstructor, origin_of, reconstruct_image
+from drcr.networks import add_network_option
 from drcr.utils import cli
 from drcr.utils.files import DataError, plural, printable
 
@@ -135,6 +136,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "Needs the table NAME.confidence.npz beside the checkpoint NAME.pth. With --format envi or tiff, both maps "
         "are in RESULT_DIR/confidence, and sam_factor is in the origin that the file states",
     )
+    add_network_option(parser)
     add_encoding_option(parser)
     parser.add_argument(
         "--strict",

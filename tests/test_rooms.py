@@ -9,7 +9,7 @@ LIBRARY = ROOT / "drcr"
 # what each room may import; of `compute`, among the flat files, only those that run the network
 ALLOWED = {
     "utils": {"utils"},
-    "compute": {"compute", "model", "utils"},
+    "compute": {"compute", "model", "networks", "utils"},
     "flat": {"flat", "utils"},
     "formats": {"formats", "cube", "utils"},
     "preparation": {"preparation", "formats", "flat", "utils"},

@@ -56,6 +56,7 @@ from drcr.correction import Network
 from drcr.cube import same_bands
 from drcr.data import ValidImages
 from drcr.inference import Reconstructor
+from drcr.networks import add_network_option
 from drcr.utils import cli
 from drcr.utils.files import DataError, csv_text, plural, refuse_foreign, write_atomically
 
@@ -134,6 +135,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="with --evaluate: prepared images, also of other kinds, on which the bound may fail. Those of the "
         "calibration, and those of --skip, are left aside",
     )
+    add_network_option(parser)
     args = parser.parse_args(argv)
     args.skip, args.other_data_path = args.skip or (), args.other_data_path or ()
     return args

@@ -15,6 +15,7 @@ from pathlib import Path
 from drcr.checkpoint import load_model, save_checkpoint
 from drcr.compute.export import export_onnx
 from drcr.correction import network_of
+from drcr.networks import add_network_option
 from drcr.utils import cli
 from drcr.utils.files import DataError, refuse_foreign
 
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--format", choices=("pth", "onnx"), default="pth", help="file format")
     parser.add_argument("--out", type=Path, help="file to write (default: ./model.pth, or ./model.onnx)")
+    add_network_option(parser)
     args = parser.parse_args(argv)
     out = args.out or Path(f"model.{args.format}")
     # a network that was passed on is never replaced

@@ -43,14 +43,15 @@ from drcr.correction import Correction, Network, network_of
 from drcr.cube import describe_bands, same_bands
 from drcr.data import TrainPatches, ValidImages
 from drcr.model import DRCR
+from drcr.networks import ADDED, DEFAULT, NAMES, Bare, create, offer, parse_arguments, stored_name
 from drcr.training.batches import Epochs, Validation, read_into_memory
 from drcr.training.distributed import World, restarted
 from drcr.training.loop import train
 from drcr.training.recipe import FORMERLY_IMPROVED, LOSSES, RECIPE_PARTS, parts_of, read_recipe
 from drcr.training.run_folder import Every, RunFolder
-from drcr.training.state import check_state, freeze_all_but_tail
+from drcr.training.state import RECIPE, check_state, damaged, freeze_all_but_tail, read_state
 from drcr.utils import cli
-from drcr.utils.files import DataError
+from drcr.utils.files import BROKEN, DataError
 from drcr.utils.locks import lock_folder
 
 
@@ -68,16 +69,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         train_set, valid_set = open_data(args)
         data = {"train": train_set.provenance, "valid": valid_set.provenance}
         checkpoint = find_checkpoint(args, folder)
-        if checkpoint is None:
-            model = new_model(args, train_set)
-        else:
-            model = resumed_model(args, checkpoint, train_set, data)
+        model = resumed_model(args, checkpoint, train_set, data) if checkpoint else new_model(args, train_set)
+        if args.freeze:
+            freeze_all_but_tail(model)
+        if checkpoint is not None:
+            check_state(checkpoint, model, args.resume)
             if is_finished(args, checkpoint):
                 print(f"{args.resume}: already finished, epoch {checkpoint['epoch']}, iteration {checkpoint['iter']}")
                 world.leave()
                 return
-        if args.freeze:
-            freeze_all_but_tail(model)
         if args.cache == "ram":
             read_into_memory(train_set, stop)
         world.any(0)  # no process writes before all have looked at what is there
@@ -133,8 +133,24 @@ def build_parser() -> argparse.ArgumentParser:
     add("--outf", type=Path, default="RealWorldResults", help="folder for checkpoints and logs")
     add("--train_data_path", type=Path, default="./dataset/Train", help="prepared training data")
     add("--valid_data_path", type=Path, default="./dataset/Valid", help="prepared validation data")
-    add("--channels", type=cli.at_least(8), default=100, help="feature channels C, at least 8")
-    add("--n_blocks", type=cli.at_least(0), default=10, help="number of DRCR blocks")
+    add(
+        "--network",
+        type=offer,
+        default=DEFAULT,
+        metavar="NAME|FILE.py:Class",
+        help=f"the network: {', '.join(NAMES)}, or a class of torch.nn.Module in a Python file, which maps images "
+        "(N, 3, H, W) to cubes (N, bands, H, W). Checkpoints store its name and its file's SHA-256, not its code: "
+        "keep the file, unchanged",
+    )
+    add(
+        "--network_args",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="arguments of the network's constructor, unless it is DRCR",
+    )
+    add("--channels", type=cli.at_least(8), default=100, help="feature channels C of DRCR, at least 8")
+    add("--n_blocks", type=cli.at_least(0), default=10, help="number of blocks of DRCR")
     add(
         "--npm",
         choices=("released", "paper"),
@@ -283,8 +299,7 @@ def find_checkpoint(args: argparse.Namespace, folder: RunFolder) -> dict[str, An
         return None
     newest = folder.find_last()
     if args.resume != "auto":
-        path, checkpoint = Path(args.resume), read_checkpoint(args.resume)
-        check_state(checkpoint, path)
+        path, checkpoint = Path(args.resume), read_state(args.resume)
     elif newest is None:
         folder.check_unused(resuming=True)
         return None
@@ -295,38 +310,47 @@ def find_checkpoint(args: argparse.Namespace, folder: RunFolder) -> dict[str, An
     return checkpoint
 
 
+def network_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of the network's constructor that the options give."""
+    if args.network == DEFAULT:
+        return {name: getattr(args, name) for name in ("channels", "n_blocks", "npm")}
+    return parse_arguments(args.network_args)
+
+
 def new_model(args: argparse.Namespace, train_set: TrainPatches) -> Network:
     """Return a network for the bands of the training data, with random weights or those of --init."""
     torch.manual_seed(args.seed)
     n_bands = len(train_set.wavelengths)
     if args.init is None:
-        model = DRCR(out_channels=n_bands, channels=args.channels, n_blocks=args.n_blocks, npm=args.npm)
+        model = create(args.network, network_arguments(args), n_bands)
     else:
-        trained = build_model(read_checkpoint(args.init), args.init)
-        if trained.input_encoding != train_set.input_encoding:
+        model = network_of(build_model(read_checkpoint(args.init), args.init))
+        if model.input_encoding != train_set.input_encoding:
             raise DataError(
-                f"{args.init}: was trained on {trained.input_encoding} images, but those of {args.train_data_path} "
+                f"{args.init}: was trained on {model.input_encoding} images, but those of {args.train_data_path} "
                 f"are {train_set.input_encoding}; prepare them with another --encoding"
             )
-        architecture: dict[str, Any] = {**trained.architecture, "out_channels": n_bands}
-        model = DRCR(**architecture)
-        weights = network_of(trained).state_dict()
-        if not same_bands(trained.wavelengths or (), train_set.wavelengths):
+        if not same_bands(model.wavelengths or (), train_set.wavelengths):
+            if not isinstance(model, DRCR):
+                raise DataError(f"{args.init}: was trained for other bands than those of {args.train_data_path}")
+            weights = model.state_dict()
             del weights["tail.2.weight"]
             print(f"{args.init}: other bands than the training data; the last convolution starts at random")
-        model.load_state_dict(weights, strict=False)
+            sizes: dict[str, Any] = model.architecture | {"out_channels": n_bands}
+            model = DRCR(**sizes)
+            model.load_state_dict(weights, strict=False)
     model.wavelengths, model.input_encoding = train_set.wavelengths, train_set.input_encoding
     return model if args.base == "none" else new_correction(args, model, train_set)
 
 
-def new_correction(args: argparse.Namespace, network: DRCR, train_set: TrainPatches) -> Correction:
+def new_correction(args: argparse.Namespace, network: Bare, train_set: TrainPatches) -> Correction:
     """Return the network as a correction of a base map, which is fitted here."""
     model = Correction(network, train_set.wavelengths, args.consistency)
     model.set_camera(args.camera, args.gains)
     scenes = args.brightness_data or args.train_data_path
     print(f"fitting the base map to {args.train_data_path}, the brightness to {scenes}")
     model.fit(images_of(args.train_data_path), images_of(scenes), train_set.provenance["floor"] or 0.0)
-    if args.init is None:
+    if args.init is None and isinstance(network, DRCR):
         with torch.no_grad():
             cast(torch.nn.Conv2d, network.tail[2]).weight.mul_(0.1)  # starts as the base map, nearly
     return model
@@ -343,24 +367,43 @@ def resumed_model(
 ) -> Network:
     """Return the network of a checkpoint. Raises DataError if its run had other options or data."""
     model = build_model(checkpoint, args.resume)
-    sizes = () if args.init else ("channels", "n_blocks", "npm")  # with --init: those of that network
-    trained_with = {name: model.architecture[name] for name in sizes} | checkpoint["recipe"]
-    if trained_with["recipe"] == "improved":
-        trained_with["recipe"] = FORMERLY_IMPROVED
-    different = [f"--{option} {value}" for option, value in trained_with.items() if value != getattr(args, option)]
-    if different:
-        raise DataError(f"{args.resume}: was trained with {' '.join(different)}; use the same options to continue")
-    if checkpoint["data"] is None:
-        raise DataError(f"{args.resume}: was not written by main.py: it does not state its data")
-    for part, provenance in checkpoint["data"].items():
-        if changed := [name for name, value in provenance.items() if value != data[part][name]]:
+    try:
+        different = [] if args.init else other_network(args, model)  # with --init: the network there
+        recipe = checkpoint["recipe"]
+        if recipe["recipe"] == "improved":
+            recipe = recipe | {"recipe": FORMERLY_IMPROVED}
+        different += [f"--{option} {recipe[option]}" for option in RECIPE if recipe[option] != getattr(args, option)]
+        if different:
             raise DataError(
-                f"{args.resume}: its {part} data had another {', '.join(changed)}; prepare them as before, or start "
-                "a run in another --outf"
+                f"{args.resume}: was trained with {' '.join(different)}; use the same options to continue"
             )
+        if checkpoint["data"] is None:
+            raise DataError(f"{args.resume}: was not written by main.py: it does not state its data")
+        for part, now in data.items():
+            if changed := [name for name in now if checkpoint["data"][part][name] != now[name]]:
+                raise DataError(
+                    f"{args.resume}: its {part} data had another {', '.join(changed)}; prepare them as before, or "
+                    "start a run in another --outf"
+                )
+    except DataError:
+        raise
+    except BROKEN as error:
+        raise damaged(args.resume) from error
     if not same_bands(model.wavelengths or (), train_set.wavelengths):
         raise DataError(f"{args.resume}: was trained for other bands than those of {args.train_data_path}")
     return model
+
+
+def other_network(args: argparse.Namespace, model: Network) -> list[str]:
+    """Return the options of the network that was trained where the given ones are others."""
+    name = model.architecture.get("network", DEFAULT)
+    if name != stored_name(args.network):
+        return [f"--network {name}"]
+    asked, option = network_arguments(args), "--{} {}" if name == DEFAULT else "--network_args {}={}"
+    trained = model.architecture.get("arguments", model.architecture)
+    trained = {key: value for key, value in trained.items() if key in asked or key not in ADDED}
+    different = [option.format(key, value) for key, value in trained.items() if asked.get(key) != value]
+    return different + [f"no --network_args {key}" for key in asked.keys() - trained.keys()]
 
 
 def is_finished(args: argparse.Namespace, checkpoint: dict[str, Any]) -> bool:

@@ -45,6 +45,7 @@ from drcr.formats.mat import write_cube
 from drcr.formats.results import FORMATS, write_result
 from drcr.images import ENCODINGS, encoding_for, normalise_rgb
 from drcr.inference import Reconstructor, origin_of, reconstruct_image
+from drcr.networks import add_network_option
 from drcr.utils import cli
 from drcr.utils.files import DataError, check_name
 
@@ -508,6 +509,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="the choice beside the picture for a new image. auto and srgb: by the tags of the file, and photograph "
         "where it has none. linear: linear, whatever the tags say",
     )
+    add_network_option(parser)
     args = parser.parse_args(argv)
     with temporary_home() as folder:
         serve(args, Page(Work(args, folder), args.max_upload * 1_000_000))

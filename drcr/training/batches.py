@@ -126,7 +126,9 @@ class EpochBatches:
         self._patches, self._keys, self._world = patches, keys, world
         # where there are fewer patches than processes, some train on a patch that has no weight
         self._own = [list(world.share(batch)) or batch[:1] for batch in keys]
-        self._loader = DataLoader(source, batch_sampler=self._own, worker_init_fn=_prepare_worker, **loading)
+        # a generator of its own: PyTorch's, which dropout draws from, would be one number ahead in a resumed epoch
+        own = {"generator": torch.Generator(), "worker_init_fn": _prepare_worker}
+        self._loader = DataLoader(source, batch_sampler=self._own, **own, **loading)
 
     def __len__(self) -> int:
         """Return the number of batches."""

@@ -47,7 +47,7 @@ def train(
 
     Parameters
     ----------
-    model : DRCR
+    model : Network
         With its starting weights.
     epochs : Epochs
         The training batches.
@@ -89,7 +89,8 @@ def train_epoch(
     model, optimizer, options, world = run.model, run.optimizer, run.options, run.world
     clip_norm = CLIP_NORM if "clip" in parts_of(options.recipe) else math.inf
     batches = epochs.batches(run.epoch + 1, run.iteration, skip=len(run.losses))
-    run.restore_random_states()  # after batches(), which seeds
+    if run.losses:  # within an epoch; batches() has set the states of its beginning
+        run.restore_random_states()
     reading, scenes = DelayedReading(), []
     progress = run.progress_bar(batches)
     model.train()
@@ -233,7 +234,8 @@ class Run:
 
     def resume(self, checkpoint: dict[str, Any], device: torch.device) -> None:
         """Go on from a checkpoint."""
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        groups = self.optimizer.state_dict()["param_groups"]  # the learning rate is set before every iteration
+        self.optimizer.load_state_dict({"state": checkpoint["optimizer"]["state"], "param_groups": groups})
         network_of(self.model).load_state_dict(checkpoint.get("trained", checkpoint["state_dict"]))
         self.identity, self.random = checkpoint["run"], checkpoint["random"]
         self.epoch, self.iteration = checkpoint["epoch"], checkpoint["iter"]

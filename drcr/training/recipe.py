@@ -145,3 +145,5 @@ def update_ema(averaged: nn.Module, model: nn.Module, iteration: int) -> None:
     decay = min(EMA_DECAY, (1 + iteration) / (10 + iteration))
     for mean, parameter in zip(averaged.parameters(), model.parameters(), strict=True):
         mean.lerp_(parameter, 1 - decay)
+    for mean, buffer in zip(averaged.buffers(), model.buffers(), strict=True):  # of batch normalisation: averages
+        mean.copy_(buffer)

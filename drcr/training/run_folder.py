@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from drcr.checkpoint import read_checkpoint, save_checkpoint
+from drcr.checkpoint import save_checkpoint
 from drcr.correction import Network
-from drcr.training.state import check_state
+from drcr.training.state import read_state
 from drcr.utils.files import DataError, refuse_foreign, write_atomically
 
 KEEP_WITHIN = 1e-4  # of the best validation loss: such epochs keep their checkpoint
@@ -84,8 +84,7 @@ class RunFolder:
             if not re.fullmatch(r"last(-new|-\d+)?\.pth", path.name):
                 continue
             try:
-                checkpoint = read_checkpoint(path)
-                check_state(checkpoint, path)
+                checkpoint = read_state(path)
                 found.append((checkpoint["iter"], checkpoint["epoch"], path.stat().st_mtime_ns, path, checkpoint))
             except DataError as error:
                 damaged = error
@@ -115,8 +114,7 @@ class RunFolder:
         """
         there = [newest] if newest else []
         if (best := self.path / "best.pth").exists():
-            there.append((best, read_checkpoint(best)))
-            check_state(there[-1][1], best)
+            there.append((best, read_state(best)))
         for other_path, other in there:
             if other.get("run") != checkpoint["run"]:
                 raise DataError(f"{other_path}: not of the same run as {path}; choose another --outf")
