@@ -212,6 +212,7 @@ def reconstruct_image(
     return cube
 
 
-def origin_of(model_path: str | Path, protocol: Protocol = "padded", precision: str = "fp32") -> str:
+def origin_of(model: Network, model_path: str | Path, protocol: Protocol = "padded", precision: str = "fp32") -> str:
     """Return the text that says where a cube comes from, for `write_cube`."""
-    return f"DRCR Net, {model_path}, --protocol {protocol}, --precision {precision}"
+    name = model.architecture.get("network", "DRCR Net")
+    return f"{name}, {model_path}, --protocol {protocol}, --precision {precision}"

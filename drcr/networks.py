@@ -175,13 +175,18 @@ def rebuild(architecture: dict[str, Any]) -> Bare:
 
 # ---- networks from files
 
-_offered: list[str] = []
+_offered: dict[str, None] = {}
 
 
 def offer(spec: str) -> str:
     """Take note of a user's file, FILE.py:Class, for checkpoints that need it. It is imported only for them."""
-    _offered.append(spec)
+    _offered[spec] = None
     return spec
+
+
+def offered() -> tuple[str, ...]:
+    """Return the files that were offered, for another process to offer them, too."""
+    return tuple(_offered)
 
 
 def add_network_option(parser: argparse.ArgumentParser) -> None:

@@ -273,7 +273,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         job = jobs[path]
         wavelengths = networks[job.network].wavelengths
         held = holding[job.network]
-        words = [origin_of(job.network, args.protocol, args.precision), *([held.describe()] if held else [])]
+        words = [
+            origin_of(networks[job.network], job.network, args.protocol, args.precision),
+            *([held.describe()] if held else []),
+        ]
         origin = f"{', '.join(words)}, image {job.how}" + beside.adjust(args, cube, wavelengths, path)
         target = args.result_dir / f"{path.stem}{FORMATS[args.format]}"
         write_result(target, cube, None if wavelengths is None else np.array(wavelengths), origin, **maps)

@@ -38,7 +38,7 @@ class Eights(nn.Module):
 @pytest.fixture
 def eights(tmp_path, monkeypatch):
     """Return FILE.py:Class of a user's network; what was offered before is forgotten."""
-    monkeypatch.setattr(networks, "_offered", [])
+    monkeypatch.setattr(networks, "_offered", {})
     (tmp_path / "eights.py").write_text(EIGHTS)
     return f"{tmp_path / 'eights.py'}:Eights"
 

@@ -127,7 +127,7 @@ def load_network(path: Path) -> LoadedNetwork:
         )
     table = load_confidence(path, model) if table_path(path).is_file() else None
     held = isinstance(model, Correction)
-    origin = origin_of(path) + (f", {model.describe()}" if held else "")
+    origin = origin_of(model, path) + (f", {model.describe()}" if held else "")
     as_stored = model.input_encoding == "stored"
     return LoadedNetwork(path, origin, np.array(model.wavelengths), as_stored, held, Reconstructor(model), table)
 

@@ -53,7 +53,7 @@ def export_onnx(model: Any, path: str | Path) -> None:
             logger.setLevel(level)
     assert program is not None  # None is returned only where a file was asked for
     proto = program.model_proto
-    proto.graph.doc_string = "DRCR Net: RGB image to hyperspectral cube"
+    proto.graph.doc_string = f"{model.architecture.get('network', 'DRCR Net')}: RGB image to hyperspectral cube"
     for name, value in metadata.items():
         proto.metadata_props.add(key=name, value=value)
     write_atomically(path, lambda file: file.write(proto.SerializeToString()))

@@ -5,7 +5,7 @@ also serves all metamers of its scene, because they have the same RGB.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from drcr.figures.colour import cielab
 from drcr.images import normalise_rgb
 from drcr.inference import Reconstructor, reconstruct_image
 from drcr.metrics import sam_map
+from drcr.networks import offer, offered
 from drcr.scoring.scoring import read_truth
 from drcr.stress import metamers
 from drcr.stress.conditions import Level, Setting, View, curves_of_image, levels, lit_levels, scene_as_seen, take
@@ -47,14 +48,17 @@ class Network:
     """A network as a method; each process loads it once."""
 
     path: Path
+    files: tuple[str, ...] = field(default_factory=offered)  # for the processes to which it is sent
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """Return the cube (H, W, bands) of an image. Raises DataError if it has NaN or infinite values."""
-        return reconstruct_image(_load(self.path), rgb, "an image of stress_test.py", self.path)
+        return reconstruct_image(_load(self.path, self.files), rgb, "an image of stress_test.py", self.path)
 
 
 @lru_cache(maxsize=4)
-def _load(path: Path) -> Reconstructor:
+def _load(path: Path, files: tuple[str, ...]) -> Reconstructor:
+    for spec in files:
+        offer(spec)
     return Reconstructor(load_rgb_model(path, "cuda" if torch.cuda.is_available() else "cpu"))
 
 
