@@ -8,8 +8,9 @@ import torch
 from helpers import DATA, begin, ended, finish, run_options, same_run, wait_for_saves
 
 from drcr import networks
-from drcr.checkpoint import load_model, read_checkpoint
+from drcr.checkpoint import load_model, read_checkpoint, save_checkpoint
 from drcr.compute.tiles import peak_bytes
+from drcr.correction import Correction
 from drcr.formats.mat import read_cube
 from drcr.inference import Reconstructor
 from drcr.networks import HSCNNPlus, OtherNetwork, PixelMLP, create
@@ -179,3 +180,16 @@ def test_memory_is_counted():
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 1), torch.nn.Conv2d(64, 8, 1), torch.nn.Conv2d(8, 8, 1))
     with torch.inference_mode():
         assert peak_bytes(model, torch.zeros(1, 3, 50, 50)) == 4 * 2500 * 72
+
+
+@pytest.mark.parametrize("tile", ["auto", 16])
+@torch.inference_mode()
+def test_any_network_corrects_a_base_map(tmp_path, tile):
+    model = Correction(create("MLP", {"channels": 8}, bands=31), [400.0 + 10 * i for i in range(31)])
+    model.set_camera("sRGB")
+    model.base.fill_(0.02)
+    save_checkpoint(tmp_path / "a.pth", model)
+    loaded = load_model(tmp_path / "a.pth")
+    rgb = np.random.default_rng(0).random((30, 20, 3), np.float32)
+    expected = model.eval()(torch.from_numpy(rgb).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    torch.testing.assert_close(torch.from_numpy(Reconstructor(loaded, tile=tile)(rgb)), expected)
