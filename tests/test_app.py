@@ -101,6 +101,12 @@ def address(tmp_path_factory):
     assert line == f"http://127.0.0.1:{port} (Ctrl-C ends it)\n", (folder / "output").read_text()
     assert not leftover.exists()
     yield Address(line.split()[0], server.pid, folder / "tmp")
+    data = cv2.imencode(".png", cv2.resize(cv2.imread(str(PHOTO)), (1400, 1400)))[1].tobytes()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", f"/open?files=%5B%5B%22a.png%22,{len(data)}%5D%5D", data)
+    answer = connection.getresponse()
+    while not json.loads(answer.readline()).get("part"):  # Ctrl-C comes in the midst of the work
+        pass
     server.send_signal(signal.SIGINT)
     assert server.wait(30) == 130
     assert not list((folder / "tmp").iterdir())
@@ -325,7 +331,7 @@ def test_views_and_plots_as_pictures(page, tmp_path):
     assert download(page, "[data-cube=tiff]", tmp_path).suffix == ".tif"
 
 
-def test_cancel_stops_the_work(page, address, tmp_path):
+def test_cancel_stops_the_work(page, address, images, tmp_path):
     load(page, PHOTO)
     image = cv2.resize(cv2.imread(str(PHOTO)), (1400, 1400))
     cv2.imwrite(str(tmp_path / "large.png"), image)
@@ -336,8 +342,7 @@ def test_cancel_stops_the_work(page, address, tmp_path):
     page.get_by_role("button", name="Cancel").click()
     assert not page.locator("#progress").is_visible()
     assert "ARAD_1K_0901" in page.locator("#lines").inner_text()
-    page.locator("#example").click()  # it has to wait for the end of the other one
-    page.locator("#lines", has_text="simulated").wait_for()
+    load(page, images / "tagged.png")  # it has to wait for the end of the other one
     assert not list(address.folder.glob("*/*/large.png"))
     assert not page.locator("#message").is_visible()
 
@@ -519,6 +524,13 @@ def test_other_sites_are_refused(address, headers, status):
 
 
 @pytest.mark.slow
+def test_a_simulated_scene_is_scored(page):
+    page.locator("#example").click()
+    page.locator("#scores td").first.wait_for()
+    assert "256 x 256 pixels" in page.locator("#lines").inner_text()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 820, 1366])
 def test_sizes_of_screens(page, images, width):
     page.set_viewport_size({"width": width, "height": 800})
@@ -534,7 +546,7 @@ def test_port_that_is_taken(fails):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        fails("test/app.py", "--port", port, "--model_dir", MODEL, names=f"--port {port}", process=True)
+        fails("test/app.py", "--port", port, "--model_dir", MODEL, names=f"--port {port}")
 
 
 def test_port_that_cannot_be(script):

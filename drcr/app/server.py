@@ -32,6 +32,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,9 @@ class Cancelled(Exception):
 
 
 class Progress:
-    """What is being done, and how far it is; `cancelled` is set by another thread."""
+    """What is being done, and how far it is; `cancelled` is set by another thread, `ending` when the program ends."""
+
+    ending = False
 
     def __init__(self) -> None:
         """Begin."""
@@ -99,7 +102,7 @@ class Progress:
     def say(self, stage: str, part: float | None = None) -> None:
         """Begin a stage, or tell the part that is done. Raises Cancelled if it was."""
         self.stage, self.part = stage, part
-        if self.cancelled:
+        if self.cancelled or Progress.ending:
             raise Cancelled
 
 
@@ -292,6 +295,8 @@ def streamed(task: Callable[[Progress], dict[str, Any]], folder: Path | None = N
         running = asyncio.ensure_future(run_in_threadpool(attempt, lambda: task(progress), folder))
         try:
             while not running.done():
+                if Progress.ending:
+                    return
                 yield json.dumps({"stage": progress.stage, "part": progress.part}) + "\n"
                 await asyncio.wait({running}, timeout=TICK)
             yield json.dumps(running.result()) + "\n"
@@ -454,6 +459,15 @@ class Page:
         return {}
 
 
+class Server(uvicorn.Server):
+    """A server that ends the work in progress first: else Ctrl-C would wait for it, and then show a trace."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Answer Ctrl-C and SIGTERM."""
+        Progress.ending = True
+        super().handle_exit(sig, frame)
+
+
 def serve(args: argparse.Namespace, page: Page) -> None:
     """Answer requests until somebody ends the program. Raises DataError if the port cannot be used."""
     names = ["localhost", "127.0.0.1", "::1", "[::1]", socket.gethostname(), args.host, *(args.allow_host or ())]
@@ -468,7 +482,8 @@ def serve(args: argparse.Namespace, page: Page) -> None:
     app = Starlette(routes=page.routes(), middleware=[guard])
     config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, server_header=False)
     print(f"http://{args.host}:{args.port} (Ctrl-C ends it)", flush=True)
-    uvicorn.Server(config).run(sockets=[listening])
+    Progress.ending = False
+    Server(config).run(sockets=[listening])
 
 
 def port(text: str) -> int:
