@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from drcr.correction import Network
 
-dependencies = ["torch", "numpy", "scipy", "h5py"]
+dependencies = ["torch", "numpy", "cv2"]
 
 
 def drcr_net(checkpoint: str | Path | None = None, device: str = "cpu") -> "Network":

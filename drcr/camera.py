@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from drcr.cube import WAVELENGTHS
+from drcr.utils.extras import needs
 from drcr.utils.files import DataError
 
 BAND_WIDTH = 10.0
@@ -55,7 +56,8 @@ class Camera:
             self.wavelengths, self.sensitivities = _read_csv(Path(source))
         else:
             # takes a second to import, so only here; chosen for its measured cameras, illuminants and samples
-            from colour import MSDS_CAMERA_SENSITIVITIES
+            with needs("simulation", f"camera {source}"):
+                from colour import MSDS_CAMERA_SENSITIVITIES
 
             if source not in MSDS_CAMERA_SENSITIVITIES:
                 known = ", ".join(sorted(MSDS_CAMERA_SENSITIVITIES))

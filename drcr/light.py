@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from drcr.cube import WAVELENGTHS
+from drcr.utils.extras import needs
 from drcr.utils.files import DataError
 
 ALIASES = {f"F{number}": f"FL{number}" for number in range(1, 13)} | {"white LED": "LED-B3"}
@@ -20,7 +21,8 @@ ALIASES = {f"F{number}": f"FL{number}" for number in range(1, 13)} | {"white LED
 
 def lamp_names() -> list[str]:
     """Return the names that `lamp` knows: the CIE illuminants, with the series FL, HP and LED."""
-    from colour import SDS_ILLUMINANTS  # takes a second to import, so only here
+    with needs("simulation", "a table of illuminants"):
+        from colour import SDS_ILLUMINANTS  # takes a second to import, so only here
 
     return list(SDS_ILLUMINANTS)
 
@@ -44,7 +46,8 @@ def lamp(source: str | Path, wavelengths: np.ndarray = WAVELENGTHS) -> np.ndarra
     if str(source).lower().endswith(".csv"):
         nm, power = _read_csv(Path(source))
     else:
-        from colour import SDS_ILLUMINANTS
+        with needs("simulation", f"illuminant {source}"):
+            from colour import SDS_ILLUMINANTS
 
         name = ALIASES.get(str(source), str(source))
         if name not in SDS_ILLUMINANTS:

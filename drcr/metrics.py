@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from drcr.cube import strips
+from drcr.utils.extras import needs
 
 
 class Score(NamedTuple):
@@ -170,7 +171,8 @@ def ssim(rec: np.ndarray, truth: np.ndarray) -> float:
     """
     if min(truth.shape[:2]) < 11:
         return float("nan")
-    from skimage.metrics import structural_similarity  # takes a second to import; training does not need it
+    with needs("figures", "SSIM"):
+        from skimage.metrics import structural_similarity  # takes a second to import
 
     window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     score: Any = structural_similarity(rec, truth, data_range=1.0, channel_axis=2, **window)

@@ -7,20 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # no display needed
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.image import AxesImage
-from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
-from matplotlib.path import Path as Line
-from matplotlib.textpath import TextPath
-from matplotlib.transforms import Affine2D
 
 from drcr.utils import cli
+from drcr.utils.extras import needs
+
+with cli.imports(), needs("figures", "draw.py"):
+    import matplotlib
+
+    matplotlib.use("Agg")  # no display needed
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
+    from matplotlib.colors import to_rgb
+    from matplotlib.image import AxesImage
+    from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon, Rectangle
+    from matplotlib.path import Path as Line
+    from matplotlib.textpath import TextPath
+    from matplotlib.transforms import Affine2D
 
 OUT = Path(__file__).parent
 matplotlib.rcParams["pdf.fonttype"] = 42  # TrueType: publishers refuse the default, Type 3

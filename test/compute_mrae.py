@@ -32,6 +32,7 @@ from drcr.metrics import SCORES
 from drcr.scoring.scoring import describe_skipped, pair_cubes, read_reconstruction, read_truth, scores
 from drcr.scoring.tables import BRIGHT_MRAE, Scores, check_table, text_table, write_table
 from drcr.utils import cli
+from drcr.utils.extras import missing
 from drcr.utils.files import DataError, print_other_files
 
 CROPS = {"none": 0, "ntire2022": 128, "mst": 128}
@@ -176,6 +177,8 @@ def print_averages(args: argparse.Namespace, images: dict[str, Scored], average:
     print(f"The average psnr is: {average[2]:.4f} dB")
     print(f"The average sam is: {average[3]:.4f} degrees")
     print(f"The average ssim is: {average[4]:.6f}")
+    if line := missing("skimage", "figures", "SSIM"):
+        print(f"note: {line}")
     if args.min_radiance:
         dark_part = np.mean([image.dark_part for image in images.values()])
         print(f"The average {without_dark(args)} is: {average[-1]} ({dark_part:.2%} of the pixels skipped)")

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 
 from drcr.cube import describe_floor
 from drcr.figures.comparison import UNSCORED, add_options, find_jobs
-from drcr.figures.report import MAX_SCENES, SUFFIX, check_report, write_report
 from drcr.scoring.scoring import describe_skipped
 from drcr.utils import cli
 from drcr.utils.files import DataError
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
 
 def save(sheet: "Sheet", name: str, folder: Path) -> None:
     """Write a picture of the report."""
+    from drcr.figures.report import SUFFIX
+
     sheet.save(folder / f"{name}.{SUFFIX}", pil_kwargs={"quality": 80})
 
 
@@ -46,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.out.suffix != ".html":
         parser.error("--out must end in .html")
+    # Matplotlib takes a second to import, and --help needs neither
+    from drcr.figures.report import MAX_SCENES, check_report, write_report
+    from drcr.figures.scenes import draw_all
+
     args.out.parent.mkdir(parents=True, exist_ok=True)
     check_report(args.out)
     jobs = find_jobs(args)
@@ -54,7 +59,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{len(jobs)} scenes, but a report has {MAX_SCENES} at most; choose some with --scenes, or draw with "
             "figures.py"
         )
-    from drcr.figures.scenes import draw_all  # matplotlib takes a second to import
 
     with TemporaryDirectory() as folder:
         results, skipped = draw_all(args, jobs, "page", partial(save, folder=Path(folder)))

@@ -23,7 +23,6 @@ exactly the same weights as a run that never stopped.
 
 import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
-import importlib.util
 import os
 import shlex
 import shutil
@@ -51,6 +50,7 @@ from drcr.training.recipe import FORMERLY_IMPROVED, LOSSES, RECIPE_PARTS, parts_
 from drcr.training.run_folder import Every, RunFolder
 from drcr.training.state import RECIPE, check_state, damaged, freeze_all_but_tail, read_state
 from drcr.utils import cli
+from drcr.utils.extras import missing
 from drcr.utils.files import BROKEN, DataError
 from drcr.utils.locks import lock_folder
 
@@ -63,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, for the rest of the program
     device = choose_device(args.precision)
     check_options(args, world)
-    folder = RunFolder(args.outf, args.keep, draw_curves, args.tensorboard, writes=world.first)
+    without_curves = missing("matplotlib", "figures", "curves.png")
+    draw = None if without_curves else draw_curves
+    folder = RunFolder(args.outf, args.keep, draw, args.tensorboard, writes=world.first)
     # of several processes, one writes
     with cli.Stop() as stop, lock_folder(args.outf) if world.first else nullcontext():
         train_set, valid_set = open_data(args)
@@ -84,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         advice = check_batch_fits(model, args, device, train_set, world)
         with folder.open(checkpoint["epoch"], checkpoint["iter"]) if checkpoint else folder.open():
             log_start(folder, train_set, valid_set, model, device, world)
+            if without_curves:
+                folder.log(without_curves)
             loading = loading_options(args, device)
             epochs = Epochs(
                 train_set,
@@ -238,7 +242,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--tensorboard",
         action="store_true",
         help="also write losses and learning rate to OUTF/tensorboard, for `tensorboard --logdir OUTF`; needs "
-        "`pip install tensorboard`",
+        "`pip install 'drcr[tensorboard]'`",
     )
     add("--quiet", action="store_true", help="no progress bar, one line per epoch; the default without a terminal")
     add("--seed", type=cli.at_least(0), default=0, help="seed of the initial weights and of the order of the patches")
@@ -260,8 +264,8 @@ def check_options(args: argparse.Namespace, world: World) -> None:
         raise DataError(f"--batchSize {args.batchSize}: is the total over all processes; use at least {world.size}")
     if args.compile and shutil.which(os.environ.get("CXX", "g++")) is None:
         raise DataError("--compile: needs a C++ compiler, and g++ was not found; install it, or omit --compile")
-    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise DataError("--tensorboard: not installed; pip install tensorboard, or omit --tensorboard")
+    if args.tensorboard and (line := missing("tensorboard", "tensorboard", "--tensorboard")):
+        raise DataError(line)
 
 
 def open_data(args: argparse.Namespace) -> tuple[TrainPatches, ValidImages]:

@@ -1,7 +1,6 @@
 """The network as an ONNX file, for programs without PyTorch: C++, browsers, MATLAB (importNetworkFromONNX)."""
 
 import copy
-import importlib.util
 import logging
 import warnings
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import torch
 
+from drcr.utils.extras import missing
 from drcr.utils.files import DataError, write_atomically
 
 
@@ -25,9 +25,9 @@ def export_onnx(model: Any, path: str | Path) -> None:
     DataError
         If `onnx` or `onnxscript`, which PyTorch's exporter needs, is not installed.
     """
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise DataError(f"{path}: ONNX needs {' and '.join(missing)}; pip install onnx onnxscript")
+    for name in ("onnx", "onnxscript"):
+        if line := missing(name, "export", f"{path}: ONNX"):
+            raise DataError(line)
     metadata = {"input_encoding": model.input_encoding, "input_scaling": "divided by the largest value of the image"}
     if model.wavelengths is not None:
         metadata["wavelengths"] = ",".join(f"{nm:g}" for nm in model.wavelengths)

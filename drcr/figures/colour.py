@@ -5,6 +5,7 @@ from functools import lru_cache
 import numpy as np
 
 from drcr.cube import WAVELENGTHS
+from drcr.utils.extras import needs
 from drcr.utils.files import DataError
 
 ILLUMINANTS = ("D65", "D50", "A", "E", "FL2", "LED-B3")
@@ -42,7 +43,7 @@ def true_colour(
     """
     if illuminant not in ILLUMINANTS:
         raise DataError(f"illuminant {illuminant}: unknown; choose one of {', '.join(ILLUMINANTS)}")
-    with np.printoptions():  # the import, which takes a second, changes how NumPy prints numbers
+    with np.printoptions(), needs("figures", "true colour"):  # the import, of a second, changes how NumPy prints
         from colour import CCS_ILLUMINANTS, XYZ_to_sRGB
 
     xyz = (cube @ _observer(wavelengths, illuminant)) / white
@@ -68,7 +69,7 @@ def _observer(wavelengths: np.ndarray, illuminant: str) -> np.ndarray:
 @lru_cache(maxsize=16)
 def _weights(bands: tuple[float, ...], illuminant: str) -> np.ndarray:
     wavelengths = np.array(bands)
-    with np.printoptions():
+    with np.printoptions(), needs("figures", "true colour"):
         from colour import MSDS_CMFS, SDS_ILLUMINANTS, SpectralShape, sd_ones
 
     shape = SpectralShape(380, 780, 1)
@@ -87,7 +88,7 @@ def cielab(cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS, illuminant: 
 
     CIE 1931 2 degree observer; a constant spectrum of 1 is white (L* 100). Negative values of XYZ count as 0.
     """
-    with np.printoptions():
+    with np.printoptions(), needs("figures", "true colour"):
         from colour import CCS_ILLUMINANTS, XYZ_to_Lab
 
     xyz = np.maximum(np.asarray(cube, np.float64) @ _observer(wavelengths, illuminant), 0)

@@ -8,17 +8,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.lines import Line2D
-from matplotlib.textpath import TextPath
 
 from drcr.figures.beside import MARK
+from drcr.utils.extras import needs
 from drcr.utils.files import write_atomically
+
+with needs("figures", "a figure"):
+    import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.colors import PowerNorm
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from matplotlib.lines import Line2D
+    from matplotlib.textpath import TextPath
 
 WIDTHS = {"column": 3.35, "page": 6.9}
 """Widths of a figure in inches, in a paper with two columns."""

@@ -8,12 +8,15 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
 from drcr.figures.comparison import Result, file_stem
 from drcr.metrics import SCORES
+from drcr.utils.extras import needs
 from drcr.utils.files import plural, refuse_foreign, write_atomically
+
+with needs("figures", "a report"):
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from PIL import Image
 
 GENERATOR = '<meta name="generator" content="drcr.report">'
 SUFFIX = "webp"

@@ -14,11 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
 from drcr.cube import WAVELENGTHS
@@ -57,8 +52,16 @@ from drcr.formats.maps import LEVEL_COLOURS, LEVELS, level_image
 from drcr.metrics import SCORES, sam_map
 from drcr.scoring.scoring import scores
 from drcr.utils import cli
+from drcr.utils.extras import needs
 from drcr.utils.files import DataError
 from drcr.utils.parallel import in_order
+
+with needs("figures", "a figure"):
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
+    from matplotlib.ticker import MaxNLocator
 
 Cubes = dict[str, np.ndarray]
 """Reconstructions (H, W, bands) by method."""

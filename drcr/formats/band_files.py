@@ -6,7 +6,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import tifffile
 
 from drcr.cube import StoredCube
 from drcr.formats.tiff import check_tiff, open_tiff
@@ -48,7 +47,7 @@ def _read_band(path: Path) -> np.ndarray:
                 image = file.asarray()
         except DataError:
             raise
-        except (tifffile.TiffFileError, *BROKEN) as error:
+        except BROKEN as error:
             raise unreadable(path, error, "a TIFF") from error
     else:
         data = np.fromfile(path, np.uint8)

@@ -13,7 +13,7 @@ from drcr.formats.cubes import read_cube_file
 from drcr.formats.envi import ENVI_DATA, is_own_data, origin_in_header, read_envi, write_envi
 from drcr.formats.maps import MAPS
 from drcr.formats.mat import load_cube, read_origin, write_cube
-from drcr.formats.tiff import origin_in_tiff, read_tiff, write_tiff
+from drcr.formats.tiff import origin_in_tiff, read_tiff, require_tifffile, write_tiff
 from drcr.utils.files import DataError, refuse_foreign
 
 FORMATS = {"mat": ".mat", "envi": ".hdr", "tiff": ".tif"}
@@ -103,6 +103,8 @@ def write_result(
 def check_target(path: Path) -> None:
     """Raise DataError if a reconstruction is about to replace a file that is not one."""
     remedy = "choose another --result_dir"
+    if path.suffix == ".tif":
+        require_tifffile(path)  # what is missing shows now, not after the first image
     refuse_foreign(path, lambda path: _origin_of(path) is not None, "a reconstruction", remedy)
     if path.suffix == ".hdr":
         refuse_foreign(path.with_suffix(ENVI_DATA), is_own_data, "the data of a reconstruction", remedy)

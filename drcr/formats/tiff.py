@@ -1,18 +1,23 @@
 """Cubes in TIFF files: one page per band. Read by tifffile; written for ImageJ, each page labelled."""
 
+from __future__ import annotations
+
 import logging
 import math
 import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tifffile
 
 from drcr.cube import StoredCube
+from drcr.utils.extras import needs
 from drcr.utils.files import BROKEN, BrokenFile, DataError, printable, unreadable, write_atomically
+
+if TYPE_CHECKING:
+    import tifffile
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it logs ends in one line of ours, or does no harm
 
@@ -30,8 +35,17 @@ CLASSIC_BYTES = 2**32 - 2**26
 """Larger files need BigTIFF, which ImageJ opens by its plugin Bio-Formats; the rest is for the tags."""
 
 
+def require_tifffile(path: Path) -> None:
+    """Raise DataError, which names the extra, if tifffile is not installed."""
+    with needs("formats", f"{path}: is a TIFF file, which"):
+        import tifffile  # noqa: F401
+
+
 def open_tiff(path: Path) -> tifffile.TiffFile:
     """Open a TIFF as one file: of the formats whose metadata name other files, tifffile would read those, too."""
+    with needs("formats", f"{path}: is a TIFF file, which"):
+        import tifffile
+
     return tifffile.TiffFile(path, is_ome=False, is_mmstack=False, is_ndtiff=False)
 
 
@@ -52,12 +66,14 @@ def read_tiff(path: Path) -> StoredCube:
             return StoredCube(values, path, axis, lists=lists, fill=fill, origin=_origin(file))
     except DataError:
         raise
-    except (tifffile.TiffFileError, *BROKEN) as error:
+    except BROKEN as error:
         raise unreadable(path, error, "a TIFF") from error
 
 
 def check_tiff(file: tifffile.TiffFile, path: Path) -> None:
     """Raise DataError if a TIFF has something that changes what its values mean, or not all of its values."""
+    import tifffile
+
     pages = list(file.pages)
     if not pages:
         raise ValueError("no pages")
@@ -104,7 +120,7 @@ def origin_in_tiff(path: Path) -> str | None:
     try:
         with open_tiff(path) as file:
             return _origin(file)
-    except (tifffile.TiffFileError, *BROKEN):
+    except BROKEN:
         return None
 
 
@@ -117,6 +133,9 @@ def write_tiff(
     path: Path, cube: np.ndarray, wavelengths: np.ndarray | None, origin: str, names: Sequence[str] = ()
 ) -> None:
     """Write a reconstruction (H, W, bands), atomically; `wavelengths` in nm, or `names` of the bands, for maps."""
+    with needs("formats", f"{path}: is a TIFF file, which"):
+        import tifffile
+
     metadata: dict[str, object] = {"axes": "ZYX", "Info": ORIGIN_MARK + printable(origin)}
     labels = list(names) if wavelengths is None else [f"{nm} nm" for nm in wavelengths.tolist()]
     if labels:

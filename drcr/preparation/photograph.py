@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image
 
 from drcr.camera import Camera, photon_noise
 from drcr.cube import WAVELENGTHS
 from drcr.light import lamp
 from drcr.tags import encode_srgb
+from drcr.utils.extras import needs
 
 EXIF_IFD, COLOR_SPACE, SRGB = 0x8769, 0xA001, 1
 """Where EXIF keeps its `ColorSpace`, and its value for sRGB (CIPA DC-008)."""
@@ -25,7 +25,8 @@ EXIF_IFD, COLOR_SPACE, SRGB = 0x8769, 0xA001, 1
 @lru_cache
 def _colour_data() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return reflectances (n, 31), colour matching functions (31, 3) and the matrix from XYZ to linear sRGB."""
-    import colour  # takes a second
+    with needs("simulation", "a photograph's colour matrix"):
+        import colour  # takes a second
 
     from drcr.preparation.simulation import reflectances
 
@@ -45,7 +46,8 @@ def colour_matrix(camera: Camera, light: np.ndarray) -> np.ndarray:
     camera : the camera
     light : (31,) relative power at 400, 410, ..., 700 nm
     """
-    from colour.adaptation import matrix_chromatic_adaptation_VonKries
+    with needs("simulation", "a photograph's colour matrix"):
+        from colour.adaptation import matrix_chromatic_adaptation_VonKries
 
     samples, matching, to_srgb = _colour_data()
     white = light @ matching
@@ -120,6 +122,9 @@ class Photograph:
 
     def encode(self, image: np.ndarray, rng: np.random.Generator) -> bytes:
         """Return an 8-bit sRGB image (H, W, 3) as the bytes of a JPEG whose EXIF data say that it is sRGB."""
+        with needs("simulation", "a photograph's EXIF"):
+            from PIL import Image
+
         exif = Image.Exif()
         exif.get_ifd(EXIF_IFD)[COLOR_SPACE] = SRGB
         file = io.BytesIO()

@@ -16,6 +16,7 @@ from drcr.images import IMAGE_SUFFIXES
 from drcr.light import lamp
 from drcr.preparation.photograph import Cameras, Photograph
 from drcr.utils import cli
+from drcr.utils.extras import needs
 from drcr.utils.files import DataError, list_files, write_atomically
 
 DEFAULT_CAMERA = "Nikon 5100 (NPL)"
@@ -110,7 +111,8 @@ def _cameras(args: argparse.Namespace) -> Camera | Cameras:
     if args.preset == "photograph":
         gains = gains or (1, 1, 1)  # the white balance comes after the noise
         if args.camera is None:
-            from colour import MSDS_CAMERA_SENSITIVITIES
+            with needs("simulation", "a measured camera"):
+                from colour import MSDS_CAMERA_SENSITIVITIES
 
             args.camera = "all cameras of colour-science"
             return Cameras([Camera(name, gains) for name in sorted(MSDS_CAMERA_SENSITIVITIES)])

@@ -9,18 +9,21 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-import colour  # chosen for its measured data: CIE 2017 samples, ColorChecker, illuminants
 import numpy as np
-from colour.quality.cfi2017 import load_TCS_CIE2017
 from scipy.ndimage import gaussian_filter
 
 from drcr.cube import WAVELENGTHS
 from drcr.light import lamp
+from drcr.utils.extras import needs
 from drcr.utils.files import DataError
 
 
 def reflectances() -> np.ndarray:
     """Return the 99 CIE 2017 colour samples and the 24 ColorChecker patches: (123, 31), 400-700 nm, in [0, 1]."""
+    with needs("simulation", "measured reflectances"):
+        import colour  # a second; chosen for its measured data: CIE 2017 samples, ColorChecker, illuminants
+        from colour.quality.cfi2017 import load_TCS_CIE2017
+
     samples = load_TCS_CIE2017(colour.SpectralShape(380, 780, 5))
     checker = colour.SDS_COLOURCHECKERS["ColorChecker N Ohta"].values()
     curves = [np.interp(WAVELENGTHS, samples.wavelengths, curve) for curve in samples.values.T]
@@ -86,7 +89,7 @@ def _luxpy_tables() -> list[np.ndarray]:
     """Return luxpy's two largest tables of reflectances; row 0 holds the wavelengths."""
     package = importlib.util.find_spec("luxpy")  # found, not imported: its data are all that is needed
     if package is None or not package.submodule_search_locations:
-        raise DataError("luxpy: not installed; pip install luxpy (licence: GPLv3)")
+        raise DataError("--reflectances luxpy needs luxpy (licence: GPLv3): pip install 'drcr[reflectances]'")
     folder = Path(next(iter(package.submodule_search_locations))) / "data/rfls"
     tables = []
     for name in ("capbone_100k_rfls.npz", "IESTM30_15_R4880.npz"):

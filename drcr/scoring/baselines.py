@@ -4,15 +4,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from colour.characterisation import polynomial_expansion_Finlayson2015  # the field's library; the terms as published
 from tqdm import tqdm
 
 from drcr.data import ValidImages
+from drcr.utils.extras import needs
 from drcr.utils.files import DataError
+
+
+def _root_polynomial(rgb: np.ndarray) -> np.ndarray:
+    """Return the terms as published, by the field's library."""
+    with needs("simulation", "the polynomial baseline"):
+        from colour.characterisation import polynomial_expansion_Finlayson2015
+
+    return polynomial_expansion_Finlayson2015(rgb, 4, root_polynomial_expansion=True)
+
 
 TERMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "linear": lambda rgb: rgb,
-    "polynomial": lambda rgb: polynomial_expansion_Finlayson2015(rgb, 4, root_polynomial_expansion=True),
+    "polynomial": _root_polynomial,
 }
 RIDGE = {"linear": 0.0, "polynomial": 1e-6}
 """The ridge penalty of each method, as a part of the mean squared value of its terms."""

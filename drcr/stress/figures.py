@@ -1,10 +1,12 @@
 """The figure of a stress test: what each condition costs."""
 
-from matplotlib.lines import Line2D
-
 from drcr.confidence.model import SHARE
 from drcr.figures.layout import EDGE, LINE, METHODS, WIDTHS, Sheet, styled
 from drcr.stress.study import ANY, Key, Summary
+from drcr.utils.extras import needs
+
+with needs("figures", "a figure"):
+    from matplotlib.lines import Line2D
 
 Table = dict[Key, Summary]
 CONDITIONS = (

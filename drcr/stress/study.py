@@ -27,6 +27,7 @@ from drcr.networks import offer, offered
 from drcr.scoring.scoring import read_truth
 from drcr.stress import metamers
 from drcr.stress.conditions import Level, Setting, View, curves_of_image, levels, lit_levels, scene_as_seen, take
+from drcr.utils.extras import needs
 from drcr.utils.files import DataError
 
 Method = Callable[[np.ndarray], np.ndarray]
@@ -120,7 +121,8 @@ def score(
     rec: np.ndarray, truth: np.ndarray, wavelengths: np.ndarray, wanted: Sequence[str] = ()
 ) -> dict[str, float]:
     """Return the scores of a clipped reconstruction by metric, or the `wanted` ones; cubes (H, W, bands)."""
-    from colour.difference import delta_E_CIE2000
+    with needs("simulation", "a colour difference"):
+        from colour.difference import delta_E_CIE2000
 
     def de00(rec: np.ndarray, truth: np.ndarray) -> float:
         return float(np.mean(delta_E_CIE2000(cielab(rec, wavelengths), cielab(truth, wavelengths))))

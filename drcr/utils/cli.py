@@ -10,8 +10,8 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -275,6 +275,15 @@ _held = ExitStack()  # what `run` releases at the end
 def hold(folder: Path) -> None:
     """Reserve an output folder until the command ends, by `lock_folder`. Raises DataError if another run has it."""
     _held.enter_context(lock_folder(folder))
+
+
+@contextmanager
+def imports() -> Iterator[None]:
+    """Within a `with` block at the top of a command, end with one line if a package is missing."""
+    try:
+        yield
+    except DataError as error:
+        sys.exit(f"error: {error}")
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:

@@ -10,8 +10,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-import cv2
-
 from drcr.utils.files import DataError
 
 Job = TypeVar("Job")
@@ -35,6 +33,8 @@ def processes_for(n_jobs: int, seconds: float, n_workers: int) -> int:
 def prepare_process() -> None:
     """Set up a process of a pool: it ignores Ctrl-C, which the parent handles, and uses one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import cv2
+
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(1)
     # otherwise the processes would wait for work for ever after their parent was killed
