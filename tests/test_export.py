@@ -82,15 +82,6 @@ def test_the_command_writes_the_network_of_a_checkpoint(exported, script, fails,
     fails("train/export.py", *options, names="model.onnx: exists")
 
 
-def test_export_without_onnx_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxscript" else object())
-    with pytest.raises(DataError, match="pip install"):
-        export_onnx(DRCR(channels=8, n_blocks=0), tmp_path / "model.onnx")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("checkpoint", [None, DATA / "model_c16_b2.pth"])
 def test_torch_hub_gives_network_and_weights(checkpoint):
     model = torch.hub.load(str(ROOT), "drcr_net", source="local", checkpoint=checkpoint)
     expected = load_model(checkpoint or ROOT / "test/model/model.pth")

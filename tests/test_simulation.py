@@ -163,12 +163,6 @@ def test_reflectances_of_luxpy():
     assert len(np.unique(drawn, axis=0)) > 1500
 
 
-def test_luxpy_missing(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match="pip install luxpy"):
-        read_library(["luxpy"])
-
-
 def test_a_photograph_is_balanced_to_the_simulated_light(script, tmp_path):
     """Flat reflectances under incandescent light: the photograph, which knows the light, is grey."""
     options = ("--reflectances", library_file(tmp_path / "flat.csv"), "--illuminants", "A", "--preset", "photograph")

@@ -490,12 +490,6 @@ def test_tensorboard_gets_the_numbers_of_loss_csv(run, tmp_path):
     assert {"learning rate", "loss/training", "loss/training, mean of the epoch"} <= set(events.Tags()["scalars"])
 
 
-def test_tensorboard_that_is_not_there(fails, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    message = fails("train/main.py", "--tensorboard", names="--tensorboard: not installed")
-    assert "pip install tensorboard" in message
-
-
 def test_a_batch_for_fewer_than_the_processes_is_refused():
     args = train_main.build_parser().parse_args(["--batchSize", "1"])
     with pytest.raises(DataError, match=r"--batchSize 1: is the total over all processes; use at least 2"):
