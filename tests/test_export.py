@@ -1,7 +1,5 @@
 """drcr/compute/export.py and hubconf.py."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,6 @@ from helpers import DATA, ROOT
 from drcr.checkpoint import load_model
 from drcr.compute.export import export_onnx
 from drcr.model import DRCR
-from drcr.utils.files import DataError
 
 SIZES = [(40, 48), (37, 33), (4, 5)]
 
