@@ -16,7 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from drcr.tags import Tags, missing, read_exif, say
+from drcr.tags import Tags, read_exif, say
+from drcr.utils.extras import needs
 from drcr.utils.files import BROKEN, DataError, check_name, is_out_of_memory
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # errors are reported in one line
@@ -197,10 +198,9 @@ def _decode_png(path: Path, data: bytes) -> Decoded:
 
 def _png_tags(path: Path, data: bytes, exif: bytes | None) -> Tags:
     """Return the tags of a PNG: of OpenCV's decoder, which gives no sRGB, gAMA and cHRM, by Pillow."""
-    try:
+    with needs("photographs", f"{path}: has tags of its encoding, which"):
         from PIL.PngImagePlugin import PngImageFile
-    except ImportError as error:
-        raise missing(path, "has tags of its encoding", "Pillow") from error
+
     try:
         info = PngImageFile(io.BytesIO(data)).info  # not Image.open: that has a limit of pixels
     except (SyntaxError, *BROKEN) as error:
@@ -226,10 +226,9 @@ def _bmp_tags(data: bytes) -> Tags:
 
 
 def _decode_tiff(path: Path, data: bytes) -> Decoded:
-    try:
+    with needs("photographs", f"{path}: is a TIFF file, which"):
         import tifffile
-    except ImportError as error:
-        raise missing(path, "is a TIFF file", "tifffile") from error
+
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
             pages = [part for page in file.pages for part in (page, *(page.aspage().pages or ()))]
@@ -319,10 +318,9 @@ def _three_channels(image: np.ndarray) -> np.ndarray:
 
 def _open_heif(path: Path, data: bytes, kind: str) -> tuple[Any, Tags]:
     """Return the primary image of a HEIC or AVIF file, not decoded yet, and its tags."""
-    try:
+    with needs("photographs", f"{path}: is {kind} file, which"):
         import pillow_heif
-    except ImportError as error:
-        raise missing(path, f"is {kind} file", "pillow-heif") from error
+
     try:
         file = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
         (width, height), info = file.size, file.info
@@ -361,10 +359,9 @@ def _decode_heic(path: Path, data: bytes) -> Decoded:
 def _decode_avif(path: Path, data: bytes) -> Decoded:
     """Decode by OpenCV, as pillow-heif decodes no AVIF; libavif's rotation is known to Pillow alone."""
     file, tags = _open_heif(path, data, "an AVIF")
-    try:
+    with needs("photographs", f"{path}: is an AVIF file, which"):
         from PIL.AvifImagePlugin import AvifImageFile
-    except ImportError as error:
-        raise missing(path, "is an AVIF file", "Pillow") from error
+
     rgb, _ = _decode_opencv(path, data, cv2.IMREAD_IGNORE_ORIENTATION)
     try:
         with warnings.catch_warnings():
@@ -377,10 +374,9 @@ def _decode_avif(path: Path, data: bytes) -> Decoded:
 
 
 def _develop_raw(path: Path) -> Decoded:
-    try:
+    with needs("photographs", f"{path}: is a camera RAW file, which"):
         import rawpy
-    except ImportError as error:
-        raise missing(path, "is a camera RAW file", "rawpy") from error
+
     try:
         with rawpy.imread(str(path)) as raw:
             as_shot = all(factor > 0 for factor in raw.camera_whitebalance[: raw.num_colors])

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from drcr.utils.extras import needs
 from drcr.utils.files import DataError, is_out_of_memory, printable
 
 EXIF_IFD, INTEROP_IFD = 0x8769, 0xA005
@@ -159,10 +160,9 @@ def _of_exif(exif: bytes | tuple[Any, Any] | None, path: Path) -> ColourSpace | 
 
 def read_exif(exif: bytes, path: Path) -> tuple[int, Any, Any]:
     """Return orientation, colour space and interoperability index of an EXIF block; says if it is damaged."""
-    try:
+    with needs("photographs", f"{path}: has EXIF tags, which"):
         from PIL import Image
-    except ImportError as error:
-        raise missing(path, "has EXIF tags", "Pillow") from error
+
     found, details, interop, orientation = Image.Exif(), {}, {}, 1
     damaged = False
     with warnings.catch_warnings(record=True) as warned:
@@ -179,11 +179,6 @@ def read_exif(exif: bytes, path: Path) -> tuple[int, Any, Any]:
     if damaged or any(re.search("corrupt|truncated", str(warning.message), re.IGNORECASE) for warning in warned):
         say(path, "its EXIF tags are damaged; used what can be read of them")
     return orientation if orientation in range(1, 9) else 1, details.get(COLOR_SPACE), interop.get(INTEROP_INDEX)
-
-
-def missing(path: Path, what: str, library: str) -> DataError:
-    """Return the error for a file that needs a library that is not installed."""
-    return DataError(f"{path}: {what}, which needs {library} (pip install 'drcr[photo]')")
 
 
 def _profile_name(icc: bytes) -> str:
@@ -241,10 +236,9 @@ def _convert(values: np.ndarray, source: bytes | tuple[float, ...], path: Path) 
 
     `source` is the ICC profile of the values, or the chromaticities if they are linear.
     """
-    try:
+    with needs("photographs", f"{path}: has a colour profile, which"):
         import imagecodecs  # Little CMS, the colour management library, in float32
-    except ImportError as error:
-        raise missing(path, "has a colour profile", "imagecodecs") from error
+
     is_grey = isinstance(source, bytes) and source[16:20] == b"GRAY"
     try:
         return imagecodecs.cms_transform(

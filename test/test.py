@@ -1,11 +1,12 @@
 """Reconstruct hyperspectral cubes from RGB images with a trained network.
 
-Reads every image of a folder, or one file: JPEG, PNG, TIFF, BMP, WebP, AVIF, and with `pip install drcr[photo]` HEIC
-and camera RAW. Decodes photographs to linear light (see --encoding), divides each image by its largest value, runs
-the network and writes RESULT_DIR/NAME.mat: MATLAB v7.3, variable `cube`, H x W x bands, single, unclipped, and the
-wavelengths as `bands`; with --format, ENVI or TIFF instead. Replaces reconstructions of an earlier run, never other
-files. Uses CUDA if there is a GPU, else the CPU. Images may be of any size: memory is bounded (see --tile). The next
-image is read and the last one written while one is reconstructed.
+Reads every image of a folder, or one file: JPEG, PNG, BMP, WebP, and with `pip install drcr[photographs]` TIFF, AVIF,
+HEIC, camera RAW, and files with EXIF or a colour profile. Decodes photographs to linear light (see --encoding),
+divides each image by its largest value, runs the network and writes RESULT_DIR/NAME.mat: MATLAB v7.3, variable
+`cube`, H x W x bands, single, unclipped, and the wavelengths as `bands`; with --format, ENVI or TIFF instead.
+Replaces reconstructions of an earlier run, never other files. Uses CUDA if there is a GPU, else the CPU. Images may
+be of any size: memory is bounded (see --tile). The next image is read and the last one written while one is
+reconstructed.
 """
 
 import drcr.utils.start  # isort: skip # noqa: F401

@@ -54,7 +54,7 @@ def close_to_linear(image, tolerance=0.02):
 
 @pytest.mark.parametrize("nclx", [True, False])
 def test_heic_with_a_profile(tmp_path, nclx):
-    heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif: pip install drcr[photo]")
+    heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif: pip install drcr[photographs]")
     Image.fromarray(ENCODED).save(tmp_path / "same.png", icc_profile=P3_ICC)
     file = heif.from_pillow(Image.fromarray(ENCODED))
     file.info["icc_profile"] = P3_ICC
@@ -66,7 +66,7 @@ def test_heic_with_a_profile(tmp_path, nclx):
 
 @pytest.mark.parametrize("primary", [0, 1])
 def test_the_primary_item_of_a_heic_counts(tmp_path, primary):
-    heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif: pip install drcr[photo]")
+    heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif: pip install drcr[photographs]")
     file = heif.HeifFile()
     for colours in ((9, 16), (1, 13)):
         file.add_from_pillow(Image.fromarray(ENCODED))
@@ -89,7 +89,7 @@ def test_more_than_8_bits_have_their_own_full_scale(tmp_path, suffix, bits):
         struct.pack_into(">HH", data, data.find(b"colrnclx") + 8, 1, 13)
         write(tmp_path / "a.avif", data)
     elif suffix == ".heic":
-        heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif: pip install drcr[photo]")
+        heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif: pip install drcr[photographs]")
         heif.options.SAVE_HDR_TO_12_BIT = bits == 12
         heif.from_bytes("RGB;16", (96, 64), (values << (16 - bits)).tobytes()).save(
             tmp_path / "a.heic", quality=-1, chroma=444

@@ -99,7 +99,7 @@ def test_grey_and_transparent(tmp_path):
 
 
 def test_heic(tmp_path):
-    heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif: pip install drcr[photo]")
+    heif = pytest.importorskip("pillow_heif", reason="needs pillow-heif: pip install drcr[photographs]")
     smooth = np.kron(PICTURE, np.ones((16, 16, 1), np.uint8))
     heif.from_pillow(Image.fromarray(smooth)).save(tmp_path / "a.heic", quality=-1, chroma=444)
     (tmp_path / "b.jpg").write_bytes((tmp_path / "a.heic").read_bytes())  # as some phones' transfers name it
@@ -143,7 +143,7 @@ def write_dng(path, linear, neutral=(1, 1, 1), white=None):
 
 @pytest.mark.parametrize("neutral", [(1, 1, 1), (0.5, 1, 0.7)], ids=["neutral", "white balance as shot"])
 def test_dng_is_developed_linear(tmp_path, neutral):
-    pytest.importorskip("rawpy", reason="needs rawpy: pip install drcr[photo]")
+    pytest.importorskip("rawpy", reason="needs rawpy: pip install drcr[photographs]")
     y, x = np.mgrid[0:1:96j, 0:1:128j]
     linear = 0.05 + 0.9 * np.stack([x, y, 0.5 * (1 - x) + 0.3 * y], 2)
     image = read_image(write_dng(tmp_path / "a.dng", linear, neutral))
@@ -155,7 +155,7 @@ def test_dng_is_developed_linear(tmp_path, neutral):
 
 def test_dng_without_a_neutral(tmp_path, capsys):
     """The white point that the file states, else daylight: never the average as grey. It is said."""
-    pytest.importorskip("rawpy", reason="needs rawpy: pip install drcr[photo]")
+    pytest.importorskip("rawpy", reason="needs rawpy: pip install drcr[photographs]")
     y, x = np.mgrid[0:1:96j, 0:1:128j]
     linear = 0.05 + 0.4 * np.stack([x, y, 0.3 * (1 - x)], 2)  # not grey on average
     daylight = read_image(write_dng(tmp_path / "a.dng", linear, white=())).values
@@ -169,7 +169,7 @@ def test_dng_without_a_neutral(tmp_path, capsys):
 
 
 def test_dng_by_another_name_and_monochrome(tmp_path):
-    pytest.importorskip("rawpy", reason="needs rawpy: pip install drcr[photo]")
+    pytest.importorskip("rawpy", reason="needs rawpy: pip install drcr[photographs]")
     linear = np.linspace(0.1, 0.9, 96 * 128 * 3).reshape(96, 128, 3)
     image = read_image(write_dng(tmp_path / "a.tif", linear))
     assert "camera RAW" in image.how
