@@ -48,9 +48,10 @@ from drcr.images import ENCODINGS, encoding_for, normalise_rgb
 from drcr.inference import Reconstructor, origin_of, reconstruct_image
 from drcr.networks import add_network_option
 from drcr.utils import cli
+from drcr.utils.extras import needs
 from drcr.utils.files import DataError, check_name
 
-try:
+with needs("app", "app.py"):
     import uvicorn
     from starlette.applications import Starlette
     from starlette.background import BackgroundTask
@@ -76,8 +77,6 @@ try:
         shrink,
         transparent,
     )
-except ImportError as error:
-    raise DataError(f"app.py: a package is missing ({error}); pip install 'drcr[app]'") from error
 
 HERE = Path(__file__).resolve().parent
 TICK = 0.15
