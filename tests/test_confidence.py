@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from helpers import DATA, ROOT, load_script
 from scipy.stats import spearmanr
 
@@ -466,9 +467,15 @@ def test_the_picture_is_that_of_the_median_photograph(tmp_path):
     assert script.median_photograph(tmp_path / "x.csv") == "e_p101"
 
 
-def test_other_formats_hold_no_maps(script, calibrated, tmp_path):
-    options = ("--RGB_dir", DATA / "Dataset/Valid_RGB", "--model_dir", calibrated, "--result_dir", tmp_path / "out")
-    assert script("test/test.py", *options, "--confidence", "--format", "tiff", ok=False).returncode == 2
+def test_other_formats_hold_the_maps_in_a_file_beside_the_cube(script, calibrated, tmp_path):
+    image = DATA / "Dataset/Valid_RGB/ARAD_1K_0901.jpg"
+    options = ("--RGB_dir", image, "--model_dir", calibrated, "--result_dir", tmp_path / "out", "--confidence")
+    script("test/test.py", *options)
+    maps = load_cube(tmp_path / "out/ARAD_1K_0901.mat").maps
+    script("test/test.py", *options, "--format", "tiff")
+    (beside,) = set((tmp_path / "out").rglob("*.tif")) - {tmp_path / "out/ARAD_1K_0901.tif"}
+    stored = tifffile.imread(beside)
+    assert np.array_equal(stored, np.stack([np.float32(maps[name]) for name in ("expected_sam", "confidence")]))
 
 
 def test_maps_of_another_size_are_refused(tmp_path):
