@@ -34,16 +34,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     step(
         ROOT / "Dataset",
-        f"simulate.py --out {out}/simulated --n_train 0 --n_valid 20 --size 128 128 --radii 8 96 --illuminants E "
-        "--reflectances luxpy --seed 2026 --preset clean --keep",
+        f"simulate.py --data_path {out}/simulated --n_train 0 --n_valid 20 --size 128 128 --radii 8 96 "
+        "--illuminants E --reflectances luxpy --seed 2026 --preset clean --keep",
     )
     for name, (kind, preset) in KINDS.items():
         step(
             ROOT / "test",
             f"stress_test.py --preset {preset} --model_dir model/{name}.pth "
-            f"--spectral_dir {data}/held_out/Valid_spectral "
+            f"--path_gt {data}/held_out/Valid_spectral "
             f"--reflectances_dir {out}/simulated/Valid_spectral --train_data_path {data}/prepared/{kind}/whole "
-            f"--other_cameras {data}/cameras/held_out --non_positive floor 0.01 --out {out / name}",
+            f"--other_cameras {data}/cameras/held_out --non_positive floor 0.01 --result_dir {out / name}",
         )
         shutil.copyfile(out / name / "summary.csv", ROOT / f"docs/results/stress_{name}.csv")
         shutil.copyfile(out / name / "overview.png", ROOT / f"docs/stress_{name}.png")

@@ -1,6 +1,6 @@
 """Draw reconstructions beside their ground truth, of one or several methods, as papers of this field do.
 
-For each scene, OUT/NAME_*:
+For each scene, RESULT_DIR/NAME_*:
   colour   RGB input, ground truth and reconstructions in true colour (sRGB, CIE 1931 observer)
   bands    some bands, ground truth above reconstructions
   errors   absolute and relative error, each on one scale
@@ -8,7 +8,8 @@ For each scene, OUT/NAME_*:
   mrae     MRAE by wavelength
   confidence  where not to trust a reconstruction that test.py --confidence wrote: the levels, and the spectral angle
            that is expected beside the true one
-Over all scenes, OUT/mrae, the mean of the above, and OUT/scores, each scene's MRAE, RMSE, PSNR, SAM and SSIM.
+Over all scenes, RESULT_DIR/mrae, the mean of the above, and RESULT_DIR/scores, each scene's MRAE, RMSE, PSNR, SAM
+and SSIM.
 
 Cubes are paired by name and reconstructions clipped to [0, 1], as in compute_mrae.py. Without ground truth, as for
 photographs, --path_gt none draws colour, bands, spectra and confidence of each scene. The same input gives the same
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 def save(sheet: "Sheet", name: str, args: argparse.Namespace) -> None:
     """Write a figure in the formats asked for."""
     for form in args.format:
-        sheet.save(args.out / f"{name}.{form}", args.dpi)
+        sheet.save(args.result_dir / f"{name}.{form}", args.dpi)
 
 
 def check_targets(args: argparse.Namespace, jobs: list[SceneFiles]) -> None:
@@ -56,8 +57,8 @@ def check_targets(args: argparse.Namespace, jobs: list[SceneFiles]) -> None:
     kinds = KINDS if args.path_gt else UNSCORED_KINDS
     names = [f"{file_stem(job.name)}_{kind}" for job in jobs for kind in kinds]
     names += ["scores", "mrae"] if args.path_gt else []
-    for path in (args.out / f"{name}.{form}" for name in names for form in args.format):
-        refuse_foreign(path, is_figure, "a figure of this script", "choose another --out")
+    for path in (args.result_dir / f"{name}.{form}" for name in names for form in args.format):
+        refuse_foreign(path, is_figure, "a figure of this script", "choose another --result_dir")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -65,20 +66,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     add_options(parser)
     add = parser.add_argument
-    add("--out", type=Path, default="./figures", help="folder for the figures")
+    add("--result_dir", type=Path, default="./figures", help="folder for the figures")
     add("--format", nargs="+", choices=("pdf", "png", "svg"), default=("pdf", "png"), help="one or more formats")
     add("--dpi", type=cli.at_least(50), default=200, help="dots per inch, in PDF and SVG of the images in them")
     add("--width", choices=tuple(BANDS), default="page", help="a column is 3.35 inches wide, a page 6.9")
     args = parser.parse_args(argv)
-    cli.hold(args.out)
+    cli.hold(args.result_dir)
 
     jobs = find_jobs(args)
     check_targets(args, jobs)
     from drcr.figures.scenes import draw_all  # matplotlib takes a second to import
 
-    args.out.mkdir(parents=True, exist_ok=True)
+    args.result_dir.mkdir(parents=True, exist_ok=True)
     shown, skipped = draw_all(args, jobs, args.width, partial(save, args=args))
-    print(f"figures of {len(shown)} scene{'s' * (len(shown) != 1)} in {args.out}: {', '.join(args.format)}")
+    print(f"figures of {len(shown)} scene{'s' * (len(shown) != 1)} in {args.result_dir}: {', '.join(args.format)}")
     if args.path_gt is None:
         print(UNSCORED)
     if skipped:

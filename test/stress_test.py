@@ -11,10 +11,12 @@ see is multiplied by alpha. "Other blacks" takes that part from training spectra
 the same. Nothing is clipped: only pixels whose metamer lies within 0.01 and 1 are scored, and their share is stated
 ("feasible"). No method can have a lower mean MRAE over both truths ("mrae_of_both") than "any method".
 
-The condition "light" needs cubes that are reflectances, such as simulate.py --illuminants E makes them:
---reflectances_dir.
+The condition "light" needs cubes that are reflectances, such as simulate.py --illuminants E makes them
+(--reflectances_dir). A camera takes the scene under a lamp and balances the image to it, with an error of 4%: the
+lamp is gone, and the reflectance is scored. Levels "LAMP, radiance": the lamp is named, as with test.py --light, and
+the light that comes from the scene is scored.
 
-Writes into OUT:
+Writes into RESULT_DIR:
   stress.csv    scene, condition, level, seed, method, metric, value
   summary.csv   means over scenes, their ratio to the reference, and 95% intervals (paired bootstrap over scenes)
   overview      the ratios of the network as a figure, PNG and PDF
@@ -25,12 +27,13 @@ that the table was calibrated on is left out of the calibration for its own imag
 The same command gives the same files, byte for byte. Scores are those of compute_mrae.py: reconstructions are clipped
 to [0, 1], dark values of the cubes are raised by --non_positive floor VALUE.
 
-  python stress_test.py --spectral_dir ../Dataset/Valid_spectral --non_positive floor 0.01
+  python stress_test.py --path_gt ../Dataset/Valid_spectral --non_positive floor 0.01
 """
 
 import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +49,12 @@ from drcr.preparation.render import DEFAULT_CAMERA
 from drcr.scoring.baselines import RIDGE, fit_map
 from drcr.stress.conditions import REFERENCES, camera_views
 from drcr.stress.study import (
+    Measured,
     Method,
     Network,
+    Place,
     Scene,
+    Shot,
     Study,
     collect,
     measure,
@@ -69,7 +75,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = cli.parser(__doc__)
     add = parser.add_argument
-    add("--spectral_dir", type=Path, default="../Dataset/Valid_spectral", help="folder of cubes (.mat)")
+    add("--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of cubes (.mat)")
     add("--scenes", nargs="+", default=(), metavar="NAME ...", help="only these of its scenes, named without suffix")
     add("--reflectances_dir", type=Path, help="folder of cubes that are reflectances, for the condition light")
     add(
@@ -85,7 +91,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--camera", default=DEFAULT_CAMERA, help="camera of colour-science, or a CSV file (wavelength, R, G, B)")
     text = "cameras that the network was not trained with: CSV files, or folders of them (default: none)"
     add("--other_cameras", nargs="+", default=(), metavar="FILE|FOLDER ...", help=text)
-    add("--out", type=Path, default="./stress", help="folder for the results")
+    add("--result_dir", type=Path, default="./stress", help="folder for the results")
     cli.add_non_positive(parser, skip="a cube with any value <= 0 is an error")
     cli.add_num_workers(parser, "images worked on at the same time, each in its own process; 0: one after another")
     add_network_option(parser)
@@ -161,17 +167,36 @@ def with_table(args: argparse.Namespace) -> Path | None:
     return path
 
 
+def measure_all(shots: dict[Place, Shot], done: Iterable[Measured]) -> dict[Place, Measured]:
+    """Return what the shots found, as it comes; a run that is stopped says where."""
+    measured: dict[Place, Measured] = {}
+    progress = tqdm(done, "reconstructing", len(shots), unit="image", dynamic_ncols=True)
+    try:
+        for (place, shot), found in zip(shots.items(), progress, strict=True):
+            progress.set_postfix_str(shot.scene.name)
+            measured[place] = found
+    except (KeyboardInterrupt, SystemExit):
+        scene = list(shots.values())[min(len(measured), len(shots) - 1)].scene.name
+        print(
+            f"\nstopped at image {len(measured) + 1} of {len(shots)}, scene {scene}; tables and figure are written "
+            "after the last one",
+            file=sys.stderr,
+        )
+        raise
+    return measured
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, take and score the images, write tables and the figure."""
     args = read_options(argv)
-    cli.hold(args.out)
-    check_folder(args.out)
-    scenes, wavelengths, raised = read_scenes(args.spectral_dir, args.floor, args.scenes)
+    cli.hold(args.result_dir)
+    check_folder(args.result_dir)
+    scenes, wavelengths, raised = read_scenes(args.path_gt, args.floor, args.scenes)
     lit = []
     if args.reflectances_dir is not None:
         lit, others, _ = read_scenes(args.reflectances_dir, args.floor)
         if not same_bands(others, wavelengths):
-            raise DataError(f"{args.reflectances_dir}: other bands than {args.spectral_dir}")
+            raise DataError(f"{args.reflectances_dir}: other bands than {args.path_gt}")
     views = camera_views(Camera(args.camera), read_cameras(args.other_cameras))
     for view in views.values():
         view.curves(wavelengths)  # a camera that sees nothing shows before the work
@@ -180,12 +205,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     study = Study(methods, views, REFERENCES[args.preset], sample_spectra(data), with_table(args))
     shots, planned = plan_shots(scenes, lit, study)
     done = in_order(measure, shots.values(), min(args.num_workers, len(shots)))
-    progress = tqdm(done, "reconstructing", len(shots), unit="image", dynamic_ncols=True)
-    rows = collect(dict(zip(shots, progress, strict=True)), planned)
+    rows = collect(measure_all(shots, done), planned)
     table = summarise(rows)
-    write_results(args.out, rows, table)
+    write_results(args.result_dir, rows, table)
     print(
-        f"\n{plural(len(scenes), 'scene')} of {args.spectral_dir}, {plural(len(shots), 'image')}, --preset "
+        f"\n{plural(len(scenes), 'scene')} of {args.path_gt}, {plural(len(shots), 'image')}, --preset "
         f"{args.preset}. Network: {network_of(args)}. Maps fitted to {args.train_data_path}. Camera: {args.camera}."
     )
     if raised:
@@ -193,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("Light: " + (f"{plural(len(lit), 'scene')} of {args.reflectances_dir}." if lit else "skipped."))
     if study.confidence is None:
         print("Confidence map: skipped; train/calibrate_confidence.py makes the table that it needs.")
-    print("\n".join(["", *worst_levels(table, next(iter(methods))), f"\n{args.out / 'summary.csv'}"]))
+    print("\n".join(["", *worst_levels(table, next(iter(methods))), f"\n{args.result_dir / 'summary.csv'}"]))
 
 
 if __name__ == "__main__":

@@ -103,26 +103,40 @@ def test_cameras_of_the_condition(views):
     np.testing.assert_allclose(curves["B +10%"], curves["training"] * (1, 1, 1.1))
 
 
-def test_light_changes_the_truth_and_keeps_it_in_range(cube):
-    np.testing.assert_array_equal(lit(cube, WAVELENGTHS, "E"), cube)
-    under_a = lit(cube, WAVELENGTHS, "A")
+def test_radiance_under_a_lamp_stays_in_range(cube):
+    for same in lit(cube, cube, WAVELENGTHS, "E"):
+        np.testing.assert_array_equal(same, cube)
+    under_a, ours = lit(cube, cube, WAVELENGTHS, "A")
+    np.testing.assert_array_equal(under_a, ours)
     assert under_a.max() <= 1
     ratio = (under_a / cube)[0, 0]
     assert (np.diff(ratio) > 0).all()  # an incandescent lamp is red
     np.testing.assert_allclose(under_a / cube, np.broadcast_to(ratio, cube.shape), rtol=1e-4)
 
 
+@pytest.mark.parametrize("encoding", ["linear", "sRGB, decoded"])
+def test_the_camera_balances_the_image_to_the_lamp(views, encoding):
+    """A grey scene is grey under every lamp, but for the error of the balance."""
+    grey = np.full((12, 14, 31), 0.4, np.float32)
+    for light in ("E", "A", "F11"):
+        setting = Setting(Imaging(0, quality=0), encoding=encoding, light=light)
+        image = take(grey, WAVELENGTHS, setting, views, 0, "a").mean((0, 1))
+        expected = take(grey, WAVELENGTHS, dataclasses.replace(setting, light="E"), views, 0, "a").mean((0, 1))
+        np.testing.assert_allclose(image / image[1], expected / expected[1], rtol=0.02)
+        assert 0.001 < np.abs(np.log(image / image[1])).max() < 0.15
+
+
 def test_optics_change_the_truth_as_they_change_the_image(cube, views):
     """An average of spectra is seen as the average of their colours."""
     curves = views["training"].curves(WAVELENGTHS)
     for setting in (Setting(blur=1), Setting(size=0.5), Setting(size=2)):
-        truth = scene_as_seen(cube, WAVELENGTHS, setting, None)
+        truth = scene_as_seen(cube, setting, None)
         size = round(40 * setting.size), round(48 * setting.size)
         assert truth.shape == (*size, 31)
-        changed = scene_as_seen(np.float32(cube @ curves), WAVELENGTHS[:3], setting, None)
+        changed = scene_as_seen(np.float32(cube @ curves), setting, None)
         np.testing.assert_allclose(truth @ curves, changed, atol=1e-5)
     assert resize(cube, 0.5)[3, 4] == pytest.approx(cube[6:8, 8:10].mean((0, 1)), rel=1e-5)
-    assert scene_as_seen(cube, WAVELENGTHS, Setting(), 0.3).min() == np.float32(0.3)
+    assert scene_as_seen(cube, Setting(), 0.3).min() == np.float32(0.3)
 
 
 def test_an_srgb_image_is_linear_again_when_it_is_decoded(cube, views):

@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers import DATA, ROOT, load_script, make_scenes, rows
+from helpers import DATA, ROOT, load_script, make_scenes, rows, run_options
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from drcr.checkpoint import load_model, read_checkpoint, rename_released
@@ -519,3 +519,10 @@ def test_a_signal_before_the_first_iteration_is_not_lost(run, tmp_path, monkeypa
     assert done.returncode == 128 + signal.SIGTERM
     assert "stopped by SIGTERM in epoch 1, after iteration 1" in done.stdout
     assert read_checkpoint(tmp_path / "a/last.pth")["iter"] == 1
+
+
+def test_without_a_terminal_the_rate_and_the_time_left_are_logged(script, prepared_once, monkeypatch, tmp_path):
+    monkeypatch.setattr("drcr.training.loop.PACE_SECONDS", 0)
+    for folder, options, expected in (("a", (), True), ("b", ("--quiet",), False)):
+        script("train/main.py", *run_options(prepared_once, tmp_path / folder, "--end_epoch", 1, *options))
+        assert ("hours left" in (tmp_path / folder / "train.log").read_text()) == expected

@@ -266,7 +266,7 @@ def draw_legend(sheet: Sheet, x: float, width: float, names: Sequence[str], trut
     columns
         Number of columns; 0: as many as there is room for.
     """
-    fitted = [("ground truth", SMALL)] * truth + [fit_text(name, width - 0.45, SMALL) for name in names]
+    fitted = [("ground truth", SMALL)] * truth + [_fit_line(name, width - 0.45) for name in names]
     labels, sizes = [label for label, _ in fitted], [size for _, size in fitted]
     handles = [Line2D([], [], **style) for style in [TRUTH] * truth + METHODS[: len(names)]]
     widths = [max(text_width(line, SMALL) for line in label.split("\n")) + 0.55 for label in labels]
@@ -284,6 +284,12 @@ def draw_legend(sheet: Sheet, x: float, width: float, names: Sequence[str], trut
     for text, size in zip(legend.get_texts(), by_rows(sizes, columns), strict=True):
         text.set_fontsize(size)
     sheet.y += height
+
+
+def _fit_line(name: str, width: float) -> tuple[str, float]:
+    """Fit a legend's name into a width: smaller before it is broken into lines."""
+    sizes = (SMALL, SMALL - 0.5, SMALL - 1, SMALL - 1.5)
+    return next(((name, size) for size in sizes if text_width(name, size) <= width), fit_text(name, width, SMALL))
 
 
 def by_rows(items: Sequence[Item], columns: int) -> list[Item]:

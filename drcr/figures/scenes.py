@@ -81,7 +81,10 @@ def _bands(truth: np.ndarray | None, recs: Cubes, bands: list[int]) -> ImageBloc
 
 
 def _errors(truth: np.ndarray, recs: Cubes, bands: list[int], relative: bool, mean: bool) -> ImageBlock:
-    """Return the error maps of bands, after the mean over all bands if `mean`, on one scale."""
+    """Return the error maps of bands, after the mean over all bands if `mean`, on one scale.
+
+    It ends where 98% of the values of the best method lie below: in larger errors that method would be black.
+    """
     rows, peaks = {}, []
     for name, rec in recs.items():
         error = np.abs(rec - truth)
@@ -89,10 +92,14 @@ def _errors(truth: np.ndarray, recs: Cubes, bands: list[int], relative: bool, me
             error = error / truth
         rows[name] = [error.mean(2)] * mean + [error[..., band] for band in bands]
         peaks.append(np.percentile(rows[name], 98))
-    peak = _round_up(max(*peaks, 1e-3))
-    if relative:
-        peak = min(peak, 1.0)  # a larger error is wrong altogether
-    return ImageBlock(rows, [peak] * (len(bands) + mean), "relative error" if relative else "absolute error")
+    peak = _round_up(max(min(peaks), 1e-3))
+    label, below = (
+        "relative error" if relative else "absolute error",
+        f" (98%{' of best' * (len(peaks) > 1)} < {peak:g})",
+    )
+    if relative and peak > 1:
+        peak, below = 1.0, ""  # a larger one is wrong altogether
+    return ImageBlock(rows, [peak] * (len(bands) + mean), label + below)
 
 
 def _round_up(peak: float) -> float:
@@ -294,7 +301,8 @@ def plot_bands(
 def plot_errors(truth: np.ndarray, recs: Cubes, wavelengths: np.ndarray, bands: list[int], width: float) -> Sheet:
     """Draw maps of |rec - truth| and, below, |rec - truth| / truth: the mean over all bands, and some bands.
 
-    All absolute errors have one scale, and all relative errors. Parameters as of `plot_bands`.
+    All absolute errors have one scale, set by the best method, and all relative errors. Parameters as of
+    `plot_bands`.
     """
     sheet = Sheet(width)
     blocks = [_errors(truth, recs, bands, relative, mean=True) for relative in (False, True)]
@@ -487,13 +495,14 @@ def plot_curves(path: str | Path, loss_csv: str | Path) -> None:
     axes.plot(iterations, [row["train_loss"] for row in rows], label="training loss", **METHODS[1])
     axes.plot(iterations, [row["valid_loss"] for row in rows], label="validation MRAE", **METHODS[0])
     axes.set(xlabel="iteration", ylabel="loss", ylim=(0, None), xlim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     rate = axes.twinx()
-    rate.plot(iterations, [row["learning_rate"] for row in rows], ":", color="0.5")
+    rate.plot(iterations, [row["learning_rate"] for row in rows], ":", color="0.5", label="learning rate")
     rate.set_ylabel("learning rate", color="0.4")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     rate.tick_params(colors="0.4")
     rate.set_ylim(0, None)
-    axes.legend()
+    axes.legend(handles=[*axes.get_lines(), *rate.get_lines()])
     sheet.save(path)
 
 

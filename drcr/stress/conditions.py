@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from drcr.camera import PRESETS, Camera, Imaging
+from drcr.camera import PRESETS, Camera, Imaging, photon_noise
 from drcr.cube import WAVELENGTHS
 from drcr.light import lamp
 from drcr.preparation.photograph import Photograph, balance
@@ -25,6 +25,8 @@ from drcr.utils.files import DataError
 LIGHTS = ("E", "A", "D50", "D65", "F2", "F11", "white LED")
 LINEAR, DECODED, NOT_DECODED = ENCODINGS = ("linear", "sRGB, decoded", "sRGB, not decoded")
 EQUAL_ENERGY = np.ones(len(WAVELENGTHS))
+BALANCE_ERROR = 0.04
+"""Standard deviation of the logarithm of the gains of R and B: cameras do not know the lamp."""
 SEEDS = 3
 """Seeds of noise for the reference and the levels of photo-electrons; other levels have the first."""
 
@@ -41,7 +43,8 @@ class Setting:
         matrix to sRGB and sRGB's curve, which the reader decodes, or takes as linear
     blur : sigma of the lens in pixels. The truth is blurred, too: what is judged is the spectra, not the sharpness.
     size : factor of the image's height and width; the truth is resized with it
-    light : one of LIGHTS; "": the cube as it is. The truth is the light that the scene reflects.
+    light : one of LIGHTS, which lights the scene; the camera balances the image to it, with BALANCE_ERROR. The truth
+        is the reflectance all the same: the lamp is gone from a balanced image. "": the cube as it is.
     """
 
     imaging: Imaging = PRESETS["real-world"]
@@ -91,13 +94,15 @@ def camera_views(camera: Camera, others: dict[str, Camera]) -> dict[str, View]:
     return views | {name: View(camera, factors) for name, factors in gains.items()}
 
 
-def lit(cube: np.ndarray, wavelengths: np.ndarray, light: str) -> np.ndarray:
-    """Return what reflectances (H, W, bands) reflect under one of LIGHTS whose mean power is 1.
+def lit(truth: np.ndarray, rec: np.ndarray, wavelengths: np.ndarray, light: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the radiances of a true and a reconstructed reflectance (H, W, bands) under one of LIGHTS, in [0, 1].
 
-    Values above 1 are not possible in a cube: then the whole cube is divided by its largest.
+    Both are divided by the largest true one if that is above 1.
     """
-    radiance = cube * np.float32(lamp(light, wavelengths))
-    return radiance / max(radiance.max(), 1)
+    power = np.float32(lamp(light, wavelengths))
+    radiance = truth * power
+    scale = max(radiance.max(), 1)
+    return radiance / scale, (rec * power / scale).clip(0, 1)
 
 
 def resize(cube: np.ndarray, size: float) -> np.ndarray:
@@ -108,10 +113,8 @@ def resize(cube: np.ndarray, size: float) -> np.ndarray:
     return np.stack(bands, 2)
 
 
-def scene_as_seen(cube: np.ndarray, wavelengths: np.ndarray, setting: Setting, floor: float | None) -> np.ndarray:
-    """Return the truth of a setting: the cube (H, W, bands) under its light, through its lens."""
-    if setting.light:
-        cube = lit(cube, wavelengths, setting.light)
+def scene_as_seen(cube: np.ndarray, setting: Setting, floor: float | None) -> np.ndarray:
+    """Return the truth of a setting: the cube (H, W, bands) through its lens."""
     if setting.blur:
         cube = gaussian_filter(cube, (setting.blur, setting.blur, 0))
     if setting.size != 1:
@@ -130,13 +133,21 @@ def take(
         The image is black all over.
     """
     rng, view, imaging = scene_rng(seed, name), views[setting.camera], setting.imaging
-    linear = np.maximum(truth @ view.curves(wavelengths), 0)
-    white = view.camera.white(wavelengths)
+    curves, white = view.curves(wavelengths), view.camera.white(wavelengths)
+    if setting.light:
+        curves = curves * lamp(setting.light, wavelengths)[:, None]
+    linear = np.maximum(truth @ curves, 0)
     if setting.encoding == LINEAR:
+        if setting.light:
+            linear = photon_noise(linear, imaging.electrons / white, rng) if imaging.electrons else linear
+            error = np.exp(rng.normal(0, BALANCE_ERROR, 3) * (1, 0, 1))
+            linear = linear * _gains(setting, view) * error
+            imaging = replace(imaging, electrons=0)
         developed = imaging.develop(linear, rng, white)
     else:
         electrons, mean = imaging.electrons, imaging.mean
-        chain = Photograph((electrons, electrons), (mean, mean), balance_error=0, light=EQUAL_ENERGY)
+        light, error = (lamp(setting.light), BALANCE_ERROR) if setting.light else (EQUAL_ENERGY, 0)
+        chain = Photograph((electrons, electrons), (mean, mean), balance_error=error, light=light)
         developed = chain.develop(linear / white, view.camera, rng)
     values = _decode(imaging.encode(developed)) / 255
     image = (decode_srgb(values) if setting.encoding == DECODED else values).astype(np.float32)
@@ -148,12 +159,21 @@ def take(
 def curves_of_image(setting: Setting, views: dict[str, View], wavelengths: np.ndarray) -> np.ndarray | None:
     """Return the weights (bands, 3) by which an image shows a cube; None for one that is not linear."""
     view = views[setting.camera]
-    if setting.encoding == LINEAR:
-        return view.curves(wavelengths)
     if setting.encoding == NOT_DECODED:
         return None
-    gains, matrix = balance(view.camera, EQUAL_ENERGY)
-    return view.curves(wavelengths) @ (gains[:, None] * matrix.T)
+    curves = view.curves(wavelengths)
+    if setting.light:
+        curves = curves * lamp(setting.light, wavelengths)[:, None]
+    if setting.encoding == LINEAR:
+        return curves * _gains(setting, view) if setting.light else curves
+    gains, matrix = balance(view.camera, lamp(setting.light) if setting.light else EQUAL_ENERGY)
+    return curves @ (gains[:, None] * matrix.T)
+
+
+def _gains(setting: Setting, view: View) -> np.ndarray:
+    """Return the gains (3,) that make the lamp of a setting look to the camera as light of equal energy does."""
+    curves = view.camera.curves()
+    return curves.sum(0) / (lamp(setting.light) @ curves)
 
 
 def _decode(data: bytes) -> np.ndarray:

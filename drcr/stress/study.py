@@ -26,7 +26,7 @@ from drcr.metrics import sam_map
 from drcr.networks import offer, offered
 from drcr.scoring.scoring import read_truth
 from drcr.stress import metamers
-from drcr.stress.conditions import Level, Setting, View, curves_of_image, levels, lit_levels, scene_as_seen, take
+from drcr.stress.conditions import Level, Setting, View, curves_of_image, levels, lit, lit_levels, scene_as_seen, take
 from drcr.utils.extras import needs
 from drcr.utils.files import DataError
 
@@ -174,7 +174,7 @@ def measure(shot: Shot) -> Measured:
     """Take the image of a shot, reconstruct it by all methods, and score them."""
     cube, study, setting = read_true_scene(shot.scene)[0], shot.study, shot.setting
     wavelengths = cube.require_wavelengths()
-    truth = scene_as_seen(cube.values, wavelengths, setting, shot.scene.floor)
+    truth = scene_as_seen(cube.values, setting, shot.scene.floor)
     image = take(truth, wavelengths, setting, study.views, shot.seed, shot.scene.name)
     rgb = normalise_rgb(image)
     raw = {method: reconstruct(rgb) for method, reconstruct in study.methods.items()}
@@ -185,6 +185,10 @@ def measure(shot: Shot) -> Measured:
         if curves is not None:
             scores["back_projection"] = back_projection_mrae(rec, image, curves)
         found |= {("", "", method, metric): value for metric, value in scores.items()}
+        if setting.light:  # with the lamp named: radiance
+            level, (radiance, ours) = f"{setting.light}, radiance", lit(truth, rec, wavelengths, setting.light)
+            scores = score(ours, radiance, wavelengths)
+            found |= {("light", level, method, metric): value for metric, value in scores.items()}
     sure = None
     if study.confidence is not None:  # the scene itself is left out of the calibration
         table = _load_table(study.confidence).without(fingerprint(cube.values))
@@ -293,7 +297,7 @@ def collect(measured: dict[Place, Measured], planned: Sequence[tuple[Scene, Leve
         for seed in range(level.seeds):
             own = level.condition == "reference" and seed == 0  # the metamers stand in the rows once
             for (condition, name, method, metric), value in measured[_place(scene, level, seed)].items():
-                if own or not condition:
+                if own or condition in ("", level.condition):
                     place = condition or level.condition, name or level.name
                     rows.append(Row(scene.name, *place, seed, method, metric, value))
     conditions = [level.condition for _, level in planned] + ["metamers"]

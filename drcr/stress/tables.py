@@ -26,11 +26,11 @@ def check_folder(out: Path) -> None:
         def begins(path: Path, header: Sequence[str] = header) -> bool:
             return path.is_file() and path.read_bytes().startswith(",".join(header).encode())
 
-        refuse_foreign(out / name, begins, "a table of this script", "choose another --out")
+        refuse_foreign(out / name, begins, "a table of this script", "choose another --result_dir")
     for suffix in ("png", "pdf"):
         path = out / f"{FIGURE}.{suffix}"
         refuse_foreign(
-            path, lambda path: path.is_file() and is_figure(path), "a figure of ours", "choose another --out"
+            path, lambda path: path.is_file() and is_figure(path), "a figure of ours", "choose another --result_dir"
         )
 
 

@@ -26,6 +26,8 @@ from drcr.training.state import RECIPE, make_optimizer
 from drcr.utils.cli import Stop
 from drcr.utils.files import DataError
 
+PACE_SECONDS = 180
+"""How often the rate and the time left are logged without a terminal."""
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """The loss of output and ground truth."""
 
@@ -230,6 +232,7 @@ class Run:
         default_factory=time.perf_counter
     )  # the epoch under way, less the time between two sessions
     saved: float = field(default_factory=time.perf_counter)
+    paced: tuple[float, int] | None = None  # when `log_pace` last wrote, and the iteration then
     random: dict[str, Any] | None = None
 
     def resume(self, checkpoint: dict[str, Any], device: torch.device) -> None:
@@ -287,6 +290,23 @@ class Run:
             progress.set_postfix(loss=f"{loss:.4f}", lr=f"{lr:.2e}")
             self.folder.log_scalars(self.iteration - 1, {"loss/training": loss})
             self.folder.log_scalars(self.iteration, {"learning rate": lr})
+        if progress.disable and not self.options.quiet:
+            self.log_pace(progress.total, loss)
+
+    def log_pace(self, per_epoch: int, loss: float) -> None:
+        """Every few minutes, where there is no progress bar, log how fast the run is and how long it takes yet."""
+        now = time.perf_counter()
+        then, before = self.paced = self.paced or (now, self.iteration)
+        if self.iteration == before or now - then < PACE_SECONDS:
+            return
+        rate = (self.iteration - before) / (now - then)
+        left = (self.options.end_epoch - self.epoch) * per_epoch - len(self.losses)
+        hours = min(left, self.options.max_iter - self.iteration) / rate / 3600
+        self.folder.log(
+            f"epoch {self.epoch + 1}, iteration {self.iteration}: {rate:.2f} iterations per second, "
+            f"{hours:.1f} hours left, loss {loss:.4f}"
+        )
+        self.paced = now, self.iteration
 
     def check_finite(self, loss: float, what: str, scenes: Sequence[str] = ()) -> None:
         """Raise DataError if a loss is not finite; `scenes` are those of its batch."""
