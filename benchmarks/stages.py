@@ -21,7 +21,7 @@ from drcr import metrics
 from drcr.camera import Camera
 from drcr.checkpoint import load_model
 from drcr.compute.device import Precision, choose_device, for_training, native_bf16
-from drcr.correction import Network
+from drcr.correction import Network, network_of
 from drcr.cube import WAVELENGTHS
 from drcr.images import normalise_rgb, read_rgb
 from drcr.inference import Reconstructor
@@ -68,7 +68,7 @@ class Work:
         """Return the floating-point operations of a pass over the image, or of a training step."""
         sizes = (self.batch, 3, self.patch, self.patch) if training else (1, 3, self.height, self.width)
         with FlopCounterMode(display=False) as counter:
-            output = model.to("meta")(torch.empty(sizes, device="meta"))
+            output = network_of(model).to("meta")(torch.empty(sizes, device="meta"))
             if training:
                 output.mean().backward()
         return counter.get_total_flops()

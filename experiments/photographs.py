@@ -21,10 +21,12 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+import torch
 
 from drcr.cube import raise_to_floor
-from drcr.figures.scenes import plot_curves, plot_reconstruction
+from drcr.figures.scenes import plot_reconstruction
 from drcr.formats.mat import read_cube
 from drcr.images import IMAGE_SUFFIXES, read_rgb
 from drcr.metrics import best_scale_mrae
@@ -46,14 +48,23 @@ HELD_OUT_CAMERAS = (
 )  # fmt: skip
 PHOTOGRAPHS = 6
 """Of each scene, for the brightness rule."""
-KINDS = {"photographs": (("_p101", "_p102"), 7000), "linear": (("_l0",), 4000)}
-"""Each kind of image: how the names of held-out images end, and the iterations of its network."""
+KINDS = {"photographs": ("_p101", "_p102"), "linear": ("_l0",)}
+"""Each kind of image, and how the names of held-out images end."""
 GAINS = "--gains 2.2933984 1 1.62308182"
 """Of the challenge's camera."""
 TRAINING = (
     "--channels 32 --n_blocks 3 --base root-polynomial --loss si-mrae+sam --recipe flip --batchSize 3 "
     "--end_epoch 1000 --resume auto"
 )
+RUNS = {
+    "first": ("photographs", "--max_iter 7000 --init_lr 1e-3"),
+    "photographs": ("photographs", "--max_iter 2000 --init_lr 5e-4 --init {out}/first/last.pth"),
+    "linear": (
+        "linear",
+        "--max_iter 3600 --init_lr 8e-4 --init {out}/first/last.pth --camera {challenge} " + GAINS,
+    ),
+}
+"""The trainings, in their order: the kind of their images, and what is their own."""
 SCORES = ("mrae", "rmse", "sam")
 NEW_TO_BOTH = HELD_OUT[:6]  # the network for linear images before was trained on the others
 NAMES = {"photographs": "model.pth", "linear": "linear.pth"}
@@ -139,7 +150,7 @@ def make_images(out: Path, challenge: Path, images: Sequence[Path], count: int) 
 def train(out: Path, challenge: Path) -> None:
     """Prepare the data and train both networks."""
     dark = f"--non_positive floor {FLOOR}"
-    for kind, (_, iterations) in KINDS.items():
+    for kind in KINDS:
         prepared = out / "prepared" / kind
         for data, size in (("pairs", "--patch_size 64 --stride 32"), ("whole", "--patch_size 128 --stride 64")):
             step(
@@ -151,20 +162,19 @@ def train(out: Path, challenge: Path) -> None:
             ROOT / "train",
             f"valid_data_preprocess.py --data_path {out}/whole/{kind} {dark} --valid_data_path {prepared}/Valid",
         )
-        own = "--init_lr 1e-3"
-        if kind == "linear":
-            own = f"--init_lr 7e-4 --init {out}/photographs/last.pth --camera {challenge} {GAINS}"
+    for run, (kind, options) in RUNS.items():
+        prepared = out / "prepared" / kind
         step(
             ROOT / "train",
-            f"main.py {TRAINING} --max_iter {iterations} {own} --train_data_path {prepared}/pairs --brightness_data "
-            f"{prepared}/whole --valid_data_path {prepared}/Valid --outf {out}/{kind}",
+            f"main.py {TRAINING} {options.format(out=out, challenge=challenge)} --train_data_path {prepared}/pairs "
+            f"--brightness_data {prepared}/whole --valid_data_path {prepared}/Valid --outf {out / run}",
         )
 
 
 def score(out: Path, before: Path | None) -> str:
     """Reconstruct and score the held-out images; return the tables."""
     lines = []
-    for kind, (endings, _) in KINDS.items():
+    for kind, endings in KINDS.items():
         folder = out / "test" / kind
         tables, scaled = {}, {}
         for method in METHODS:
@@ -217,7 +227,22 @@ def draw(out: Path) -> None:
     methods = [method for method in METHODS if method != "before"]
     recs = {METHODS[method]: read_cube(folder / method / f"{name}.mat") for method in methods}
     plot_reconstruction(out / "photograph.png", np.float32(photograph) / 255, truth, recs)
-    plot_curves(out / "curves.png", out / "photographs/loss.csv")
+    draw_learning(out)
+
+
+def draw_learning(out: Path) -> None:
+    """Draw the training losses, as means over 100 iterations."""
+    figure, axes = plt.subplots(figsize=(5, 2.6), dpi=140)
+    for run, (kind, _) in RUNS.items():
+        losses = torch.load(out / run / "last-1.pth", weights_only=True)["losses"]
+        means = losses[: len(losses) // 100 * 100].view(-1, 100).mean(1)
+        first = " (first round)" if run == "first" else ""
+        axes.plot(100 * np.arange(1, len(means) + 1), means, label=f"{kind}{first}")
+    axes.set(xlabel="iteration", ylabel="training loss", xlim=(0, None))
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(out / "learning.png")
+    plt.close(figure)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

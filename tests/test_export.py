@@ -79,10 +79,11 @@ def test_the_command_writes_the_network_of_a_checkpoint(exported, script, fails,
     fails("train/export.py", *options, names="model.onnx: exists")
 
 
+@pytest.mark.parametrize("checkpoint", [None, DATA / "model_c16_b2.pth"])
 def test_torch_hub_gives_network_and_weights(checkpoint):
     model = torch.hub.load(str(ROOT), "drcr_net", source="local", checkpoint=checkpoint)
     expected = load_model(checkpoint or ROOT / "test/model/model.pth")
-    assert isinstance(model, DRCR)
+    assert type(model) is type(expected)
     assert not model.training
     for name, tensor in expected.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor)
