@@ -116,8 +116,8 @@ _WORDS = re.compile(
     r"libpng (?:warning|error): |Corrupt JPEG data: |Premature end of JPEG |.*in(?:put)? JPEG |Warning: "
 )
 _BROKEN_PIXELS = re.compile(
-    r"premature end|Premature end|bad Huffman code|bad arithmetic code|instead of RST|extraneous bytes|Fractional"
-    r"|IDAT: (?!Too much|Extra)"
+    r"premature end|Premature end|bad Huffman code|bad arithmetic code|instead of RST|IDAT: (?!Too much|Extra)"
+    r"|(?:[89]|\d\d+) extraneous bytes"  # some cameras fill up with a few
 )
 
 

@@ -325,3 +325,11 @@ def test_a_broken_image_is_skipped_and_the_rest_goes_on(script, fails, tmp_path)
     message = fails("test/test.py", *options, names="2 images skipped")
     assert "b.jpg, c.png" in message
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mat", "d.mat"]
+
+
+def test_a_few_bytes_before_the_end_of_a_jpeg_are_named(tmp_path, capsys):
+    """Some cameras fill up so; the pixels are whole."""
+    whole = jpeg()
+    filled = read_rgb(write(tmp_path / "a.jpg", whole[:-2] + bytes(8) + whole[-2:]))
+    assert np.array_equal(filled, read_rgb(write(tmp_path / "whole.jpg", whole)))
+    assert "a.jpg: Corrupt JPEG data: 3 extraneous" in capsys.readouterr().err
