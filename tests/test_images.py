@@ -203,7 +203,7 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch, library):
     }[library]
     (tmp_path / name).write_bytes(data)
     monkeypatch.setitem(__import__("sys").modules, library, None)
-    with pytest.raises(DataError, match=rf"{name}: .*drcr\[photo\]"):
+    with pytest.raises(DataError, match=rf"{name}: .*drcr\[photographs\]"):
         read_rgb(tmp_path / name)
 
 
