@@ -278,12 +278,14 @@ def _check_tiff(path: Path, pages: list[Any], n_bytes: int) -> None:
     needed = len(pages) * height * width * channels * page.bitspersample // 8
     counts = [count for page in pages for count in page.databytecounts]
     held, n_parts = sum(counts), math.prod(page.chunked) * len(pages)
+    decoded = n_parts * math.prod(page.chunks) * page.bitspersample // 8  # tiles may be larger than the image
     # no compression makes less than 1/5000 of a photograph
     if (
         not all(counts)
         or len(counts) < n_parts
         or held > n_bytes
-        or (held if page.compression == 1 else 5000 * held) < needed
+        or 5000 * held < decoded
+        or (page.compression == 1 and held < needed)
     ):
         raise DataError(f"{path}: cannot be decoded as a TIFF image (values are missing); copy or download it again")
 
