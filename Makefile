@@ -2,6 +2,7 @@
 # make test: style, types, tests without the slow ones
 # make test-all: with them
 # make bench: speed and memory against the released way and the limits of this machine; BENCH=--quick takes a minute
+# make gpu: below ten minutes on a GPU: tests, training speed and memory, resume, torchrun; a table and a plan
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -33,4 +34,7 @@ style: .venv/installed
 bench: .venv/installed
 	cd benchmarks && ../$(BIN)/python bench.py $(BENCH)
 
-.PHONY: bench demo style test test-all
+gpu: .venv/installed
+	cd benchmarks && ../$(BIN)/python gpu.py
+
+.PHONY: bench demo gpu style test test-all

@@ -13,8 +13,24 @@ import pytest
 import torch
 from helpers import DATA, ROOT, load_script
 
+from drcr.compute.device import exact_fp32
 from drcr.preparation.prepare import prepare
 from drcr.utils import cli
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    """Return each device that is there; `device_tolerance` says how much wider a comparison may be on it."""
+    exact_fp32()
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def device_tolerance(device):
+    """Return the factor of a CPU's tolerance: cuDNN sums in another order. 10 on CUDA is assumed, not measured."""
+    return {"cpu": 1, "cuda": 10}[device.type]
 
 
 @pytest.fixture

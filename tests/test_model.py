@@ -6,17 +6,18 @@ from drcr.checkpoint import rename_released
 from drcr.model import DRCR
 
 
-def close(ours, golden):
+def close(ours, golden, factor=1):
     """Within 1e-5 of the largest golden value."""
-    np.testing.assert_allclose(ours.numpy(), golden, rtol=0, atol=1e-5 * np.abs(golden).max())
+    np.testing.assert_allclose(ours.cpu().numpy(), golden, rtol=0, atol=factor * 1e-5 * np.abs(golden).max())
 
 
 @torch.inference_mode()
-def test_every_intermediate_equals_the_released_code(golden):
+def test_every_intermediate_equals_the_released_code(golden, device, device_tolerance):
     numbers = golden("forward_c16_b2")
     model = DRCR(channels=16, n_blocks=2)
     state = {name[2:]: torch.from_numpy(value) for name, value in numbers.items() if name.startswith("w/")}
     model.load_state_dict(rename_released(state))
+    model.to(device)
     seen = {}
     for name, part in {
         "stem": model.stem,
@@ -25,10 +26,10 @@ def test_every_intermediate_equals_the_released_code(golden):
         "block1": model.blocks[1],
     }.items():
         part.register_forward_hook(lambda _m, _x, result, name=name: seen.__setitem__(name, result))
-    seen["y"] = model(torch.from_numpy(numbers["x"]))
+    seen["y"] = model(torch.from_numpy(numbers["x"]).to(device))
     assert set(seen) == {"stem", "npm", "block0", "block1", "y"}
     for name, result in seen.items():
-        close(result, numbers[name])
+        close(result, numbers[name], device_tolerance)
 
 
 @pytest.mark.parametrize(("npm", "parameters"), [("released", 9_378_282), ("paper", 9_478_482)])
