@@ -401,7 +401,8 @@ class Trap:
 
 
 @pytest.mark.parametrize(
-    "how", ["truncated", "changed", "text", "pickle", "other arrays", "wrong shape", "NaN", "bomb"]
+    "how",
+    ["truncated", "changed", "text", "pickle", "other arrays", "wrong shape", "NaN", "infinite", "huge", "bomb"],
 )
 def test_a_damaged_table(calibrated, tmp_path, how):
     model, path, trap = tmp_path / "net.pth", tmp_path / "net.confidence.npz", tmp_path / "trap"
@@ -427,12 +428,22 @@ def test_a_damaged_table(calibrated, tmp_path, how):
             "other arrays": {"more": np.zeros(3)},
             "wrong shape": {"camera": arrays["camera"][:-1]},
             "NaN": {"blacks": arrays["blacks"] * np.nan},
+            "infinite": {"facts": np.frombuffer(arrays["facts"].tobytes().replace(b"400.0", b"Infinity"), np.uint8)},
+            "huge": {"scores": arrays["scores"] * 1e300},
         }[how]
         np.savez(path, **arrays)
     with pytest.raises(DataError, match="damaged, or not a table") as error:
         Confidence.load(model)
     assert str(path) in str(error.value)
     assert not trap.exists()
+
+
+def test_files_that_cannot_be_written_are_named_before_anything_is_computed(fails, prepared_once, tmp_path):
+    table, missing = tmp_path / "table.npz", tmp_path / "missing/table.npz"
+    options = ("--model_dir", DATA / "model_c16_b2.pth", "--train_data_path", tmp_path, "--valid_data_path", tmp_path)
+    for extra, named in ((("--out", missing), missing), (("--out", table, "--evaluate", table), table)):
+        assert "index" not in fails("train/calibrate_confidence.py", *options, *extra, names=named)
+    assert not list(tmp_path.iterdir())
 
 
 def test_scenes_of_the_training_are_refused(prepared_once, fails, tmp_path):

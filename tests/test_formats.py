@@ -591,6 +591,14 @@ def test_a_tiff_that_states_more_than_it_holds_is_not_decoded(tmp_path, tags):
     refuses(tmp_path / "a.tif", "copy or download it again")
 
 
+def test_a_file_at_which_scipy_crashes_ends_in_one_line(source, cube, tmp_path, fails):
+    path = write_v5(source, cube, None)
+    data = bytearray(path.read_bytes())
+    data[data.index(cube.tobytes("F")[:16]) - 8] = 200  # a type of numbers that does not exist
+    path.write_bytes(data)
+    fails(CUBES, "--source", source, "--out", tmp_path / "d", names=path, process=True)
+
+
 def test_what_is_no_array_in_an_npz_is_no_cube(tmp_path, cube):
     np.savez(tmp_path / "scene.npz", data=cube)
     with zipfile.ZipFile(tmp_path / "scene.npz", "a") as file:

@@ -202,6 +202,31 @@ def test_a_run_does_not_continue_in_the_folder_of_another(go_on, begun, whole, t
     assert [row["valid_loss"] for row in rows(tmp_path / "copy")] == [row["valid_loss"] for row in rows(whole)][2:4]
 
 
+@pytest.mark.parametrize("kind", ["net", "text", "another run", "link"])
+def test_nothing_foreign_is_lost_where_a_run_goes_on(go_on, begun, tmp_path, script, prepared_once, kind):
+    epoch = read_checkpoint(begun / "last.pth")["epoch"]
+    model = DRCR(channels=8, n_blocks=0)
+    foreign = {
+        "net": tmp_path / f"other/net_{epoch + 1}epoch.pth",
+        "text": begun / "last-2.pth",
+        "another run": begun / "last-2.pth",
+        "link": begun / "train.log",
+    }[kind]
+    foreign.parent.mkdir(exist_ok=True)
+    if kind == "link":
+        foreign.rename(tmp_path / "behind")
+        foreign.symlink_to(tmp_path / "behind")
+    elif kind == "text":
+        foreign.write_text("precious")
+    else:
+        save_checkpoint(foreign, model, **a_state(model, 1))
+    before = {path: path.read_bytes() for path in foreign.parent.iterdir()}
+    options = ("--resume", begun / "last.pth", "--keep", 3)
+    error = script("train/main.py", *run_options(prepared_once, foreign.parent, *options), ok=False).stderr
+    assert error.splitlines()[-1].startswith(f"error: {foreign}: ")
+    assert {path: path.read_bytes() for path in foreign.parent.iterdir()} == before
+
+
 @pytest.mark.parametrize(("cell", "value"), [(1, "8x"), (5, "nan"), (0, "7"), (2, "")])
 def test_a_damaged_table_is_named_before_anything_is_trained(go_on, begun, cell, value):
     lines = (begun / "loss.csv").read_text().splitlines()

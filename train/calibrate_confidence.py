@@ -58,7 +58,7 @@ from drcr.data import ValidImages
 from drcr.inference import Reconstructor
 from drcr.networks import add_network_option
 from drcr.utils import cli
-from drcr.utils.files import DataError, csv_text, plural, refuse_foreign, write_atomically
+from drcr.utils.files import DataError, check_folder_of, csv_text, plural, refuse_foreign, write_atomically
 
 CSV_START = ("images", "table", "name", "scene")
 FIT_IMAGES = 60
@@ -253,7 +253,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = args.out or table_path(args.model_dir)
     model = load_rgb_model(args.model_dir, choose_device())
     check_table_target(out)
+    check_folder_of(out)
     if args.evaluate:
+        check_folder_of(args.evaluate)
+        if args.evaluate.resolve() == out.resolve():
+            raise DataError(f"{out}: is both --out and --evaluate; give two different files")
         refuse_foreign(
             args.evaluate, is_evaluation, "an evaluation of calibrate_confidence.py", "choose another FILE"
         )

@@ -55,6 +55,8 @@ SHARE = 0.9
 ARRAYS = ("camera", "tints", "usual", "places", "blacks", "spread")
 """Of Colours."""
 LOWEST_SAM, HIGHEST_SAM = 0.5, 90.0
+MIN_SCORE, MAX_VALUE = 1e-3, 1e4
+"""Bounds of a table's numbers: of its scores, and of all (those of the networks in test/model are below 20)."""
 MAX_BYTES = 8_000_000
 """Of a table's arrays; those for 31 bands have 0.2 million."""
 
@@ -461,7 +463,8 @@ def _build(arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Confidence:
     if facts["terms"] != list(TERMS) or arrays.keys() != shapes.keys() or not min(bands, cells, tints, scenes):
         raise ValueError("other contents")
     for name, shape in shapes.items():
-        if arrays[name].shape != shape or arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
+        array = arrays[name]
+        if array.shape != shape or array.dtype.kind != "f" or not (np.abs(array) <= MAX_VALUE).all():
             raise ValueError(f"{name} is not numbers of shape {shape}")
     if not all(isinstance(text, str) for text in (*facts["scenes"], facts["network"], facts["images"])):
         raise TypeError("not texts")
@@ -469,14 +472,15 @@ def _build(arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Confidence:
         raise ValueError("input encoding")
     scores, fit = arrays.pop("scores"), arrays.pop("fit")
     constant, reach = arrays.pop("numbers").tolist()
-    if not (scores > 0).all() or not 0 < float(facts["miss"]) < 1 or min(facts["wavelengths"]) <= 0:
+    nm = [float(nm) for nm in facts["wavelengths"]]
+    if not (scores >= MIN_SCORE).all() or not 0 < float(facts["miss"]) < 1 or not all(0 < x <= 1e5 for x in nm):
         raise ValueError("numbers out of range")
     return Confidence(
         Colours(**arrays, reach=reach),
         Fit(constant, *fit),
         {name: SceneScore(*row) for name, row in zip(facts["scenes"], scores.tolist(), strict=True)},
         float(facts["miss"]),
-        [float(nm) for nm in facts["wavelengths"]],
+        nm,
         facts["input_encoding"],
         facts["network"],
         facts["images"],

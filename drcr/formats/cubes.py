@@ -12,7 +12,7 @@ import numpy as np
 from drcr.cube import Cube, StoredCube, settle
 from drcr.formats.band_files import BAND_SUFFIXES, read_band_files, sort_band_files
 from drcr.formats.envi import DATA_SUFFIXES, read_envi
-from drcr.formats.mat import CUBE_NAMES, find_lists, may_be_list, read_stored
+from drcr.formats.mat import CUBE_NAMES, find_lists, list_names, may_be_list, read_stored
 from drcr.formats.tiff import read_tiff
 from drcr.utils.files import BROKEN, DataError, check_name, name_of, unreadable
 
@@ -83,7 +83,7 @@ def _read_numpy(path: Path, variable: str | None) -> StoredCube:
             name = _choose(file, [name for name in file if not may_be_list(name)], variable)
             if name is None:
                 raise DataError(
-                    f"{path}: no array named {variable or ' or '.join(NAMES)}; it has {', '.join(file) or 'none'}; "
+                    f"{path}: no array named {variable or ' or '.join(NAMES)}; it has {list_names(file)}; "
                     "give --variable NAME"
                 )
             contents = {name: (file[name], None) for name in file if may_be_list(name)}

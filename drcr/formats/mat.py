@@ -1,9 +1,13 @@
 """Hyperspectral cubes in MATLAB's .mat files, and in HDF5 files of other programs."""
 
+import os
 import re
+import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -89,6 +93,8 @@ def read_stored(path: Path, names: tuple[str, ...], only_one: bool = False, is_m
 
         try:
             with open(path, "rb") as file:
+                _try_apart(lambda: _read_v5(file, path, names, only_one))
+                file.seek(0)
                 return _read_v5(file, path, names, only_one)
         except scipy.io.matlab.MatReadError as error:
             raise ValueError(str(error)) from error
@@ -98,8 +104,32 @@ def read_stored(path: Path, names: tuple[str, ...], only_one: bool = False, is_m
         raise unreadable(path, error, "a .mat or HDF5 file") from error
 
 
+def _try_apart(read: Callable[[], object]) -> None:
+    """Try `read` in a process of its own. SciPy's reader crashes at some damaged files, and all would end with it.
+
+    What it raises is not passed on. Raises ValueError if it crashes.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of other threads, which the new process does not have or need
+        child = os.fork()
+        if not child:
+            try:
+                read()
+            finally:
+                os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        raise MemoryError if os.WTERMSIG(status) == signal.SIGKILL else ValueError("the reader crashed")
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Return the names of a file's variables for an error: as many as fit into a line, printable."""
+    text = printable(", ".join(islice(sorted(names), 20)))
+    return f"{text[:300]} ..." if len(text) > 300 else text or "none"
+
+
 def _no_cube(path: Path, names: tuple[str, ...], others: Iterable[str]) -> DataError:
-    found = ", ".join(sorted(others)) or "none"
+    found = list_names(others)
     return DataError(
         f"{path}: no variable named {' or '.join(names)}; it has {found}; give --variable NAME to "
         "Dataset/import_cubes.py"

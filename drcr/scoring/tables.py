@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from drcr.metrics import SCORES, Score
-from drcr.utils.files import csv_text, refuse_foreign, write_atomically
+from drcr.utils.files import check_folder_of, csv_text, refuse_foreign, write_atomically
 
 Scores = dict[str, dict[str, float]]
 """The scores of one method by scene; the row `average` comes last."""
@@ -56,6 +56,7 @@ def check_table(path: Path) -> None:
         with open(path, "rb") as file:
             return file.readline() in [f"{line}\n".encode() for line in (*firsts, LATEX_MARK)]
 
+    check_folder_of(path)
     refuse_foreign(path, is_ours, "a table of scores", "choose another --table")
 
 

@@ -71,6 +71,8 @@ class RunFolder:
         self.path, self._keep, self._draw, self._tensorboard, self.writes = path, keep, draw, tensorboard, writes
         self._rows: list[Row] = []
         self._board: Any = None
+        self._runs: dict[Path, str | None] = {}
+        """The runs of the checkpoints that `find_last` read."""
 
     # ---- what is there at the start
 
@@ -80,11 +82,10 @@ class RunFolder:
         Damaged ones are skipped with a warning. Raises DataError if all are damaged.
         """
         found, damaged = [], None
-        for path in sorted(self.path.glob("last*.pth")):
-            if not re.fullmatch(r"last(-new|-\d+)?\.pth", path.name):
-                continue
+        for path in self._find_lasts():
             try:
                 checkpoint = read_state(path)
+                self._runs[path] = checkpoint["run"]
                 found.append((checkpoint["iter"], checkpoint["epoch"], path.stat().st_mtime_ns, path, checkpoint))
             except DataError as error:
                 damaged = error
@@ -92,6 +93,11 @@ class RunFolder:
         if damaged and not found:
             raise damaged
         return max(found, key=lambda entry: entry[:3])[3:] if found else None
+
+    def _find_lasts(self) -> list[Path]:
+        return [
+            path for path in sorted(self.path.glob("last*.pth")) if re.fullmatch(r"last(-new|-\d+)?\.pth", path.name)
+        ]
 
     def check_unused(self, resuming: bool) -> None:
         """Raise DataError if the folder contains a run, or files that are not ours and that a run would replace.
@@ -112,12 +118,15 @@ class RunFolder:
 
         `newest` is what `find_last` returned.
         """
-        there = [newest] if newest else []
-        if (best := self.path / "best.pth").exists():
-            there.append((best, read_state(best)))
-        for other_path, other in there:
-            if other.get("run") != checkpoint["run"]:
-                raise DataError(f"{other_path}: not of the same run as {path}; choose another --outf")
+        runs = ({newest[0]: newest[1]["run"]} if newest else {}) | self._runs
+        for other in (self.path / "best.pth", *self.path.glob("net_*epoch.pth")):
+            match = re.fullmatch(r"net_(\d{1,9})epoch\.pth", other.name)
+            # of the others it goes on from a later epoch, and does not write them
+            if other.exists() and (match is None or int(match[1]) > checkpoint["epoch"]):
+                runs[other] = read_state(other)["run"]
+        for other, run in runs.items():
+            if run != checkpoint["run"]:
+                raise DataError(f"{other}: not of the same run as {path}; choose another --outf")
         if newest and newest[1]["iter"] > checkpoint["iter"]:
             raise DataError(
                 f"{path}: is at iteration {checkpoint['iter']}, but {newest[0]} is at {newest[1]['iter']}; use "
@@ -126,10 +135,12 @@ class RunFolder:
         self._refuse_foreign_files()
 
     def _refuse_foreign_files(self) -> None:
+        lasts = [(path.name, _is_checkpoint, "a checkpoint of this program") for path in self._find_lasts()]
         for name, is_ours, what in (
             ("loss.csv", _is_table, "a run's table"),
             ("train.log", _is_log, "a run's log"),
             ("curves.png", _is_picture, "a picture of this program"),
+            *lasts,
         ):
             refuse_foreign(self.path / name, is_ours, what, "move it, or choose another --outf")
 
@@ -165,7 +176,8 @@ class RunFolder:
         tqdm.write(line)
         path = self.path / "train.log"
         try:
-            with open(path, "a") as file:
+            # a link is not followed: it would fill the file behind it
+            with open(path, "a", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666)) as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
@@ -240,7 +252,11 @@ def _is_table(path: Path) -> bool:
 
 
 def _is_log(path: Path) -> bool:
-    return _begins(path, rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
+    return not path.is_symlink() and _begins(path, rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return _begins(path, rb"PK\x03\x04.*architecture")  # it may be damaged
 
 
 def _is_picture(path: Path) -> bool:

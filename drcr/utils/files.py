@@ -23,6 +23,7 @@ BROKEN = (
     ValueError,
     TypeError,
     LookupError,
+    NameError,
     AttributeError,
     ArithmeticError,
     AssertionError,
@@ -126,6 +127,12 @@ def refuse_foreign(path: Path, is_ours: Callable[[Path], bool], what: str, remed
     """
     if path.exists() and not ((path.is_file() or path.is_dir()) and is_ours(path)):
         raise DataError(f"{path}: exists and is not {what}; {remedy}")
+
+
+def check_folder_of(path: Path) -> None:
+    """Raise DataError if the folder of a file that a command writes at its end is missing: before it computes."""
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: no such folder {path.parent}; make it, or choose another")
 
 
 def write_atomically(path: str | Path, write: Callable[[Any], None]) -> None:
