@@ -206,14 +206,14 @@ NEEDED = {
 }
 
 
-@pytest.mark.parametrize("command", WRITERS)
-def test_a_folder_is_written_by_one_run_at_a_time(fails, tmp_path, command):
+def test_a_folder_is_written_by_one_run_at_a_time(fails, tmp_path):
     folder = tmp_path / "out"
     with held(folder) as process:
         before = contents(folder)
-        message = fails(command, WRITERS[command], folder, *NEEDED.get(command, ()), names=folder)
-        assert f"process {process.pid}" in message
-        assert contents(folder) == before
+        for command, option in WRITERS.items():
+            message = fails(command, option, folder, *NEEDED.get(command, ()), names=folder)
+            assert f"process {process.pid}" in message
+            assert contents(folder) == before
     # a killed process holds nothing, and its lock file is in nobody's way
     assert (folder / LOCK).exists()
     with lock_folder(folder):
@@ -232,6 +232,7 @@ def test_two_runs_do_not_share_a_folder(prepared_once, tmp_path, script):
     finish(begin(prepared_once, tmp_path / "run", "--resume", "auto", "--end_epoch", 1000, "--max_iter", 10), 1)
 
 
+@pytest.mark.slow
 def test_worker_processes_do_not_hold_the_lock(prepared_once, tmp_path):
     options = ("--end_epoch", 1000, "--num_workers", 2)
     process = begin(prepared_once, tmp_path / "run", *options)
@@ -576,6 +577,7 @@ def test_a_whole_checkpoint_is_not_called_damaged_where_memory_is_short(tmp_path
 BAD_NAMES = {"not UTF-8": os.fsdecode(b"sc\xffne"), "a control character": "sc\x1b[2Jne", "a mark": "a\u202eb"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BAD_NAMES)
 def test_names_that_no_table_can_hold_are_refused_early(scenes, fails, script, tmp_path, kind):
     name = BAD_NAMES[kind]

@@ -46,6 +46,7 @@ def test_released_training_gives_the_recorded_first_loss(golden):
     assert step() < numbers["losses"][0]
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_a_table_and_writes_its_figures(script, tmp_path):
     printed = script("benchmarks/bench.py", "--quick", "--stages", "prepare", "--json", "out.json").stdout
     document = json.loads((tmp_path / "out.json").read_text())
@@ -60,6 +61,7 @@ def test_the_benchmark_prints_a_table_and_writes_its_figures(script, tmp_path):
         assert way["ratio"] == pytest.approx(ways["released"]["median"] / way["median"])
 
 
+@pytest.mark.slow
 def test_other_runtimes_are_measured_in_the_same_run(tmp_path, monkeypatch):
     stages = load_script("benchmarks/stages.py")
     checkpoint = tmp_path / "small.pth"
@@ -80,6 +82,7 @@ def test_other_runtimes_are_measured_in_the_same_run(tmp_path, monkeypatch):
     assert [way.setup()() for way in photo] == [None] * len(photo)
 
 
+@pytest.mark.slow
 def test_a_way_that_fails_ends_the_benchmark(script, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import drcr.training.loop\ndef broken(*_): raise RuntimeError('broken')\n"

@@ -158,7 +158,7 @@ def write_or_die(job):
 
 
 def test_processes_end_with_a_killed_parent():
-    code = "for _ in in_order(abs, range(9), 2): print(flush=True); time.sleep(60)"
+    code = "for _ in in_order(abs, range(9), 2): print(flush=True); time.sleep(600)"
     command = [sys.executable, "-c", f"import time\nfrom drcr.utils.parallel import in_order, processes_for\n{code}"]
     parent = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
@@ -166,7 +166,7 @@ def test_processes_end_with_a_killed_parent():
     parent.stdout.readline()
     parent.kill()
     try:
-        parent.communicate(timeout=20)  # the output ends when no process holds it any more
+        parent.communicate(timeout=300)  # the output ends when no process holds it any more
     except subprocess.TimeoutExpired:
         os.killpg(parent.pid, signal.SIGKILL)
         raise
@@ -350,6 +350,7 @@ def test_floors_that_are_none(script, words):
     assert "--non_positive: " in process.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_peak_memory_does_not_grow_with_the_number_of_scenes(tmp_path, n_workers):
     """32 more scenes of 5 MB would be 160 MB, in each of 2 processes 80 MB."""

@@ -12,6 +12,8 @@ from drcr.formats.mat import read_cube
 from drcr.images import read_rgb
 from drcr.utils.files import DataError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):

@@ -50,6 +50,7 @@ def check_same_losses(ours, theirs):
             assert float(row[score]) == pytest.approx(float(other[score]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_one_two_and_four_processes_give_the_same_losses(torchrun, prepared_once, by_two, tmp_path):
     """The last batch has 6 patches: two of four processes get one, two get two. Validation has 2 images for 4."""
     train_here(prepared_once, tmp_path / "one", "--end_epoch", 3)
@@ -60,6 +61,7 @@ def test_one_two_and_four_processes_give_the_same_losses(torchrun, prepared_once
         check_same_losses(rows(folder)[:3], rows(tmp_path / "one"))
 
 
+@pytest.mark.slow
 def test_a_recipe_does_the_same_to_each_patch_in_any_number_of_processes(torchrun, prepared_once, tmp_path):
     train_here(prepared_once, tmp_path / "one", "--end_epoch", 3, "--recipe", ",".join(RECIPE_PARTS))
     finish(torchrun(2, "two", "--end_epoch", 3, "--recipe", ",".join(RECIPE_PARTS)))
@@ -89,6 +91,7 @@ def children(process) -> list[int]:
     return list(map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()))
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_brings_the_run_back_by_itself(torchrun, by_two, tmp_path):
     process = torchrun(2, "killed", elastic=("--max_restarts", 3))
     wait_for_saves(tmp_path / "killed/last.pth", 10, ended(process))

@@ -40,6 +40,7 @@ def compare(model, run):
         assert np.abs(cube - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_onnx_runtime_gives_the_same_cubes(exported):
     runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
     model, path = exported
@@ -47,6 +48,7 @@ def test_onnx_runtime_gives_the_same_cubes(exported):
     compare(model, lambda rgb: session.run(["cube"], {"rgb": rgb})[0])
 
 
+@pytest.mark.slow
 def test_openvino_gives_the_same_cubes(exported):
     openvino = pytest.importorskip("openvino", reason="needs openvino: pip install openvino")
     model, path = exported
@@ -54,6 +56,7 @@ def test_openvino_gives_the_same_cubes(exported):
     compare(model, lambda rgb: compiled(rgb)[0])
 
 
+@pytest.mark.slow
 def test_the_metadata_say_what_goes_in_and_comes_out(exported):
     import onnx
 
@@ -69,6 +72,7 @@ def test_the_metadata_say_what_goes_in_and_comes_out(exported):
     assert shapes == [[1, 3, "height", "width"]]
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_network_of_a_checkpoint(exported, script, fails, tmp_path):
     runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
     path = tmp_path / "out/model.onnx"

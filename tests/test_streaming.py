@@ -121,6 +121,7 @@ def test_other_networks(sizes):
     assert relative(streamed(model, rgb, 8), plain(model, rgb)) < 1e-5
 
 
+@pytest.mark.slow
 def test_full_width_network():
     """Of 100 channels, where rounding adds up most."""
     model, rgb = network(channels=100, n_blocks=3), image(30, 24)
@@ -267,6 +268,7 @@ def test_advance_is_told_of_every_pixel():
         assert len(done) > 6
 
 
+@pytest.mark.slow
 def test_strips_bound_the_memory():
     """In strips, an image eight times as high takes more memory only for the feature map and the cube."""
     program = """
