@@ -9,6 +9,7 @@ from helpers import DATA, begin, ended, finish, run_options, same_run, wait_for_
 
 from drcr import networks
 from drcr.checkpoint import load_model, read_checkpoint, save_checkpoint
+from drcr.compute.export import export_onnx
 from drcr.compute.tiles import peak_bytes
 from drcr.correction import Correction
 from drcr.formats.mat import read_cube
@@ -96,6 +97,7 @@ def test_what_is_no_network_is_one_line(eights, tmp_path, monkeypatch, spec, arg
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_network_of_a_file_is_trained_stopped_resumed_and_used(eights, prepared_once, script, fails, tmp_path):
     options = ("--network", eights, "--network_args", "width=4")
     script("train/main.py", *run_options(prepared_once, tmp_path / "whole", *options))
@@ -193,3 +195,14 @@ def test_any_network_corrects_a_base_map(tmp_path, tile):
     rgb = np.random.default_rng(0).random((30, 20, 3), np.float32)
     expected = model.eval()(torch.from_numpy(rgb).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
     torch.testing.assert_close(torch.from_numpy(Reconstructor(loaded, tile=tile)(rgb)), expected)
+
+
+def test_onnx_of_a_user_s_network_takes_any_size(eights, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = create(eights, {}, bands=31).eval()
+    export_onnx(model, tmp_path / "a.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    for size in ((37, 42), (64, 48), (11, 20)):
+        rgb = torch.rand(1, 3, *size)
+        with torch.inference_mode():
+            np.testing.assert_allclose(session.run(["cube"], {"rgb": rgb.numpy()})[0], model(rgb), atol=1e-6)
