@@ -206,7 +206,8 @@ def test_error_maps_are_on_one_scale_for_all_methods_and_bands():
         if error is not None:
             np.testing.assert_allclose(image.get_array(), error, rtol=1e-5)
     assert len({image.norm.vmax for image in images[:4]}) == len({image.norm.vmax for image in images[4:]}) == 1
-    assert images[0].norm.vmax >= np.percentile(absolute[..., 5], 98)
+    best = min(np.percentile([e.mean(2), e[..., 5]], 98) for e in (absolute, np.abs(other - truth)))
+    assert best <= images[0].norm.vmax < 3 * best
 
 
 def test_mrae_by_wavelength_has_the_mrae_as_its_mean():

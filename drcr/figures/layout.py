@@ -246,7 +246,7 @@ def _colour_bar(sheet: Sheet, axes: Axes, drawn: AxesImage, block: ImageBlock, h
     ticks = [peak * i / parts for i in range(parts + 1)]
     colours = sheet.figure.colorbar(drawn, cax=axes, extend="max", ticks=ticks, format="%g")
     colours.outline.set_linewidth(0.4)
-    colours.set_label(block.bar, size=min(8, 8 * height / text_width(block.bar, 8)))
+    colours.set_label(block.bar, size=min(8, 0.9 * 8 * height / text_width(block.bar, 8)))
     axes.yaxis.set_label_coords((width - 0.16) / 0.09, 0.5)
 
 
