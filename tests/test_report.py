@@ -222,7 +222,7 @@ def test_an_earlier_report_is_replaced_other_files_are_not(script, fails, tmp_pa
 
 
 def test_more_scenes_than_a_page_can_hold(fails, tmp_path, monkeypatch):
-    monkeypatch.setattr(load_script("test/report.py"), "MAX_SCENES", 1)
+    monkeypatch.setattr("drcr.figures.report.MAX_SCENES", 1)
     options = write_small(tmp_path, "a", "b")
     assert "--scenes" in fails("test/report.py", *options, "--out", tmp_path / "out.html", names="2 scenes")
     assert not (tmp_path / "out.html").exists()
