@@ -72,9 +72,9 @@ def read_average(path):
 
 
 def test_a_real_photograph_through_the_demos_network(demo, script, tmp_path):
-    photo = SHARED / "data/arad/ARAD_1K_0912.jpg"
+    photo = SHARED / "data/arad/RGB/ARAD_1K_0912.jpg"
     if not photo.is_file():
-        pytest.skip("../shared/data/arad/ARAD_1K_0912.jpg, a real photograph, is not here")
+        pytest.skip("../shared/data/arad/RGB/ARAD_1K_0912.jpg, a real photograph, is not here")
     model = demo[0] / "demo/RealWorldResults/last.pth"
     script("test/test.py", "--RGB_dir", photo, "--model_dir", model, "--result_dir", tmp_path)
     cube = read_cube(tmp_path / "ARAD_1K_0912.mat")

@@ -27,9 +27,9 @@ def test_a_jpeg_without_tags_is_opencvs_bit_for_bit(golden):
 
 
 def test_arad_1k_is_linear():
-    path = SHARED / "data/arad/ARAD_1K_0912.jpg"
+    path = SHARED / "data/arad/RGB/ARAD_1K_0912.jpg"
     if not path.is_file():
-        pytest.skip("../shared/data/arad/ARAD_1K_0912.jpg is not here")
+        pytest.skip("../shared/data/arad/RGB/ARAD_1K_0912.jpg is not here")
     assert not read_image(path).tagged
 
 
