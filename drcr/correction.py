@@ -46,6 +46,8 @@ KNOTS = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0]
 """Brightness at which the trained strength of the consistency is kept; between them it is interpolated."""
 CLIPPED = 0.98
 """A pixel with a channel above this part of the image's largest value may be clipped."""
+RAMP = 0.02
+"""Of the share of clipped pixels: from this much below CLIPPED to as much above, pixels count more and more."""
 DIM = 0.02
 """Pixels below this part of the largest value do not tell the brightness of a scene."""
 JITTER = 0.3
@@ -85,7 +87,8 @@ def image_statistics(rgb: Tensor) -> tuple[Tensor, Tensor]:
     grey = rgb.mean(2)
     mean, peak = grey.mean(1).clamp_min(1e-12), rgb.amax((1, 2))
     grey = (grey / mean[:, None]).clamp_min(0.003)
-    clipped = (rgb.amax(2) >= CLIPPED * peak[:, None]).to(rgb)
+    # a ramp, not a step: else a file of 8 bits and one of 10 would differ by how many levels lie above the step
+    clipped = ((rgb.amax(2) / peak.clamp_min(1e-12)[:, None] - CLIPPED) / (2 * RAMP) + 0.5).clamp(0, 1)
     columns = [
         grey.log().mean(1),
         (grey**2).mean(1).log(),
