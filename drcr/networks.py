@@ -57,7 +57,7 @@ class SideBySide(nn.Module):
 
 
 class HSCNNPlus(nn.Module):
-    """HSCNN+ in its dense form, HSCNN-D (Shi et al., CVPR Workshops 2018), written from the paper's description.
+    """HSCNN+ in its dense form, HSCNN-D (Shi et al., CVPR Workshops 2018), from memory: not compared.
 
     Every block reads the outputs of all blocks before it: a 1x1 convolution narrows them, two fusions side by side
     follow, and a 1x1 convolution gives the block's own features. A 1x1 convolution of everything ends the network.
