@@ -3,6 +3,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from helpers import DATA, ROOT
@@ -155,9 +156,11 @@ def test_the_network_in_the_repository_takes_any_photograph(script, tmp_path):
     assert weights.stat().st_size < 20e6
     assert load_model(weights).wavelengths == [400.0 + 10 * i for i in range(31)]
     assert "Not to be trusted" in (ROOT / "test/model/README.md").read_text()
-    photo = next((DATA / "Dataset/Valid_RGB").iterdir())
+    photo = min((DATA / "Dataset/Valid_RGB").iterdir())
     command = [sys.executable, "test.py", "--RGB_dir", photo, "--result_dir", tmp_path]
     subprocess.run(command, cwd=ROOT / "test", check=True, capture_output=True)
     cube = read_cube(tmp_path / f"{photo.stem}.mat")
     assert cube.shape == (38, 48, 31)
-    assert 0.001 < cube.mean() < 1
+    assert np.isfinite(cube).all()
+    assert cube.min() >= 0.0099  # 0.01 in half precision: the smallest value that it was trained with
+    assert cube.std(2).mean() > 0.01 * cube.mean()

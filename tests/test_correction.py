@@ -135,7 +135,7 @@ def test_a_checkpoint_without_a_base_is_the_network_itself(prepared_once, tmp_pa
 
 def test_strips_tiles_and_the_module_agree(trained):
     model = load_model(trained)
-    image = read_image(next((DATA / "Dataset/Valid_RGB").iterdir())).normalised()
+    image = read_image(min((DATA / "Dataset/Valid_RGB").iterdir())).normalised()
     with torch.no_grad():
         expected = model(torch.from_numpy(image)[None].permute(0, 3, 1, 2))[0].permute(1, 2, 0).numpy()
     for tile in ("auto", 12):
