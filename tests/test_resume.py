@@ -16,7 +16,6 @@ from helpers import DATA, EPOCHS, begin, ended, finish, load_script, rows, run_o
 from drcr.checkpoint import load_model, read_checkpoint, save_checkpoint
 from drcr.model import DRCR
 from drcr.training import loop
-from drcr.training.recipe import FORMERLY_IMPROVED
 from drcr.training.run_folder import Every, RunFolder
 from drcr.training.state import RECIPE, make_optimizer
 from drcr.utils.files import DataError
@@ -30,7 +29,7 @@ def a_state(model, iteration, **changed):
         model(torch.rand(1, 3, 4, 4)).sum().backward()
         optimizer.step()
     options = argparse.Namespace(**dict.fromkeys(RECIPE, 0) | {"recipe": "released"})
-    run = loop.Run(model, model, optimizer, options, *[None] * 3, iteration=iteration)
+    run = loop.Run(model, optimizer, options, *[None] * 3, iteration=iteration)
     return run.state() | changed
 
 
@@ -107,7 +106,7 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(start, go_on, whole, tmp_p
 
 
 def test_a_recipe_goes_on_as_exactly(start, go_on, tmp_path):
-    recipe = ("--recipe", FORMERLY_IMPROVED)
+    recipe = ("--recipe", "flip,clip,robust")
     go_on("whole", *recipe)
     process = start("killed", *recipe)
     wait_for_saves(tmp_path / "killed/last.pth", 6, ended(process))
@@ -116,14 +115,17 @@ def test_a_recipe_goes_on_as_exactly(start, go_on, tmp_path):
     assert RunFolder(tmp_path / "killed").find_last()[1]["iter"] < 4 * EPOCHS
     go_on("killed", *recipe, "--num_workers", 2)  # who cuts the patches makes no difference
     assert same_run(tmp_path / "whole", tmp_path / "killed")
-    # what is tested is an average of the weights, what is trained are the weights themselves
-    last = read_checkpoint(tmp_path / "killed/last.pth")
-    assert not torch.equal(*(last[state]["stem.0.weight"] for state in ("trained", "state_dict")))
-    assert f"--recipe {FORMERLY_IMPROVED}" in go_on("killed", "--end_epoch", EPOCHS + 1, ok=False).stderr
-    # as it was called in checkpoints when all parts were in it
-    last["recipe"]["recipe"] = "improved"
-    save_checkpoint(tmp_path / "killed/last.pth", load_model(tmp_path / "killed/last.pth"), **last)
-    assert f"--recipe {FORMERLY_IMPROVED}" in go_on("killed", "--recipe", "improved", ok=False).stderr
+    assert "--recipe flip,clip,robust" in go_on("killed", "--end_epoch", EPOCHS + 1, ok=False).stderr
+
+
+@pytest.mark.parametrize("recipe", ["improved", "flip,ema"])
+def test_a_run_with_a_recipe_that_has_left_does_not_go_on_with_another(go_on, begun, recipe):
+    """`improved` named all parts at first."""
+    last = read_checkpoint(begun / "last.pth")
+    last["recipe"]["recipe"] = recipe
+    save_checkpoint(begun / "last.pth", load_model(begun / "last.pth"), **last)
+    for asked in ("improved", "released"):
+        assert "was trained with ema" in go_on("run", "--recipe", asked, ok=False).stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("damage", ["torn", "a byte", "gone"])
@@ -254,7 +256,7 @@ def test_random_states_are_restored_for_the_gpus_that_are_there(monkeypatch):
     restored = []
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("torch.cuda.set_rng_state", lambda state, device: restored.append((device, state)))
-    run = loop.Run(*[None] * 7)
+    run = loop.Run(*[None] * 6)
     run.random = {"cpu": torch.get_rng_state(), "cuda": ["of the first", "of the second"]}
     run.restore_random_states()
     run.restore_random_states()

@@ -1,6 +1,6 @@
 import numpy as np
 
-from drcr.schedule import cosine_lr, poly_lr
+from drcr.schedule import poly_lr
 
 
 def test_equals_the_released_rates(golden):
@@ -14,13 +14,3 @@ def test_ends_at_zero_and_stays_there():
     assert poly_lr(1e-4, 0, 300000, 1.5) == 1e-4
     assert poly_lr(1e-4, 300000, 300000, 1.5) == 0
     assert poly_lr(1e-4, 300001, 300000, 1.5) == 0
-
-
-def test_cosine_warms_up_in_a_line_and_ends_at_zero():
-    rates = np.array([cosine_lr(1.0, i, 1000) for i in range(1002)])
-    np.testing.assert_allclose(np.diff(rates[:20]), 1 / 21)
-    assert rates.argmax() == 20
-    assert rates[20] == 1
-    assert rates[510] == 0.5  # halfway between 20 and 1000
-    assert (np.diff(rates[20:1001]) < 0).all()
-    assert rates[1000] == rates[1001] == 0

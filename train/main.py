@@ -131,7 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="released: as the authors trained. improved: the part that has paid, robust. Or a comma-separated list "
         f"of parts. {'; '.join(f'{part}: {words}' for part, words in RECIPE_PARTS.items())}. Results: README.md",
     )
-    add("--init_lr", type=cli.positive, default=1e-4, help="learning rate at iteration 0; with cosine the highest")
+    add("--init_lr", type=cli.positive, default=1e-4, help="learning rate at iteration 0")
     add("--decay_power", type=cli.non_negative, default=1.5, help="exponent of the learning rate's polynomial decay")
     add("--max_iter", type=cli.at_least(1), default=300000, help="iteration at which the learning rate reaches 0")
     add("--outf", type=Path, default="RealWorldResults", help="folder for checkpoints and logs")
@@ -376,6 +376,11 @@ def resumed_model(
         recipe = checkpoint["recipe"]
         if recipe["recipe"] == "improved":
             recipe = recipe | {"recipe": FORMERLY_IMPROVED}
+        if gone := [part for part in parts_of(recipe["recipe"]) if part not in RECIPE_PARTS]:
+            raise DataError(
+                f"{args.resume}: was trained with {' and '.join(gone)} in --recipe, which no longer exists; start "
+                "another run from its weights with --init"
+            )
         different += [f"--{option} {recipe[option]}" for option in RECIPE if recipe[option] != getattr(args, option)]
         if different:
             raise DataError(

@@ -1,7 +1,6 @@
 """The training loop."""
 
 import argparse
-import copy
 import math
 import signal
 import time
@@ -18,9 +17,10 @@ from drcr.compute.device import DelayedReading, Precision, for_training
 from drcr.compute.memory import memory_for
 from drcr.correction import Correction, Network, network_of
 from drcr.metrics import mrae
+from drcr.schedule import poly_lr
 from drcr.training.batches import EpochBatches, Epochs, Validation
 from drcr.training.distributed import World
-from drcr.training.recipe import CLIP_NORM, LOSSES, learning_rate, parts_of, update_ema
+from drcr.training.recipe import CLIP_NORM, LOSSES, parts_of
 from drcr.training.run_folder import Row, RunFolder
 from drcr.training.state import RECIPE, make_optimizer
 from drcr.utils.cli import Stop
@@ -69,15 +69,14 @@ def train(
     """
     criterion = LOSSES[options.loss]
     train_model = world.wrap(for_training(model, device, compiled=options.compile))
-    eval_model = copy.deepcopy(model).requires_grad_(False) if "ema" in parts_of(options.recipe) else model
     optimizer = make_optimizer(model, options.init_lr)
-    run = Run(model, eval_model, optimizer, options, folder, world, data)
+    run = Run(model, optimizer, options, folder, world, data)
     if checkpoint:
         run.resume(checkpoint, device)
 
     while run.epoch < options.end_epoch and (run.iteration < options.max_iter or run.losses):
         train_epoch(run, epochs, train_model, criterion, device, stop)
-        valid_loss = validate(eval_model, validation, device, stop, world)
+        valid_loss = validate(model, validation, device, stop, world)
         if valid_loss is None:
             run.save_and_exit(world.any(stop.asked or 0))
         run.check_finite(valid_loss, f"the validation loss of epoch {run.epoch + 1}")
@@ -97,7 +96,7 @@ def train_epoch(
     progress = run.progress_bar(batches)
     model.train()
     for batch in progress:
-        lr = learning_rate(options, run.iteration)
+        lr = run.learning_rate(run.iteration)
         for group in optimizer.param_groups:
             group["lr"] = lr
 
@@ -113,8 +112,6 @@ def train_epoch(
         )
         run.losses.append(world.sum(loss * batch.weight))
         run.iteration += 1
-        if run.eval_model is not model:
-            update_ema(run.eval_model, model, run.iteration)
 
         loss_before = reading.exchange(run.losses[-1])  # to read the newest would be to wait for the device
         if loss_before is not None:
@@ -217,7 +214,6 @@ class Run:
     """A run of training: what it trains, and how far it has come."""
 
     model: Network
-    eval_model: Network  # validated, saved as `state_dict` and tested; another one than `model` with the part "ema"
     optimizer: torch.optim.Optimizer
     options: argparse.Namespace
     folder: RunFolder
@@ -239,7 +235,7 @@ class Run:
         """Go on from a checkpoint."""
         groups = self.optimizer.state_dict()["param_groups"]  # the learning rate is set before every iteration
         self.optimizer.load_state_dict({"state": checkpoint["optimizer"]["state"], "param_groups": groups})
-        network_of(self.model).load_state_dict(checkpoint.get("trained", checkpoint["state_dict"]))
+        network_of(self.model).load_state_dict(checkpoint["state_dict"])
         self.identity, self.random = checkpoint["run"], checkpoint["random"]
         self.epoch, self.iteration = checkpoint["epoch"], checkpoint["iter"]
         self.losses = list(checkpoint["losses"].to(device))
@@ -248,8 +244,8 @@ class Run:
             self.best = checkpoint["best"]
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds beside the network that is validated."""
-        state = {
+        """Return what a checkpoint holds beside the network."""
+        return {
             "run": self.identity,
             "epoch": self.epoch,
             "iter": self.iteration,
@@ -261,7 +257,6 @@ class Run:
             "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
             "optimizer": self.optimizer.state_dict(),
         }
-        return state | ({} if self.eval_model is self.model else {"trained": network_of(self.model).state_dict()})
 
     def restore_random_states(self) -> None:
         """Once after `resume`, restore the states of the checkpoint; of the GPUs as many as there are now."""
@@ -270,6 +265,10 @@ class Run:
             for i, state in enumerate(self.random["cuda"][: torch.cuda.device_count()]):
                 torch.cuda.set_rng_state(state, i)
         self.random = None
+
+    def learning_rate(self, iteration: int) -> float:
+        """Return the learning rate of iteration 0, 1, 2, ..."""
+        return poly_lr(self.options.init_lr, iteration, self.options.max_iter, self.options.decay_power)
 
     def progress_bar(self, batches: EpochBatches) -> tqdm:
         """Return an epoch's batches behind a progress bar."""
@@ -323,7 +322,7 @@ class Run:
     def save(self) -> None:
         """Save what the run needs to go on from here."""
         if self.folder.writes:
-            self.folder.save_last(self.eval_model, **self.state())
+            self.folder.save_last(self.model, **self.state())
         self.saved = time.perf_counter()
 
     def save_and_exit(self, asked: int) -> NoReturn:
@@ -341,10 +340,10 @@ class Run:
         """Write the epoch's results, and begin the next."""
         now = time.perf_counter()
         train_loss = torch.stack(self.losses).double().mean().item()
-        lr = learning_rate(self.options, self.iteration - 1)
+        lr = self.learning_rate(self.iteration - 1)
         row = Row(self.epoch + 1, self.iteration, now - self.started, lr, train_loss, valid_loss)
         best_before, self.best = self.best, min(self.best, valid_loss)
         self.epoch, self.losses, self.started = row.epoch, [], now
         if self.folder.writes:
-            self.folder.save_epoch(row, best_before, self.eval_model, **self.state())
+            self.folder.save_epoch(row, best_before, self.model, **self.state())
         self.saved = time.perf_counter()

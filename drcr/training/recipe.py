@@ -6,17 +6,14 @@ import math
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import l1_loss
 
 from drcr.camera import Imaging
 from drcr.metrics import mrae
-from drcr.schedule import cosine_lr, poly_lr
 
 RECIPE_PARTS = {
     "flip": "each patch is mirrored and rotated by multiples of 90 degrees at random",
-    "ema": "an exponential moving average of the weights is validated and tested",
-    "cosine": "the learning rate warms up, then decays as a cosine",
     "clip": "the norm of the gradients is clipped",
     "robust": "half of the patches get another exposure, half more noise, half another JPEG compression",
 }
@@ -24,7 +21,6 @@ NAMES = {"released": (), "improved": ("robust",)}
 """Of the parts only those that have paid are in `improved`: train/README.md."""
 FORMERLY_IMPROVED = "flip,ema,cosine,clip,robust"
 """What `improved` in a checkpoint means: since parts have left it, checkpoints name the parts."""
-EMA_DECAY = 0.999
 CLIP_NORM = 1.0
 SCALE_STEP = 7
 """Every so many-th value of a patch is used to find its best scale."""
@@ -43,13 +39,6 @@ def read_recipe(text: str) -> str:
             f"must be released, improved, or a comma-separated list of {', '.join(RECIPE_PARTS)}, not {unknown[0]!r}"
         )
     return ",".join(part for part in RECIPE_PARTS if part in asked) or "released"
-
-
-def learning_rate(options: argparse.Namespace, iteration: int) -> float:
-    """Return the learning rate of iteration 0, 1, 2, ... for the options of train/main.py."""
-    if "cosine" in parts_of(options.recipe):
-        return cosine_lr(options.init_lr, iteration, options.max_iter)
-    return poly_lr(options.init_lr, iteration, options.max_iter, options.decay_power)
 
 
 def scale_invariant_loss(output: Tensor, cube: Tensor) -> Tensor:
@@ -134,16 +123,3 @@ def degrade(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         decoded = np.asarray(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR))
         rgb = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) / 255
     return rgb.astype(np.float32)
-
-
-@torch.no_grad()
-def update_ema(averaged: nn.Module, model: nn.Module, iteration: int) -> None:
-    """Update an exponential moving average of a network's weights after iteration 1, 2, ...
-
-    The decay is EMA_DECAY, and less in the first iterations.
-    """
-    decay = min(EMA_DECAY, (1 + iteration) / (10 + iteration))
-    for mean, parameter in zip(averaged.parameters(), model.parameters(), strict=True):
-        mean.lerp_(parameter, 1 - decay)
-    for mean, buffer in zip(averaged.buffers(), model.buffers(), strict=True):  # of batch normalisation: averages
-        mean.copy_(buffer)

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from drcr.checkpoint import read_checkpoint
 from drcr.correction import Network, network_of
 from drcr.model import DRCR
-from drcr.training.recipe import parts_of
 from drcr.utils.files import BROKEN, DataError
 
 STATE = {"run", "epoch", "iter", "best", "recipe", "data", "losses", "seconds", "random", "optimizer"}
 """What a checkpoint holds beside the network, so that its run can go on."""
 RECIPE = ("batchSize", "loss", "init_lr", "decay_power", "max_iter", "seed", "precision", "freeze", "recipe")
 """The options that a resumed run must share."""
+SETTINGS = ("betas", "eps", "weight_decay", "amsgrad", "maximize")
+"""Of the optimizer: what it computes. The rest is how, or set before every iteration."""
 
 
 def make_optimizer(model: nn.Module, lr: float) -> torch.optim.Adam:
@@ -55,6 +56,7 @@ def check_state(checkpoint: dict[str, Any], model: Network, path: str | Path) ->
     weights = {name: tensor.detach() for name, tensor in network_of(model).state_dict().items()}
     trained = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
     moments = [{"step": torch.tensor(0.0), "exp_avg": values, "exp_avg_sq": values} for values in trained]
+    settings = make_optimizer(model, 0.0).param_groups[0]
     try:
         form = {
             "run": "",
@@ -66,10 +68,13 @@ def check_state(checkpoint: dict[str, Any], model: Network, path: str | Path) ->
                 "cuda": [torch.empty(16, dtype=torch.uint8)] * len(checkpoint["random"]["cuda"]),
             },
             "state_dict": weights,
-        } | ({"trained": weights} if "ema" in parts_of(checkpoint["recipe"]["recipe"]) else {})
+        }
         valid = all(_same_form(checkpoint[name], like) for name, like in form.items())
-        optimizer = dict(enumerate(moments)) if checkpoint["iter"] else {}
-        valid &= _same_form(checkpoint["optimizer"]["state"], optimizer)
+        valid &= checkpoint["recipe"].keys() == set(RECIPE) and len(checkpoint["losses"]) <= checkpoint["iter"]
+        state, (group,) = checkpoint["optimizer"]["state"], checkpoint["optimizer"]["param_groups"]
+        valid &= _same_form(state, dict(enumerate(moments)) if checkpoint["iter"] else {})
+        valid &= all(values["step"] == checkpoint["iter"] for values in state.values())
+        valid &= all(group[name] == settings[name] for name in SETTINGS) and group["params"] == [*range(len(trained))]
         torch.Generator().set_state(checkpoint["random"]["cpu"])
     except BROKEN as error:
         raise damaged(path) from error
@@ -86,4 +91,4 @@ def _same_form(value: Any, like: Any) -> bool:
         return same and all(_same_form(value[name], like[name]) for name in like)
     if isinstance(like, list):
         return isinstance(value, list) and all(map(_same_form, value, like))
-    return type(value) is type(like)
+    return type(value) is type(like) and value == value  # not NaN
