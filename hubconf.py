@@ -10,19 +10,11 @@ dependencies = ["torch", "numpy", "cv2"]
 
 
 def drcr_net(checkpoint: str | Path | None = None, device: str = "cpu") -> "Network":
-    """Return DRCR Net with the weights of a checkpoint, ours or the authors', in evaluation mode.
+    """Return DRCR Net with the weights of a checkpoint (.pth), ours or the authors', in evaluation mode.
 
-    Parameters
-    ----------
-    checkpoint
-        A .pth file; default: the small network of test/model (32 channels, 3 blocks), not the paper's.
-    device
-        Where to put it.
-
-    Returns
-    -------
-    The network: RGB (N, 3, H, W) divided by its largest value -> radiance (N, bands, H, W). `wavelengths` are those
-    of the bands, in nm; `input_encoding` says how the values of its input are encoded.
+    Default: the small network of test/model (32 channels, 3 blocks), not the paper's. It takes RGB (N, 3, H, W)
+    divided by its largest value and returns radiance (N, bands, H, W). `wavelengths` are those of the bands, in nm;
+    `input_encoding` says how the values of its input are encoded.
     """
     from drcr.checkpoint import load_model
 

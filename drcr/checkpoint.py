@@ -162,11 +162,8 @@ def _load(path: Path) -> Any:
 def build_model(checkpoint: dict[str, Any], path: str | Path) -> Network:
     """Return the network of a checkpoint that `read_checkpoint` read from `path`, with its weights.
 
-    Raises
-    ------
-    DataError
-        If the tensors are not those of the network, if it does not fit into memory, or if it is a class in a file and
-        that file was not given, or has changed.
+    Raises DataError if the tensors are not those of the network, if it does not fit into memory, or if it is a class
+    in a file and that file was not given, or has changed.
     """
     architecture, state = checkpoint["architecture"], checkpoint["state_dict"]
     try:
@@ -245,16 +242,9 @@ MODEL_HELP = (
 
 
 def save_checkpoint(path: str | Path, model: Network, **fields: Any) -> None:
-    """Write a network as a checkpoint, completely or not at all.
+    """Write a network with architecture and wavelengths, completely or not at all; a file of this name is replaced.
 
-    Parameters
-    ----------
-    path : str or Path
-        The file. A file of this name is replaced.
-    model : DRCR or OtherNetwork
-        Its weights, architecture and wavelengths are stored.
-    **fields
-        What else to store: tensors, numbers, strings, lists and dicts of them.
+    `fields`: what else to store: tensors, numbers, strings, lists and dicts of them.
     """
     buffer = io.BytesIO()  # in memory first: torch.save does not recover from a disk that fills up
     contents = {

@@ -72,25 +72,10 @@ NOT_STATED = ("", "unknown", "unitless", "none")
 
 
 def wavelengths_in_nm(values: np.ndarray, unit: str | None = None) -> np.ndarray | None:
-    """Return a list of wavelengths in nm, in the order given.
+    """Return a list of wavelengths in nm, (bands,) float64, in the order given; None if it only counts the bands.
 
-    Parameters
-    ----------
-    values : array of numbers
-        The list as a file has it.
-    unit : str, optional
-        The unit that the file states. Without one, values from 100 to 3000 are nm, and values below 30 that start
-        between 0.1 and 3 are micrometres.
-
-    Returns
-    -------
-    (bands,) float64 or None
-        None: the list says nothing about wavelengths, it only counts the bands.
-
-    Raises
-    ------
-    ValueError
-        The list cannot be one of wavelengths; the message says why.
+    `unit` is what the file states. Without one, values from 100 to 3000 are nm, and values below 30 that start
+    between 0.1 and 3 are micrometres. Raises ValueError, which says why, if the list cannot be one of wavelengths.
     """
     values = np.asarray(values)
     if values.dtype.kind not in "fiu":
@@ -172,29 +157,12 @@ def settle(
 ) -> Cube:
     """Return a cube with its bands last and rising, and with everything applied that its file states.
 
-    Parameters
-    ----------
-    stored : StoredCube
-        What a reader found.
-    axis : int, optional
-        The axis of the bands, if the user gives it.
-    wavelengths : (bands,), optional
-        In nm, if the user gives them; the file's own are then ignored.
-    step : tuple of float, optional
-        Instead of `wavelengths`: the first one and the distance to the next, in nm.
-    otherwise : (bands,), optional
-        Wavelengths in nm to assume if neither user nor file gives them.
+    The user may give the `axis` of the bands, and `wavelengths` (bands,) in nm or instead of them `step`, the first
+    one and the distance to the next: the file's own are then ignored. `otherwise`: wavelengths to assume if neither
+    user nor file gives them. The values are float32, or a view of what was stored where nothing needs to be applied.
 
-    Returns
-    -------
-    Cube
-        Its values are float32, or a view of what was stored where nothing needs to be applied.
-
-    Raises
-    ------
-    DataError
-        The values are not a cube; the axis of the bands is uncertain; the wavelengths make no sense; or values
-        are missing. The message names the file.
+    Raises DataError, with the file's name, if the values are not a cube, the axis of the bands is uncertain, the
+    wavelengths make no sense, or values are missing.
     """
     path, values, notes = stored.path, stored.values, list(stored.notes)
     if values.ndim != 3 or values.dtype.kind not in "fiu" or not values.size:
@@ -379,23 +347,11 @@ def reference_factor(
 ) -> tuple[float, str]:
     """Return the number that gives a point of a cube its known reflectance, and the words for the cube's origin.
 
-    An exposed image does not tell how bright its scene was; a point of known reflectance does.
+    An exposed image does not tell how bright its scene was; a point of known reflectance does. The mean over all
+    bands of the 3 x 3 pixels around `point` (row and column, from 0) becomes `reflectance`: 0.9 for white paper.
 
-    Parameters
-    ----------
-    values
-        The cube (H, W, bands).
-    point
-        Row and column, from 0. Its value is the mean over all bands of the 3 x 3 pixels around it.
-    reflectance
-        What that mean becomes when the cube is multiplied by the number: 0.9 for white paper.
-    path
-        For messages.
-
-    Raises
-    ------
-    DataError
-        The point is outside, too dark to be a reference, or the reflectance is not above 0 and at most 1.
+    Raises DataError, which names `path`, if the point is outside or too dark to be a reference, or the reflectance is
+    not above 0 and at most 1.
     """
     (row, column), (height, width) = point, values.shape[:2]
     if not (0 <= row < height and 0 <= column < width):

@@ -239,19 +239,9 @@ def _text(item: Any, name: str) -> str:
 class PreparedFolder(Dataset):
     """What the two data sets share: the index and the scenes of a prepared folder.
 
-    Attributes
-    ----------
-    path : Path
-    names : list of str
-        The scenes.
-    wavelengths : list of float
-        Of the bands, in nm.
-    dark_values : str or None
-        One line on the values that preparation raised to a floor; None if it skipped such scenes.
-    input_encoding : {"linear", "stored"}
-        What the images are.
-    provenance : dict
-        Patch size, stride, floor, scenes and input encoding: what a resumed run must find unchanged.
+    `names` of the scenes, `wavelengths` of their bands in nm, `input_encoding` of the images; `dark_values`: a line
+    on the values that preparation raised to a floor, None if it skipped such scenes; `provenance`: patch size,
+    stride, floor, scenes and input encoding, which a resumed run must find unchanged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -288,20 +278,14 @@ class TrainPatches(PreparedFolder):
     """The training patches of a folder that train_data_preprocess.py wrote.
 
     Item i is (rgb, cube), float32: (3, p, p) in [0, 1], and (bands, p, p) > 0. Patches go row by row, left to right,
-    scene by scene, as the released code numbers them. Attributes: those of `PreparedFolder`, and `patch_size` and
-    `stride`.
+    scene by scene, as the released code numbers them.
 
     Parameters
     ----------
     path : str or Path
-        The prepared folder.
+        The prepared folder. Raises DataError if it is not prepared, or prepared for validation.
     cache : bool
         Read all scenes into memory at once; worker processes share them.
-
-    Raises
-    ------
-    DataError
-        If the folder is not prepared, or prepared for validation.
     """
 
     def __init__(self, path: str | Path, cache: bool = False) -> None:
@@ -344,22 +328,16 @@ class TrainPatches(PreparedFolder):
 
 
 class ValidImages(PreparedFolder):
-    """The whole validation images of a folder that valid_data_preprocess.py wrote.
+    """The whole validation images of a folder that valid_data_preprocess.py wrote, or train_data_preprocess.py.
 
-    Item i is (rgb, cube), float32: (3, H - drop_rows, W) in [0, 1] and (bands, H - drop_rows, W) > 0. Attributes:
-    those of `PreparedFolder`. Folders that were prepared for training open, too.
+    Item i is (rgb, cube), float32: (3, H - drop_rows, W) in [0, 1] and (bands, H - drop_rows, W) > 0.
 
     Parameters
     ----------
     path : str or Path
-        The prepared folder.
+        The prepared folder. Raises DataError if it is not prepared.
     drop_rows : int
         How many rows to drop at the bottom. The released loader drops two (480 of 482 is a multiple of 4).
-
-    Raises
-    ------
-    DataError
-        If the folder is not prepared.
     """
 
     def __init__(self, path: str | Path, drop_rows: int = 2) -> None:

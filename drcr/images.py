@@ -195,13 +195,8 @@ def apparent_exponent(rgb: np.ndarray, cube: np.ndarray) -> float:
     """Return the exponent g for which an image is closest to a power of its cube's brightness, image ~ radiance^g.
 
     About 1 for a linear image (0.92 to 1.18 for 42 images of CAVE), 0.5 for one encoded by the sRGB curve (0.40 to
-    0.62 for 28). From the medians of the image in 20 classes of brightness; clipped and near-black values do not
-    count. NaN if too little is left.
-
-    Parameters
-    ----------
-    rgb : (H, W, 3), any scale
-    cube : (H, W, bands) of the same scene
+    0.62 for 28). From the medians of the image (H, W, 3), of any scale, in 20 classes of brightness of its cube (H,
+    W, bands); clipped and near-black values do not count. NaN if too little is left.
     """
     image, radiance = np.float64(rgb).mean(2).ravel(), np.float64(cube).mean(2).ravel()
     used = (np.float64(rgb).max(2).ravel() < 0.98 * rgb.max()) & (image > 0.02 * rgb.max()) & (radiance > 0.01)

@@ -198,10 +198,7 @@ def reconstruct_image(
 ) -> np.ndarray:
     """Return the cube (H, W, bands) of the image file `path`, decoded to `rgb` (H, W, 3), float32 in [0, 1].
 
-    Raises
-    ------
-    DataError
-        If memory runs out (names `path`), or if the network of `model_path` returns NaN or infinite values.
+    Raises DataError if memory runs out, and if the network of `model_path` returns NaN or infinite values.
     """
     with memory_for(f"{path}: too large for the memory of this machine; use a smaller --tile, or scale it down"):
         before, cube = reconstructor.remark, reconstructor(rgb, protocol, advance)

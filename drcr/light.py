@@ -28,20 +28,11 @@ def lamp_names() -> list[str]:
 
 
 def lamp(source: str | Path, wavelengths: np.ndarray = WAVELENGTHS) -> np.ndarray:
-    """Return the relative power (bands,) of a lamp, its mean over the bands 1.
+    """Return the relative power (bands,) of a lamp at `wavelengths` (nm), its mean over the bands 1.
 
-    Parameters
-    ----------
-    source
-        A CIE illuminant by its name in colour-science (`FL11`; `F11`, too), or a .csv file: wavelength in nm and
-        power, one pair per line, with or without a header.
-    wavelengths
-        Of the bands (bands,), in nm.
-
-    Raises
-    ------
-    DataError
-        There is no such lamp or file, it is no such table, or it does not cover the wavelengths.
+    `source`: a CIE illuminant by its name in colour-science (`FL11`; `F11`, too), or a .csv file: wavelength in nm
+    and power, one pair per line, with or without a header. Raises DataError if there is no such lamp or file, it is
+    no such table, or it does not cover the wavelengths.
     """
     if str(source).lower().endswith(".csv"):
         nm, power = _read_csv(Path(source))

@@ -76,21 +76,9 @@ def mrae(rec: Any, truth: Any) -> np.floating | Tensor:
 
 
 def bright_pixels(truth: np.ndarray, min_radiance: float) -> np.ndarray:
-    """Return which pixels of a cube have a mean radiance over the bands of at least `min_radiance`.
+    """Return which pixels (H, W) of a cube have a mean over the bands of at least `min_radiance`.
 
     In near-black pixels a relative error says little: `mrae(rec[bright], truth[bright])` is the score without them.
-
-    Parameters
-    ----------
-    truth : ndarray
-        Ground truth (H, W, bands).
-    min_radiance : float
-        In the units of the cube.
-
-    Returns
-    -------
-    ndarray
-        bool (H, W).
     """
     return truth.mean(2, dtype=np.float64) >= min_radiance
 
@@ -110,12 +98,9 @@ def psnr(rec: np.ndarray, truth: np.ndarray) -> float:
 
 
 def sam(rec: np.ndarray, truth: np.ndarray) -> float:
-    """Spectral angle mapper (Kruse et al. 1993): mean angle between the spectra of two cubes (H, W, bands).
+    """Spectral angle mapper (Kruse et al. 1993): mean angle in degrees of the spectra of two cubes (H, W, bands).
 
-    Returns
-    -------
-    float
-        Degrees. Pixels where either spectrum is 0 in all bands have no angle and are skipped; NaN if none is left.
+    Pixels where either spectrum is 0 in all bands have no angle and are skipped; NaN if none is left.
     """
     angles = angle(rec, truth)
     known = angles[np.isfinite(angles)]
@@ -160,14 +145,9 @@ def best_scale_mrae(rec: np.ndarray, truth: np.ndarray) -> float:
 
 
 def ssim(rec: np.ndarray, truth: np.ndarray) -> float:
-    """Structural similarity (Wang et al. 2004), mean over the bands of two cubes (H, W, bands).
+    """Structural similarity (Wang et al. 2004), mean over the bands of two cubes (H, W, bands): 1 if they are equal.
 
-    Gaussian window with sigma 1.5, data range 1.
-
-    Returns
-    -------
-    float
-        1 for equal cubes; NaN for images smaller than the window, 11 x 11.
+    Gaussian window with sigma 1.5, data range 1. NaN for images smaller than the window, 11 x 11.
     """
     if min(truth.shape[:2]) < 11:
         return float("nan")

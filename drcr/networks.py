@@ -122,21 +122,11 @@ Bare = DRCR | OtherNetwork
 
 
 def create(spec: str, arguments: dict[str, Any], bands: int) -> Bare:
-    """Return a new network with random weights.
+    """Return a new network with random weights, which returns `bands` bands.
 
-    Parameters
-    ----------
-    spec : str
-        A key of `NAMES`, or FILE.py:Class.
-    arguments : dict
-        Of its constructor. `in_channels` and `out_channels` are added where the constructor has them.
-    bands : int
-        How many the network must return.
-
-    Raises
-    ------
-    DataError
-        If there is no such network, or it cannot be built, or it does not return `bands` bands for an image.
+    `spec`: a key of `NAMES`, or FILE.py:Class. `arguments`: of its constructor; `in_channels` and `out_channels` are
+    added where it has them. Raises DataError if there is no such network, it cannot be built, or returns something
+    else.
     """
     if spec == DEFAULT:
         return _call(spec, DRCR, arguments | {"out_channels": bands})

@@ -366,18 +366,9 @@ def open_cube(paths: list[Path]) -> PageScene:
 
 
 def read_decoded(path: Path, choice: str | None) -> tuple[RGBImage, str, str]:
-    """Read an image as a photograph or as linear.
+    """Read an image as a photograph or as linear; return it, a line on how it was read, and which of the two.
 
-    Parameters
-    ----------
-    path
-        The image.
-    choice
-        PHOTOGRAPH or LINEAR, whatever the tags of the file say; None: as they say, PHOTOGRAPH without any.
-
-    Returns
-    -------
-    The image, a line on how it was read, and the choice.
+    `choice` is PHOTOGRAPH or LINEAR, whatever the tags of the file say; None: as they say, PHOTOGRAPH without any.
     """
     image = read_image(path, "srgb")
     chosen = choice or (PHOTOGRAPH if image.photograph else LINEAR)

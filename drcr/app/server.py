@@ -137,12 +137,7 @@ def load_network(path: Path) -> LoadedNetwork:
 class Work:
     """What the page asks for and takes time; one image at a time runs through a network.
 
-    Parameters
-    ----------
-    args
-        The options: `model_dir`, `encoding`, `max_side`, `sessions`.
-    folder
-        Folder for the files of the scenes.
+    `folder` is for the files of the scenes.
     """
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:  # noqa: D107
@@ -306,15 +301,7 @@ def streamed(task: Callable[[Progress], dict[str, Any]], folder: Path | None = N
 
 
 class Page:
-    """What the server answers.
-
-    Parameters
-    ----------
-    work
-        What takes time, and the scenes.
-    max_upload
-        The most bytes of an upload.
-    """
+    """What the server answers; an upload has at most `max_upload` bytes."""
 
     def __init__(self, work: Work, max_upload: int) -> None:  # noqa: D107
         self.work, self.max_upload = work, max_upload

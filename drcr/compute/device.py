@@ -68,18 +68,9 @@ def choose_device(precision: Precision = "fp32") -> torch.device:
 
 
 def for_training(model: nn.Module, device: torch.device, *, compiled: bool = False) -> nn.Module:
-    """Move a network to a device in channels-last layout, and return the module to train.
+    """Move a network to a device in channels-last layout, in place; return it, or it compiled by torch.compile.
 
     Channels last is what tensor cores and oneDNN want. The parameters stay float32, under their names.
-
-    Parameters
-    ----------
-    model : Module
-        Changed in place.
-    device : torch.device
-        Where to train.
-    compiled : bool
-        Return the network compiled by torch.compile.
     """
     model.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if compiled:  # for two sizes: full batches, and the last of an epoch

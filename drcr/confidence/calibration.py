@@ -50,19 +50,9 @@ BRIGHT = 2.0**-5
 class Example:
     """An image with ground truth as a fit needs it.
 
-    Attributes
-    ----------
-    path : Path
-        The prepared scene.
-    name, scene : str
-        The image's name, and the `fingerprint` of its ground truth.
-    kind : str
-        How the image was decoded.
-    terms : (pixels, terms) float32
-    sam : (pixels,) float32
-        The true angles in degrees.
-    brightest : (pixels,) float32
-        The largest channel of each pixel.
+    `name` of the image and its prepared scene's `path`; `scene`: the `fingerprint` of its ground truth; `kind`: how
+    the image was decoded. Of its pixels, float32: `terms` (pixels, terms), `sam`: the true angles in degrees, and
+    `brightest`: the largest channel.
     """
 
     path: Path
@@ -207,23 +197,12 @@ def score(fit: Fit, examples: Sequence[Example]) -> dict[str, SceneScore]:
 def judge(expected: np.ndarray, levels: np.ndarray, factor: float, sam: np.ndarray) -> dict[str, float]:
     """Compare a map with the truth: how well it knows the angles of an image whose scene it was not calibrated on.
 
-    Parameters
-    ----------
-    expected, levels
-        Expected angles in degrees and LEVELS of pixels (n,).
-    factor
-        Of the bound.
-    sam
-        The true angles (n,) in degrees. Pixels without one (NaN) are skipped.
-
-    Returns
-    -------
-    dict
-        `within_bound`: the share of the pixels within the bound. `true_sam`, `expected_sam`, `bound`: mean angles.
-        `rank_correlation`: Spearman's, of the expected and the true angle. `auroc`: the probability that of two
-        pixels, one with a true angle above DOUBTFUL and one below, the first has the larger expected angle; NaN if
-        there are none of one sort. `believable`: the share of the pixels called so; `wrongly_believable`: the share
-        of those whose true angle is above DOUBTFUL.
+    `expected` angles in degrees and LEVELS of pixels (n,), the `factor` of the bound, and the true angles `sam` (n,)
+    in degrees; pixels without one (NaN) are skipped. Returns `within_bound`: the share of the pixels within the
+    bound; `true_sam`, `expected_sam`, `bound`: mean angles; `rank_correlation`: Spearman's, of the expected and the
+    true angle; `auroc`: the probability that of two pixels, one with a true angle above DOUBTFUL and one below, the
+    first has the larger expected angle, NaN if there are none of one sort; `believable`: the share of the pixels
+    called so; `wrongly_believable`: the share of those whose true angle is above DOUBTFUL.
     """
     known = np.isfinite(sam)
     expected, sam, believable = expected[known], sam[known], levels[known] == len(LEVELS) - 1

@@ -281,13 +281,7 @@ class Confidence:
 
     @classmethod
     def load(cls, model_path: str | Path) -> "Confidence":
-        """Read the table beside a checkpoint.
-
-        Raises
-        ------
-        DataError
-            There is none, it is damaged, or it belongs to another network.
-        """
+        """Read the table beside a checkpoint. Raises DataError if it is missing, damaged, or of another network."""
         path = table_path(model_path)
         if not path.is_file():
             raise DataError(
@@ -342,18 +336,9 @@ class Confidence:
         return replace(self, scenes=others)
 
     def expected_sam(self, rgb: np.ndarray, cube: np.ndarray) -> np.ndarray:
-        """Return the spectral angle to expect between a reconstruction and the unknown truth.
+        """Return the angle to expect between a cube (H, W, bands) and the unknown truth: (H, W) float32, degrees.
 
-        Parameters
-        ----------
-        rgb
-            The network's input (H, W, 3), float32, divided by its largest value.
-        cube
-            Its output (H, W, bands).
-
-        Returns
-        -------
-        (H, W) float32, degrees.
+        `rgb`: the network's input (H, W, 3), float32, divided by its largest value.
         """
         return self.maps(rgb, cube)["expected_sam"]
 
@@ -362,14 +347,11 @@ class Confidence:
         return (self.scale * self.fit.angles(terms)).clip(0, 180).astype(np.float32)
 
     def maps(self, rgb: np.ndarray, cube: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what test.py --confidence writes, from an image and its cube as `expected_sam` takes them.
+        """Return what test.py --confidence writes, (H, W) each, from what `expected_sam` takes.
 
-        Returns
-        -------
-        dict
-            `expected_sam`, (H, W) float32, degrees. `confidence`, (H, W) uint8, the LEVELS: 2 where the expected
-            angle is at most BELIEVABLE and no channel is clipped; 0 where it is above DOUBTFUL, or where the training
-            data have no such colour; else 1.
+        `expected_sam`, float32, degrees; `confidence`, uint8, the LEVELS: 2 where the expected angle is at most
+        BELIEVABLE and no channel is clipped; 0 where it is above DOUBTFUL, or the training data have no such colour;
+        else 1.
         """
         brightest = rgb.max(2).ravel()
         angles, levels = np.empty(brightest.size, np.float32), np.empty(brightest.size, np.uint8)

@@ -15,31 +15,12 @@ ILLUMINANTS = ("D65", "D50", "A", "E", "FL2", "LED-B3")
 def true_colour(
     cube: np.ndarray, wavelengths: np.ndarray = WAVELENGTHS, illuminant: str = "D65", white: float = 1.0
 ) -> np.ndarray:
-    """Convert a cube to sRGB.
+    """Convert a cube (H, W, bands) at `wavelengths` (nm) to sRGB (H, W, 3), float32 in [0, 1].
 
-    Each spectrum is taken as a reflectance under a CIE illuminant, converted to XYZ with the CIE 1931 2 degree
-    observer (CIE 015:2018, section 7), and adapted to the white of sRGB, so that a constant spectrum is grey. For
-    radiances the illuminant is "E", equal energy. Outside the measured range the nearest band is repeated.
-
-    Parameters
-    ----------
-    cube
-        Values (H, W, bands).
-    wavelengths
-        Wavelengths in nm (bands,).
-    illuminant
-        One of ILLUMINANTS.
-    white
-        The luminance that becomes 1 (see `white_level`). Values above it, or outside the gamut of sRGB, are clipped.
-
-    Returns
-    -------
-    sRGB (H, W, 3), float32 in [0, 1].
-
-    Raises
-    ------
-    DataError
-        The illuminant is unknown.
+    Each spectrum is taken as a reflectance under a CIE illuminant, one of ILLUMINANTS, converted to XYZ with the CIE
+    1931 2 degree observer (CIE 015:2018, section 7), and adapted to the white of sRGB, so that a constant spectrum is
+    grey. For radiances the illuminant is "E", equal energy. Outside the measured range the nearest band is repeated.
+    The luminance `white` becomes 1 (see `white_level`); values above it, or outside the gamut of sRGB, are clipped.
     """
     if illuminant not in ILLUMINANTS:
         raise DataError(f"illuminant {illuminant}: unknown; choose one of {', '.join(ILLUMINANTS)}")

@@ -267,16 +267,9 @@ class Result:
 
 
 def pick_points(cube: np.ndarray, count: int = 4, seed: int = 0) -> list[tuple[int, int]]:
-    """Choose pixels (row, column) with different spectra, spread over the image, by farthest-point sampling.
+    """Choose pixels (row, column) with different spectra, spread over a cube, by farthest-point sampling.
 
-    Parameters
-    ----------
-    cube
-        Values (H, W, bands).
-    count
-        Number of pixels; fewer are returned if the image is too small or of one colour.
-    seed
-        Seed of the 400 random candidates.
+    `seed` is that of the 400 random candidates. Fewer than `count` if the image is too small or of one colour.
     """
     height, width = cube.shape[:2]
     rng = np.random.default_rng(seed)

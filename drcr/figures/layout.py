@@ -72,10 +72,7 @@ Item = TypeVar("Item")
 class Sheet:
     """A figure of a given width, filled from the top down; all lengths are inches.
 
-    Parameters
-    ----------
-    width
-        Width of the figure. Its height follows from what is drawn: `y` is where the next thing goes.
+    Its height follows from what is drawn: `y` is where the next thing goes.
     """
 
     def __init__(self, width: float) -> None:  # noqa: D107
@@ -97,16 +94,9 @@ class Sheet:
 
     @styled
     def save(self, path: str | Path, dpi: int = 200, **options: Any) -> None:
-        """Write the figure, whole or not at all; the same input gives the same bytes.
+        """Write the figure, whole or not at all, in the format of the suffix; the same input gives the same bytes.
 
-        Parameters
-        ----------
-        path
-            The file; its suffix decides the format.
-        dpi
-            Dots per inch, in a vector format of the images in it.
-        options
-            More options of matplotlib's `savefig`.
+        `dpi`: in a vector format of the images in it. `options`: more of matplotlib's `savefig`.
         """
         path = Path(path)
         form = path.suffix[1:]
@@ -148,20 +138,9 @@ def _shorten(line: str, width: float, size: float) -> str:
 
 
 def fit_text(text: str, width: float, size: float) -> tuple[str, float]:
-    """Fit a text into a width: up to two even lines, else three smaller ones, else shortened.
+    """Return a text with line breaks that fits into a width (inches), and its size in points, up to 2 below `size`.
 
-    Parameters
-    ----------
-    text
-        The text.
-    width
-        Width in inches.
-    size
-        Preferred size in points.
-
-    Returns
-    -------
-    The text with line breaks, and its size in points, up to 2 smaller.
+    Up to two even lines, else three smaller ones, else shortened.
     """
     for smaller, most in ((0, 2), (1, 2), (2, 3)):
         lines = _broken(text, width, size - smaller)
@@ -173,18 +152,9 @@ def fit_text(text: str, width: float, size: float) -> tuple[str, float]:
 
 
 def draw_image(axes: Axes, image: np.ndarray, title: str = "", **style: Any) -> AxesImage:
-    """Fill axes with an image.
+    """Fill axes of an image's proportions with it: colours (H, W, 3) in [0, 1], or values (H, W).
 
-    Parameters
-    ----------
-    axes
-        Axes of the image's proportions.
-    image
-        Colours (H, W, 3) in [0, 1], or values (H, W), which need a `cmap` and a scale in `style`.
-    title
-        Text above it.
-    style
-        More options of matplotlib's `imshow`.
+    Values need a `cmap` and a scale in `style`, options of matplotlib's `imshow`.
     """
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
@@ -251,20 +221,10 @@ def _colour_bar(sheet: Sheet, axes: Axes, drawn: AxesImage, block: ImageBlock, h
 
 
 def draw_legend(sheet: Sheet, x: float, width: float, names: Sequence[str], truth: bool, columns: int = 0) -> None:
-    """Draw the legend of ground truth and methods at `sheet.y`, and move `sheet.y` below it.
+    """Draw a legend at (x, `sheet.y`), and move `sheet.y` below it.
 
-    Parameters
-    ----------
-    sheet
-        Where to draw.
-    x, width
-        The legend's place, in inches.
-    names
-        The methods, in the order of METHODS.
-    truth
-        Whether the ground truth comes first.
-    columns
-        Number of columns; 0: as many as there is room for.
+    It has the ground truth, with `truth`, and METHODS by `names`, in so many `columns`; 0: as many as there is room
+    for in `width` inches.
     """
     fitted = [("ground truth", SMALL)] * truth + [_fit_line(name, width - 0.45) for name in names]
     labels, sizes = [label for label, _ in fitted], [size for _, size in fitted]

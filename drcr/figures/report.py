@@ -57,22 +57,10 @@ def check_report(path: Path) -> None:
 def write_report(
     out: Path, folder: Path, results: dict[str, Result], notes: list[str], command: str, methods: dict[str, Path]
 ) -> None:
-    """Write a report, whole or not at all.
+    """Write a report to `out`, checked by `check_report`, whole or not at all.
 
-    Parameters
-    ----------
-    out
-        The HTML file, checked by `check_report`.
-    folder
-        Where the pictures are.
-    results
-        The results by scene.
-    notes
-        Lines below the title.
-    command
-        The command that made the report.
-    methods
-        Folders of the reconstructions, by method.
+    `folder`: of the pictures; `results` by scene; `notes`: lines below the title; `command`: that made the report;
+    `methods`: folders of the reconstructions.
     """
     page = _page(folder, results, notes, command, methods).encode()
     write_atomically(out, lambda file: file.write(page))

@@ -274,23 +274,10 @@ def plot_colour(images: dict[str, np.ndarray], width: float) -> Sheet:
 def plot_bands(
     truth: np.ndarray | None, recs: Cubes, wavelengths: np.ndarray, bands: list[int], width: float
 ) -> Sheet:
-    """Draw the images of some bands, the ground truth above the reconstructions.
+    """Draw the images of some bands, the ground truth (if any) above the reconstructions; `width` in inches.
 
     In each band white is the value that 99.5% of the pixels stay below, of the ground truth or else of the first
     reconstruction.
-
-    Parameters
-    ----------
-    truth
-        Ground truth (H, W, bands), above 0; None: without.
-    recs
-        Reconstructions of the same shape, in [0, 1], by method.
-    wavelengths
-        Wavelengths in nm (bands,).
-    bands
-        Indices of the bands to draw.
-    width
-        Width of the figure in inches.
     """
     sheet = Sheet(width)
     draw_image_rows(sheet, _band_titles(wavelengths, bands), [_bands(truth, recs, bands)])
@@ -319,16 +306,8 @@ def plot_confidence(
 ) -> Sheet:
     """Draw where not to trust reconstructions: colours, levels, the expected spectral angle beside the true one.
 
-    Parameters
-    ----------
-    colours
-        By method the reconstruction in true colour, (H, W, 3) in [0, 1].
-    maps
-        By method MAPS (H, W).
-    true
-        By method the true angles (H, W) in degrees; empty without ground truth.
-    width
-        Width of the figure in inches.
+    By method: the reconstruction in true colour (H, W, 3) in [0, 1], MAPS (H, W), and the true angles (H, W) in
+    degrees, empty without ground truth.
     """
     sheet = Sheet(width)
     rows, peak = {}, 1.0
@@ -360,16 +339,8 @@ def plot_spectra(
 ) -> Sheet:
     """Draw spectra at points, with Pearson's correlation r of each reconstruction with the ground truth.
 
-    Parameters
-    ----------
-    image, title
-        Colours (H, W, 3) in [0, 1], on which the points are marked, and the text above.
-    truth, recs, wavelengths, width
-        As of `plot_bands`.
-    points
-        Pixels (row, column).
-    patch
-        Spectra are means over patch x patch pixels around a point.
+    The points (row, column) are marked on `image`, colours (H, W, 3) in [0, 1]; spectra are means over patch x patch
+    pixels around them. The rest is as of `plot_bands`.
     """
     sheet = Sheet(width)
     _spectra(sheet, image, title, truth, recs, wavelengths, points, patch)
@@ -393,14 +364,9 @@ def plot_mrae(curves: dict[str, np.ndarray], wavelengths: np.ndarray, width: flo
 
 @styled
 def plot_scores(tables: dict[str, dict[str, Sequence[float]]], width: float) -> Sheet:
-    """Draw each scene's scores, and their mean below; arrows show which direction is better.
+    """Draw each scene's SCORES, by method and scene, and their mean below; arrows show which direction is better.
 
-    Parameters
-    ----------
-    tables
-        SCORES by method and scene. The scene with the highest MRAE of the first method comes first.
-    width
-        Width of the figure in inches.
+    The scene with the highest MRAE of the first method comes first.
     """
     sheet = Sheet(width)
     first = next(iter(tables.values()))
@@ -456,20 +422,8 @@ def plot_reconstruction(
 ) -> None:
     """Draw a scene in one figure: bands, ground truth above reconstruction, relative error, spectra at points.
 
-    Parameters
-    ----------
-    path
-        The file to write; its suffix decides the format.
-    rgb
-        Input image (H, W, 3) in [0, 1].
-    truth
-        Ground truth (H, W, bands), above 0.
-    recs
-        Reconstructions of the same shape by method; the bands are those of the first.
-    wavelengths
-        Wavelengths in nm (bands,).
-    shown
-        Wavelengths in nm; the bands nearest to them are drawn as images.
+    `rgb`: the input (H, W, 3) in [0, 1]; `truth` (H, W, bands) above 0; `recs` by method, the images are of the
+    first; `shown`: wavelengths in nm, of which the nearest bands are drawn.
     """
     bands = nearest_bands(wavelengths, shown)
     name, rec = next(iter(recs.items()))
@@ -537,28 +491,11 @@ def draw_scene(job: SceneFiles, bands: Sequence[float], patch: int, width: float
 
 
 def draw_all(args: Namespace, jobs: list[SceneFiles], width: str, save: Save) -> tuple[dict[str, Result], list[str]]:
-    """Draw all scenes, then `scores` and `mrae` over them.
+    """Draw all scenes, then `scores` and `mrae` over them; return the results by scene, and which were skipped.
 
-    Parameters
-    ----------
-    args
-        What `comparison.add_options` read.
-    jobs
-        The scenes.
-    width
-        One of WIDTHS.
-    save
-        Called with each figure and its name.
-
-    Returns
-    -------
-    The results by scene, and the names of the scenes that were skipped. `mrae`, the mean over the scenes, is drawn
-    only if they have the same bands; neither is without ground truth.
-
-    Raises
-    ------
-    DataError
-        All scenes were skipped, or a file cannot be used.
+    `args` are what `comparison.add_options` read, `width` is one of WIDTHS, and `save` is called with each figure and
+    its name. `mrae`, the mean over the scenes, is drawn only if they have the same bands; neither is without ground
+    truth. Raises DataError if all scenes were skipped, or a file cannot be used.
     """
     inches = WIDTHS[width]
     draw = partial(draw_scene, bands=args.bands or BANDS[width], patch=args.patch, width=inches, save=save)

@@ -31,30 +31,13 @@ def read_cube_file(
     otherwise: np.ndarray | None = None,
     is_matlab: bool = False,
 ) -> Cube:
-    """Read a cube in any of the formats.
+    """Read a cube in any of the formats: a file (of an ENVI pair the header), or one image per band.
 
-    Parameters
-    ----------
-    path : Path or tuple of Path
-        The file (of an ENVI pair the header), or one image per band.
-    variable : str, optional
-        The cube's name in a .mat, HDF5 or .npz. Without it `cube`, `rad` or `ref`, or the only array with three
-        dimensions.
-    axis, wavelengths, step, otherwise
-        As for `drcr.cube.settle`.
-    is_matlab : bool
-        As for `drcr.formats.mat.read_stored`.
+    `variable` is the cube's name in a .mat, HDF5 or .npz; without it `cube`, `rad` or `ref`, or the only array with
+    three dimensions. `axis`, `wavelengths`, `step` and `otherwise` are for `drcr.cube.settle`, `is_matlab` for
+    `drcr.formats.mat.read_stored`. A large file's values may be mapped, not read, and of another type than float32.
 
-    Returns
-    -------
-    Cube
-        Bands last and rising, everything applied that the file states; a large file's values may be mapped, not read,
-        and of another type than float32.
-
-    Raises
-    ------
-    DataError
-        The file is broken, has no such cube, or states something that is not understood.
+    Raises DataError if the file is broken, has no such cube, or states something that is not understood.
     """
     # where files of a format usually have their bands is not certain enough for files from anywhere
     stored = replace(_read_stored(path, variable, is_matlab), usual_axis=None)

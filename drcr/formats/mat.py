@@ -60,28 +60,13 @@ def load_cube(path: str | Path, names: tuple[str, ...] = CUBE_NAMES) -> Cube:
 
 
 def read_stored(path: Path, names: tuple[str, ...], only_one: bool = False, is_matlab: bool = False) -> StoredCube:
-    """Read a .mat or HDF5 file as it is stored.
+    """Read a .mat or HDF5 file as it is stored: its cube, and what the file says about it.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    names : tuple of str
-        The cube is the first of these variables that the file has; `hsi.Data` is a field of a struct, or in a group.
-    only_one : bool
-        Whether the only variable with three dimensions will do if the file has none of `names`.
-    is_matlab : bool
-        Whether an HDF5 file without MATLAB's marks is known to have MATLAB's order of axes all the same.
+    The cube is the first of `names` that the file has; `hsi.Data` is a field of a struct, or in a group. With
+    `only_one`, the only variable with three dimensions will do. `is_matlab`: an HDF5 file without MATLAB's marks is
+    known to have MATLAB's order of axes all the same.
 
-    Returns
-    -------
-    StoredCube
-        The cube and what the file says about it.
-
-    Raises
-    ------
-    DataError
-        The file is missing or broken, reads other files, or has no such variable.
+    Raises DataError if the file is missing or broken, reads other files, or has no such variable.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -141,18 +126,9 @@ def find_lists(
 ) -> tuple[tuple[str, np.ndarray, str | None], ...]:
     """Return what of a file's contents may be the wavelengths of its cube, as a StoredCube lists them.
 
-    Parameters
-    ----------
-    contents : mapping
-        Values and unit, if one is stated, by name; `hsi.Wavelength` is in `hsi`.
-    cube : str
-        The cube's name.
-
-    Returns
-    -------
-    tuple
-        The lists beside the cube and around it, nearest first. Lists elsewhere, such as in another struct, follow if
-        these say nothing.
+    `contents`: values and unit, if one is stated, by name; `hsi.Wavelength` is in `hsi`. The lists beside the cube
+    and around it come first, the nearest at once; lists elsewhere, such as in another struct, follow if these say
+    nothing.
     """
     near: list[tuple[str, np.ndarray, str | None]] = []
     far = near.copy()

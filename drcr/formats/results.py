@@ -22,22 +22,9 @@ RESULT_SUFFIXES = tuple(FORMATS.values())
 
 
 def read_result(path: Path) -> Cube:
-    """Read a reconstruction in any of FORMATS.
+    """Read a reconstruction: a .mat file, an ENVI header, or a TIFF. Raises DataError as their readers do.
 
-    Parameters
-    ----------
-    path : Path
-        A .mat file, an ENVI header, or a TIFF.
-
-    Returns
-    -------
-    Cube
-        Values float32 (H, W, bands), in the memory order of a .mat file: scores depend on it in their last digits.
-
-    Raises
-    ------
-    DataError
-        As `drcr.formats.mat.load_cube` and `drcr.formats.cubes.read_cube_file`.
+    Its values are float32 in the memory order of a .mat file: scores depend on it in their last digits.
     """
     if path.suffix.lower() == ".mat":
         return load_cube(path)
@@ -66,25 +53,11 @@ def _read_maps(path: Path, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
 def write_result(
     path: Path, cube: np.ndarray, wavelengths: np.ndarray | None, origin: str, **variables: float | np.ndarray
 ) -> None:
-    """Write a reconstruction, atomically, in the format that the suffix of its path says.
+    """Write a reconstruction (H, W, bands), not clipped, atomically, in the format that the suffix of its path says.
 
-    Parameters
-    ----------
-    path : Path
-        The file; of an ENVI pair the header.
-    cube : (H, W, bands)
-        Written as float32, not clipped.
-    wavelengths : (bands,) or None
-        In nm.
-    origin : str
-        A line on where the cube comes from. A file with such a line may be replaced by a later run.
-    **variables : float or (H, W)
-        What else to write: into .mat files anything, as `drcr.formats.mat.write_cube` does; else MAPS.
-
-    Raises
-    ------
-    OSError
-        The file cannot be written.
+    `wavelengths` (bands,) in nm; `origin`: a line on where the cube comes from, by which a later run knows that it
+    may replace the file; `variables`: what else to write, into .mat files anything, as `drcr.formats.mat.write_cube`
+    does, else MAPS.
     """
     if path.suffix == ".mat":
         write_cube(path, cube, wavelengths, origin, **variables)

@@ -171,22 +171,9 @@ def _check_alike(job: _Job, info: _SceneInfo, name: str, other: _SceneInfo) -> N
 class Prepared:
     """What `prepare` did.
 
-    Attributes
-    ----------
-    scenes, skipped : list of str
-        Names of the scenes that are prepared, now or by an earlier run, and of those that were skipped.
-    wavelengths : (bands,)
-        In nm.
-    floor : float or None
-        Value to which lower ones were raised. None: scenes with values <= 0 are skipped instead.
-    raised : list of int
-        Number of raised values per scene.
-    n_values, n_patches : int
-        Values and patches in all scenes together.
-    input_encoding : {"linear", "stored"}
-        What the images are: linear light, or encoded as their files store them.
-    decoding : str
-        One line on how the images were read.
+    `scenes` are prepared, now or by an earlier run; `skipped` were not. `wavelengths` (bands,) in nm; `floor` as
+    given; `raised` values per scene; `n_values`, `n_patches` of all scenes together; `decoding`: how the images were
+    read.
     """
 
     scenes: list[str]
@@ -213,33 +200,12 @@ def prepare(
 ) -> Prepared:
     """Prepare all scenes of two folders, paired by name. Scenes that an earlier run has finished are kept.
 
-    Parameters
-    ----------
-    spectral_dir, rgb_dir : str or Path
-        Folders of cubes (.mat) and of images.
-    out : str or Path
-        Folder to write.
-    patch_size, stride : int, optional
-        With both the folder is for `TrainPatches`, without for `ValidImages`.
-    floor : float, optional
-        Lower values of the cubes are raised to it. Without it, scenes with values <= 0 are skipped and named, as in
-        the released code.
-    n_workers : int
-        Processes, each of which holds at most two scenes; 0: this one.
-    rgb_suffix : str
-        What the names of images have more than those of cubes, such as `_clean`. Other images are ignored.
-    encoding : {"auto", "linear", "srgb"}
-        How images are read: see `drcr.images.read_image`.
+    With `patch_size` and `stride` the folder `out` is for `TrainPatches`, without for `ValidImages`. Values below
+    `floor` are raised to it; without it, scenes with values <= 0 are skipped and named, as in the released code. Each
+    of `n_workers` processes holds at most two scenes (0: this one). The image of NAME.mat is NAME`rgb_suffix`, read
+    as `drcr.images.read_image` does by `encoding`.
 
-    Returns
-    -------
-    Prepared
-        What was done.
-
-    Raises
-    ------
-    DataError
-        A file cannot be used, or the scenes have different bands.
+    Raises DataError if a file cannot be used, or the scenes have different bands.
     """
     out = Path(out)
     pairs = pair_by_name(Path(spectral_dir), Path(rgb_dir), rgb_suffix)

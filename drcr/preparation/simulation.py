@@ -58,17 +58,10 @@ class Library:
 
 
 def read_library(sources: list[str]) -> Library:
-    """Return the reflectances of the sources, for `SceneModel`.
+    """Return the reflectances of the sources, for `SceneModel`. Raises DataError if one is missing, or no such table.
 
-    Parameters
-    ----------
-    sources : "luxpy", for the 114,120 and 4,880 reflectances of the package of that name, if it is installed; or
-        CSV files with a header line: the wavelength in nm (rising, 400 to 700 or more), then a column for each
-        reflectance, from 0 to 1.
-
-    Raises
-    ------
-    DataError : the package is missing, or a file is no such table.
+    A source is "luxpy", for the 114,120 and 4,880 reflectances of the package of that name; or a CSV file with a
+    header line: the wavelength in nm (rising, 400 to 700 or more), then a column for each reflectance, from 0 to 1.
     """
     sets: list[np.ndarray] = []
     for source in sources:

@@ -23,25 +23,8 @@ def pair_cubes(
 ) -> dict[str, tuple[Path, Path]]:
     """Pair two folders' cubes by name: reconstructions in any format of test.py, ground truths in .mat.
 
-    Parameters
-    ----------
-    path_rec, path_gt : Path
-        Folders of reconstructions and of ground truths.
-    scenes : sequence of str
-        Names without suffix; only these are paired. Without any, each file needs a partner.
-    suffix : str
-        What the names of reconstructions have more than those of ground truths, such as `_clean`. Other
-        reconstructions are ignored.
-
-    Returns
-    -------
-    dict of str to tuple of Path
-        (reconstruction, ground truth) by name.
-
-    Raises
-    ------
-    DataError
-        A file has no partner, or a scene is missing.
+    With `scenes`, names without suffix, only these are paired; without, each file needs a partner. The reconstruction
+    of NAME.mat is NAME`suffix`; others are ignored. Raises DataError if a file has no partner, or a scene is missing.
     """
     if path_rec.exists() and path_gt.exists() and path_rec.samefile(path_gt):
         raise DataError(f"{path_rec}: is both --path_rec and --path_gt; give two different folders")
@@ -64,25 +47,10 @@ def pair_cubes(
 
 
 def read_truth(path: Path, floor: float | None) -> tuple[Cube, int] | None:
-    """Read a ground truth as it is scored.
+    """Read a ground truth as it is scored, all values above 0, and how many were raised to `floor`.
 
-    Parameters
-    ----------
-    path : Path
-        A .mat file.
-    floor : float or None
-        Lower values are raised to it.
-
-    Returns
-    -------
-    tuple of Cube and int, or None
-        The cube, all values above 0, and how many of them were raised. None if it has values <= 0 and there is no
-        floor.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read, has NaN or infinite values, or values that are not on a scale from 0 to 1.
+    None if it has values <= 0 and there is no floor. Raises DataError if the file cannot be read, has NaN or infinite
+    values, or values that are not on a scale from 0 to 1.
     """
     truth = load_cube(path)
     check_cube(truth.values, path)

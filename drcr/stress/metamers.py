@@ -14,23 +14,9 @@ from drcr.utils.files import DataError
 
 
 def project(cube: np.ndarray, sensitivities: np.ndarray) -> np.ndarray:
-    """Return what a camera sees of each spectrum: its projection onto the span of the sensitivities.
+    """Return what a camera sees of spectra (..., bands): their projection onto its sensitivities (bands, 3).
 
-    Parameters
-    ----------
-    cube
-        Spectra (..., bands).
-    sensitivities
-        (bands, 3), such as `Camera.curves` returns them.
-
-    Returns
-    -------
-    (..., bands), float64.
-
-    Raises
-    ------
-    DataError
-        The three sensitivities are not linearly independent.
+    Raises DataError if the three sensitivities are not linearly independent.
     """
     if np.linalg.matrix_rank(sensitivities) < sensitivities.shape[1]:
         raise DataError("the camera's channels are not independent in these bands; choose another camera or bands")
@@ -41,22 +27,11 @@ def project(cube: np.ndarray, sensitivities: np.ndarray) -> np.ndarray:
 def metamer(
     cube: np.ndarray, sensitivities: np.ndarray, alpha: float, low: float, high: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a cube with the same RGB in each pixel: s(alpha) = s0 + alpha b where it is feasible.
+    """Return a cube (..., bands), float64, with the same RGB: s(alpha) = s0 + alpha b where it is feasible.
 
-    Parameters
-    ----------
-    cube
-        Spectra (..., bands).
-    sensitivities
-        (bands, 3) of the camera that cannot tell the two cubes apart.
-    alpha
-        Factor of the metameric black. 1: the cube itself; 0: its projection; below 0: the black's sign changes.
-    low, high
-        The range of physically possible values. A pixel that would leave it in any band keeps alpha = 1.
-
-    Returns
-    -------
-    The cube (..., bands), float64, and which pixels (...) are s(alpha), bool. Only these are to be scored.
+    `alpha` is the factor of the metameric black. 1: the cube itself; 0: its projection; below 0: the black's sign
+    changes. A pixel that would leave the physically possible `low` to `high` in any band keeps alpha = 1. Also
+    returned is which pixels (...) are s(alpha): only these are to be scored.
     """
     cube = np.asarray(cube, np.float64)
     other = cube + (alpha - 1) * (cube - project(cube, sensitivities))
@@ -71,30 +46,10 @@ def _where_feasible(other: np.ndarray, cube: np.ndarray, low: float, high: float
 def natural_metamer(
     cube: np.ndarray, sensitivities: np.ndarray, spectra: np.ndarray, low: float, high: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a cube with the same RGB in each pixel and the metameric blacks of other, measured spectra.
+    """Return a cube with the same RGB and the blacks of other, measured `spectra` (n, bands), as `metamer` does.
 
-    A pixel gets the black of that spectrum whose chromaticity (RGB / (R + G + B)) is nearest, scaled to the pixel's
-    R + G + B.
-
-    Parameters
-    ----------
-    cube
-        Spectra (..., bands).
-    sensitivities
-        (bands, 3).
-    spectra
-        (n, bands) of other scenes. Those that the camera sees as black are not used.
-    low, high
-        As in `metamer`.
-
-    Returns
-    -------
-    As `metamer`.
-
-    Raises
-    ------
-    DataError
-        The camera sees all `spectra` as black.
+    A pixel gets the black of that spectrum whose chromaticity (RGB / (R + G + B)) is nearest, scaled to the pixel's R
+    + G + B. Spectra that the camera sees as black are not used; raises DataError if it sees all so.
     """
     cube, spectra = np.asarray(cube, np.float64), np.asarray(spectra, np.float64)
     seen, known = cube @ sensitivities, spectra @ sensitivities
@@ -112,20 +67,11 @@ def natural_metamer(
 
 
 def floor(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the error that no method can avoid in each pixel if two truths share one image.
+    """Return the error (...) that no method can avoid if two truths (..., bands), above 0, share one image.
 
     A method sees the same RGB for both and gives one answer r. In a band with the truths s and s', the mean of both
-    relative errors, (|r - s| / s + |r - s'| / s') / 2, is lowest at r = min(s, s'), where it is
-    |s - s'| / (2 max(s, s')). So the mean of a method's two MRAEs is at least the mean of this over bands and pixels.
-
-    Parameters
-    ----------
-    first, second
-        Two truths (..., bands), above 0.
-
-    Returns
-    -------
-    (...), float64: the mean over the bands.
+    relative errors, (|r - s| / s + |r - s'| / s') / 2, is lowest at r = min(s, s'), where it is |s - s'| / (2 max(s,
+    s')). So the mean of a method's two MRAEs is at least the mean of this over bands and pixels.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     return (np.abs(first - second) / (2 * np.maximum(first, second))).mean(-1)

@@ -154,16 +154,9 @@ def read_true_scene(scene: Scene) -> tuple[Cube, int]:
 
 
 def back_projection_mrae(rec: np.ndarray, image: np.ndarray, curves: np.ndarray) -> float:
-    """Return the MRAE, at the best scale, of what a camera would see of a reconstruction, against the image.
+    """Return the MRAE, at the best scale, of what a camera with `curves` (bands, 3) would see of a reconstruction.
 
-    Parameters
-    ----------
-    rec
-        Reconstruction (H, W, bands).
-    image
-        (H, W, 3) in [0, 1], linear. Values outside CODES are not compared.
-    curves
-        (bands, 3) of the camera that took the image.
+    It is compared with the image that this camera took, (H, W, 3) in [0, 1], linear; values outside CODES are not.
     """
     used = (image >= CODES[0] / 255) & (image <= CODES[1] / 255)
     return metrics.best_scale_mrae((rec @ curves)[used], image[used]) if used.any() else float("nan")
@@ -264,14 +257,8 @@ def plan_shots(
 ) -> tuple[dict[Place, Shot], list[tuple[Scene, Level]]]:
     """Return the shots, each distinct image once, and all levels of all scenes.
 
-    Parameters
-    ----------
-    scenes
-        Scenes for all conditions but the light.
-    reflectances
-        Scenes whose cubes are reflectances, for the condition `light`.
-    study
-        What they share.
+    `reflectances`: scenes whose cubes are reflectances, for the condition `light`; the others are for the other
+    conditions.
     """
     planned = [(scene, level) for scene in scenes for level in levels(list(study.views), study.reference)]
     planned += [(scene, level) for scene in reflectances for level in lit_levels(study.reference)]

@@ -75,24 +75,10 @@ class Epochs:
         world: World = World(),  # noqa: B008, it never changes
         **loading: Any,
     ) -> None:
-        """Set up.
+        """Set up: batches of `batch_size` patches over all processes of `world`.
 
-        Parameters
-        ----------
-        patches : TrainPatches
-            What to train on.
-        batch_size : int
-            Patches per batch, over all processes.
-        seed : int
-            Decides the order, and together with iteration and position the augmentation.
-        max_iter : int
-            The last iteration: an epoch ends there.
-        parts : tuple of str
-            Parts of the recipe (`drcr.training.recipe.RECIPE_PARTS`).
-        world : World
-            The processes that share each batch.
-        **loading
-            Options of the DataLoader.
+        `seed` decides the order and, with iteration and position, the augmentation by `parts` of the recipe. An epoch
+        ends at iteration `max_iter`. `loading`: options of the DataLoader.
         """
         self._patches, self._batch_size, self._seed, self._max_iter = patches, batch_size, seed, max_iter
         self._source, self._world, self._loading = AugmentedPatches(patches, parts, seed), world, loading
@@ -163,12 +149,8 @@ class Validation:
 def read_into_memory(folder: PreparedFolder, stop: Stop) -> None:
     """Read all scenes of a prepared folder into memory; worker processes share them.
 
-    Raises
-    ------
-    DataError
-        If they need more than 80% of the free memory: the training needs the rest.
-    SystemExit
-        If the user stops the program.
+    Raises DataError if they need more than 80% of the free memory: the training needs the rest; SystemExit if the
+    user stops the program.
     """
     free = free_memory(torch.device("cpu"))
     if folder.n_bytes > 0.8 * free:

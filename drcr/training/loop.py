@@ -45,27 +45,10 @@ def train(
     data: dict[str, Any] | None = None,
     world: World = World(),  # noqa: B008, it never changes
 ) -> None:
-    """Train a network, from the start or from a checkpoint.
+    """Train a network from its starting weights, or from the training state `checkpoint`.
 
-    Parameters
-    ----------
-    model : Network
-        With its starting weights.
-    epochs : Epochs
-        The training batches.
-    validation : Validation
-        The validation images.
-    options : Namespace
-        The options of train/main.py.
-    device, folder, stop : device, RunFolder, Stop
-        Where to train, where to write (open), and what tells when the user asks to stop.
-    checkpoint, data, world : dict, dict, World
-        The training state to go on from; what the batches are made of, for the checkpoints; the processes.
-
-    Raises
-    ------
-    DataError, SystemExit
-        When a loss is not finite; when the user asks to stop, after saving.
+    `options` are those of train/main.py; `data` is what the batches are made of, for the checkpoints. Raises
+    DataError when a loss is not finite, and SystemExit when the user asks to stop, after saving.
     """
     criterion = LOSSES[options.loss]
     train_model = world.wrap(for_training(model, device, compiled=options.compile))
@@ -138,31 +121,11 @@ def training_step(
     clip_norm: float = math.inf,
     given: tuple[Tensor, ...] = (),
 ) -> Tensor:
-    """Train on a batch.
+    """Train `model`, (N, 3, h, w) -> (N, bands, h, w), on a batch; return the loss, detached, on the device.
 
-    Parameters
-    ----------
-    model : Module
-        (N, 3, h, w) -> (N, bands, h, w).
-    optimizer : Optimizer
-        Of the model's parameters.
-    criterion : callable
-        The loss of output and ground truth, both float32.
-    rgb, cube : Tensor
-        (N, 3, h, w) and (N, bands, h, w), on the model's device.
-    precision : {"fp32", "tf32", "bf16"}
-        With "bf16" the network computes in bfloat16; weights, gradients, optimizer and loss are float32 in any case.
-    weight : float
-        Factor of the loss before its gradients are computed.
-    clip_norm : float
-        The largest norm of the gradients; larger ones are scaled down.
-    given : tuple of Tensor
-        What the model takes in training beside the images.
-
-    Returns
-    -------
-    Tensor
-        The loss, without `weight`, detached, on the device.
+    With "bf16" the network computes in bfloat16; weights, gradients, optimizer and loss are float32 in any case.
+    `weight` multiplies the loss before its gradients are computed, not what is returned; gradients with a norm above
+    `clip_norm` are scaled down; `given` is what the model takes in training beside the images.
     """
     with torch.autocast(rgb.device.type, torch.bfloat16, enabled=precision == "bf16"):
         output = model(rgb.to(memory_format=torch.channels_last), *given)
@@ -179,21 +142,7 @@ def training_step(
 def validate(
     model: nn.Module, validation: Validation, device: torch.device, stop: Stop, world: World
 ) -> float | None:
-    """Return the MRAE averaged over all images; None if the user asks to stop.
-
-    Parameters
-    ----------
-    model : Module
-        (1, 3, H, W) -> (1, bands, H, W).
-    validation : Validation
-        The images.
-    device : torch.device
-        Where the network is.
-    stop : Stop
-        Tells when the user asks to stop.
-    world : World
-        The processes of the run.
-    """
+    """Return the MRAE averaged over all images, of all processes; None if the user asks to stop."""
     model.eval()
     losses = torch.zeros(validation.n_images)
     for i, rgb, cube in validation:

@@ -66,23 +66,9 @@ def changes_patches(parts: tuple[str, ...]) -> bool:
 
 
 def augment(rgb: Tensor, cube: Tensor, parts: tuple[str, ...], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Apply the parts "flip" and "robust" to a patch.
+    """Apply the parts "flip" and "robust" to an image (3, p, p) in [0, 1] and its cube (bands, p, p), both float32.
 
-    Parameters
-    ----------
-    rgb : Tensor
-        float32 (3, p, p) in [0, 1].
-    cube : Tensor
-        float32 (bands, p, p); "robust" leaves it as it is.
-    parts : tuple of str
-        Of the recipe.
-    rng : Generator
-        Decides what happens.
-
-    Returns
-    -------
-    tuple of Tensor
-        Image and cube of the same shapes.
+    "robust" leaves the cube as it is.
     """
     if "flip" in parts:
         quarters, mirrored = rng.integers(4), rng.integers(2)
@@ -95,22 +81,10 @@ def augment(rgb: Tensor, cube: Tensor, parts: tuple[str, ...], rng: np.random.Ge
 
 
 def degrade(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return an image as another camera might have stored it.
+    """Return an image (H, W, 3) in [0, 1] as another camera might have stored it, float32.
 
     Three changes, each with a probability of 0.5: exposure by up to half a stop more or less, with clipping; photon
     noise of 200 to 5,000 electrons at full scale; JPEG of quality 50 to 95.
-
-    Parameters
-    ----------
-    rgb : ndarray
-        (H, W, 3) in [0, 1].
-    rng : Generator
-        Decides what happens.
-
-    Returns
-    -------
-    ndarray
-        float32 (H, W, 3) in [0, 1].
     """
     exposed, noisy, compressed = rng.random(3) < 0.5
     if exposed:

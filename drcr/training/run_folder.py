@@ -55,18 +55,8 @@ class RunFolder:
     ) -> None:
         """Touch nothing yet.
 
-        Parameters
-        ----------
-        path : Path
-            The folder.
-        keep : int
-            How many of last.pth, last-1.pth, ... to keep.
-        draw : callable
-            Draws curves.png after each epoch. It is handed in, so that training needs no plotting library.
-        tensorboard : bool
-            Also write the numbers for TensorBoard.
-        writes : bool
-            Whether this process writes; else writing methods do nothing.
+        Kept are `keep` of last.pth, last-1.pth, ...; `draw` draws curves.png after each epoch, handed in so that
+        training needs no plotting library. Without `writes`, of all but one process, the writing methods do nothing.
         """
         self.path, self._keep, self._draw, self._tensorboard, self.writes = path, keep, draw, tensorboard, writes
         self._rows: list[Row] = []
