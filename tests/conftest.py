@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -20,17 +21,66 @@ from drcr.utils import cli
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
-@pytest.fixture(params=DEVICES)
-def device(request):
-    """Return each device that is there; `device_tolerance` says how much wider a comparison may be on it."""
+class Tolerance(NamedTuple):
+    """How closely a device must agree, on the scale of the largest value."""
+
+    forward: float  # a forward pass with the recorded one, and with that of the exported network
+    strips: float  # Reconstructor with the plain forward pass on the CPU in fp32
+    training: float  # 12 steps of training with the recorded ones: losses, weights
+    resumed: float  # weights of a resumed run with those of one that never stopped; 0: bit for bit
+
+
+# of the tests with the fixture `device`; on CUDA assumed, because none has run there: cuDNN sums in another order
+TOLERANCES = {
+    ("cpu", "fp32"): Tolerance(1e-5, 3e-6, 1e-4, 0),
+    ("cpu", "bf16"): Tolerance(2e-2, 2e-2, 5e-2, 0),
+    ("cuda", "fp32"): Tolerance(1e-4, 3e-5, 1e-3, 1e-2),
+    ("cuda", "tf32"): Tolerance(5e-3, 5e-3, 2e-2, 5e-2),
+    ("cuda", "bf16"): Tolerance(2e-2, 2e-2, 5e-2, 0.1),
+}
+
+
+def hide_gpu(patch):
+    """Let commands find no GPU, in this process and in their own."""
+    patch.setattr("torch.cuda.is_available", lambda: False)
+    patch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_gpu():
+    """All tests run on the CPU, except those with the fixture `device`."""
+    with pytest.MonkeyPatch.context() as patch:
+        hide_gpu(patch)
+        yield patch
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help="of the tests with the fixture `device`"
+    )
+
+
+@pytest.fixture(scope="session")
+def precision(pytestconfig):
+    """Return the option --precision."""
+    return pytestconfig.getoption("precision")
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def device(request, precision, without_gpu):
+    """Return each device that is there, set up for the precision; commands run on it."""
+    if request.param == "cuda":
+        without_gpu.undo()
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    yield torch.device(request.param)
     exact_fp32()
-    return torch.device(request.param)
+    hide_gpu(without_gpu)
 
 
 @pytest.fixture
-def device_tolerance(device):
-    """Return the factor of a CPU's tolerance: cuDNN sums in another order. 10 on CUDA is assumed, not measured."""
-    return {"cpu": 1, "cuda": 10}[device.type]
+def tolerance(device, precision):
+    """Return how exactly the device computes in the precision."""
+    return TOLERANCES[device.type, precision]
 
 
 @pytest.fixture

@@ -115,9 +115,15 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
-def same_run(ours, theirs):
-    """Return whether two runs ended with the same weights, bit for bit, and the same table except for the seconds."""
+def same_run(ours, theirs, tolerance=0):
+    """Return whether two runs ended with the same weights, bit for bit, and the same table except for the seconds.
+
+    With a `tolerance`: whether the weights differ by so small a part of their norm.
+    """
     first, second = (read_checkpoint(folder / "last.pth") for folder in (ours, theirs))
+    if tolerance:
+        a, b = (torch.cat([x.flatten() for x in run["state_dict"].values()]) for run in (first, second))
+        return first["iter"] == second["iter"] and (a - b).norm() <= tolerance * b.norm()
     tables = [[{**row, "seconds": ""} for row in rows(folder)] for folder in (ours, theirs)]
     moments = [
         [value for state in checkpoint["optimizer"]["state"].values() for value in state.values()]

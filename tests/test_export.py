@@ -13,8 +13,8 @@ SIZES = [(40, 48), (37, 33), (4, 5)]
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """Return a network with weights off their start values, and its ONNX file."""
+def exported(tmp_path_factory, device):
+    """Return a network on a device, with weights off their start values, and its ONNX file."""
     for name in ("onnx", "onnxscript"):
         pytest.importorskip(name, reason=f"needs {name}: pip install onnx onnxscript")
     torch.manual_seed(0)
@@ -25,35 +25,36 @@ def exported(tmp_path_factory):
     model.input_encoding = "stored"
     model.wavelengths = list(np.arange(400.0, 701.0, 10.0))
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    export_onnx(model, path)
+    export_onnx(model.to(device), path)
     return model, path
 
 
-def compare(model, run):
-    """Assert that `run` gives the network's cubes on three sizes, within 1e-5 of the largest value."""
+def compare(model, run, tolerance):
+    """Assert that `run` gives the network's cubes on three sizes, within `tolerance` of the largest value."""
+    device = next(model.parameters()).device
     for height, width in SIZES:
         rgb = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height))
         with torch.inference_mode():
-            expected = model(rgb).numpy()
+            expected = model(rgb.to(device)).cpu().numpy()
         cube = run(rgb.numpy())
         assert cube.shape == expected.shape
-        assert np.abs(cube - expected).max() < 1e-5 * np.abs(expected).max()
+        assert np.abs(cube - expected).max() < tolerance.forward * np.abs(expected).max()
 
 
 @pytest.mark.slow
-def test_onnx_runtime_gives_the_same_cubes(exported):
+def test_onnx_runtime_gives_the_same_cubes(exported, tolerance):
     runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
     model, path = exported
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    compare(model, lambda rgb: session.run(["cube"], {"rgb": rgb})[0])
+    compare(model, lambda rgb: session.run(["cube"], {"rgb": rgb})[0], tolerance)
 
 
 @pytest.mark.slow
-def test_openvino_gives_the_same_cubes(exported):
+def test_openvino_gives_the_same_cubes(exported, tolerance):
     openvino = pytest.importorskip("openvino", reason="needs openvino: pip install openvino")
     model, path = exported
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    compare(model, lambda rgb: compiled(rgb)[0])
+    compare(model, lambda rgb: compiled(rgb)[0], tolerance)
 
 
 @pytest.mark.slow
@@ -73,13 +74,13 @@ def test_the_metadata_say_what_goes_in_and_comes_out(exported):
 
 
 @pytest.mark.slow
-def test_the_command_writes_the_network_of_a_checkpoint(exported, script, fails, tmp_path):
+def test_the_command_writes_the_network_of_a_checkpoint(exported, script, fails, tmp_path, tolerance):
     runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
     path = tmp_path / "out/model.onnx"
     options = ("--checkpoint", DATA / "model_c16_b2.pth", "--format", "onnx", "--out", path)
     script("train/export.py", *options)
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    compare(load_model(DATA / "model_c16_b2.pth"), lambda rgb: session.run(["cube"], {"rgb": rgb})[0])
+    compare(load_model(DATA / "model_c16_b2.pth"), lambda rgb: session.run(["cube"], {"rgb": rgb})[0], tolerance)
     fails("train/export.py", *options, names="model.onnx: exists")
 
 

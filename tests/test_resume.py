@@ -34,30 +34,28 @@ def a_state(model, iteration, **changed):
 
 
 @pytest.fixture
-def start(prepared_once, tmp_path):
+def start(prepared_once, tmp_path, device, precision):
     """Start a run in a folder of the test, or go on with it, in a process of its own; return the process."""
-    return lambda outf, *options, **kwargs: begin(
-        prepared_once, tmp_path / outf, "--resume", "auto", *options, **kwargs
-    )
+    auto = ("--resume", "auto", "--precision", precision)
+    return lambda outf, *options, **kwargs: begin(prepared_once, tmp_path / outf, *auto, *options, **kwargs)
 
 
 @pytest.fixture
-def go_on(script, prepared_once, tmp_path):
+def go_on(script, prepared_once, tmp_path, device, precision):
     """Start a run in a folder of the test, or go on with it, in this process."""
+    auto = ("--resume", "auto", "--precision", precision)
 
     def run(outf, *options, ok=True):
-        return script(
-            "train/main.py", *run_options(prepared_once, tmp_path / outf, "--resume", "auto", *options), ok=ok
-        )
+        return script("train/main.py", *run_options(prepared_once, tmp_path / outf, *auto, *options), ok=ok)
 
     return run
 
 
 @pytest.fixture(scope="module")
-def whole(prepared_once, tmp_path_factory):
+def whole(prepared_once, tmp_path_factory, device, precision):
     """Return the folder of a run that was never stopped."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    load_script("train/main.py").main(run_options(prepared_once, folder))
+    load_script("train/main.py").main(run_options(prepared_once, folder, "--precision", precision))
     assert len(rows(folder)) == EPOCHS
     return folder
 
@@ -73,7 +71,7 @@ def begun(whole, tmp_path):
     return folder
 
 
-def test_killed_at_random_moments_it_ends_as_if_never_stopped(start, go_on, whole, tmp_path):
+def test_killed_at_random_moments_it_ends_as_if_never_stopped(start, go_on, whole, tmp_path, tolerance):
     generator = random.Random()
     kills, iterations = 0, []
     for i in range(3):
@@ -88,12 +86,12 @@ def test_killed_at_random_moments_it_ends_as_if_never_stopped(start, go_on, whol
     go_on("killed")
     assert kills >= 2, iterations
     assert any(iteration % 4 for iteration in iterations), iterations  # within an epoch
-    assert same_run(whole, tmp_path / "killed")
+    assert same_run(whole, tmp_path / "killed", tolerance.resumed)
     assert {path.name for path in (tmp_path / "killed").glob("last*")} == {"last.pth", "last-1.pth"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_it_saves_and_says_how_to_go_on(start, go_on, whole, tmp_path, number):
+def test_asked_to_stop_it_saves_and_says_how_to_go_on(start, go_on, whole, tmp_path, tolerance, number):
     process = start("stopped", "--save_every", "10min")
     wait_for_saves(tmp_path / "stopped/last.pth", 2, ended(process))
     process.send_signal(number)
@@ -102,10 +100,10 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(start, go_on, whole, tmp_p
     assert "--resume auto" in printed
     assert "Traceback" not in errors
     go_on("stopped")
-    assert same_run(whole, tmp_path / "stopped")
+    assert same_run(whole, tmp_path / "stopped", tolerance.resumed)
 
 
-def test_a_recipe_goes_on_as_exactly(start, go_on, tmp_path):
+def test_a_recipe_goes_on_as_exactly(start, go_on, tmp_path, tolerance):
     recipe = ("--recipe", "flip,clip,robust")
     go_on("whole", *recipe)
     process = start("killed", *recipe)
@@ -114,7 +112,7 @@ def test_a_recipe_goes_on_as_exactly(start, go_on, tmp_path):
     process.communicate()
     assert RunFolder(tmp_path / "killed").find_last()[1]["iter"] < 4 * EPOCHS
     go_on("killed", *recipe, "--num_workers", 2)  # who cuts the patches makes no difference
-    assert same_run(tmp_path / "whole", tmp_path / "killed")
+    assert same_run(tmp_path / "whole", tmp_path / "killed", tolerance.resumed)
     assert "--recipe flip,clip,robust" in go_on("killed", "--end_epoch", EPOCHS + 1, ok=False).stderr
 
 
@@ -129,7 +127,7 @@ def test_a_run_with_a_recipe_that_has_left_does_not_go_on_with_another(go_on, be
 
 
 @pytest.mark.parametrize("damage", ["torn", "a byte", "gone"])
-def test_a_damaged_checkpoint_is_skipped(go_on, whole, begun, damage):
+def test_a_damaged_checkpoint_is_skipped(go_on, whole, begun, tolerance, damage):
     last = begun / "last.pth"
     content = bytearray(last.read_bytes())
     if damage == "torn":
@@ -140,7 +138,7 @@ def test_a_damaged_checkpoint_is_skipped(go_on, whole, begun, damage):
     else:
         last.unlink()
     assert ("warning: " in go_on("run").stderr) == (damage != "gone")
-    assert same_run(whole, begun)
+    assert same_run(whole, begun, tolerance.resumed)
 
 
 def test_all_damaged_is_an_error(tmp_path):
@@ -150,7 +148,7 @@ def test_all_damaged_is_an_error(tmp_path):
         RunFolder(tmp_path).find_last()
 
 
-def test_a_disk_that_fills_up_leaves_the_checkpoint_before(start, go_on, whole, begun):
+def test_a_disk_that_fills_up_leaves_the_checkpoint_before(start, go_on, whole, begun, tolerance):
     before = {path: path.read_bytes() for path in begun.glob("last*")}
     size = len(before[begun / "last.pth"]) // 2
     process = start("run", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
@@ -159,7 +157,7 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before(start, go_on, whole, 
     assert "Traceback" not in errors
     assert {path: path.read_bytes() for path in begun.glob("last*")} == before
     go_on("run")
-    assert same_run(whole, begun)
+    assert same_run(whole, begun, tolerance.resumed)
 
 
 def test_last_checkpoints_are_kept_as_many_as_asked_for(tmp_path):
@@ -188,24 +186,22 @@ def test_the_newest_is_found_among_our_own_names_alone(tmp_path):
     assert folder.find_last()[0].name == "last-2.pth"
 
 
-def test_a_run_does_not_continue_in_the_folder_of_another(go_on, begun, whole, tmp_path, script, prepared_once):
+def test_a_run_does_not_continue_in_the_folder_of_another(go_on, begun, whole, tmp_path):
     go_on("other", "--end_epoch", 1, "--seed", 0)
     before = {path: path.read_bytes() for path in (tmp_path / "other").iterdir()}
-    options = run_options(prepared_once, tmp_path / "other", "--resume", begun / "last.pth")
-    error = script("train/main.py", *options, ok=False).stderr.splitlines()[-1]
+    error = go_on("other", "--resume", begun / "last.pth", ok=False).stderr.splitlines()[-1]
     assert error == (
         f"error: {tmp_path / 'other/last.pth'}: not of the same run as {begun / 'last.pth'}; choose another --outf"
     )
     assert {path: path.read_bytes() for path in (tmp_path / "other").iterdir()} == before
     # a copy of it elsewhere is the same run, and so is what it leaves there
-    for end in (3, 4):
-        script("train/main.py", *run_options(prepared_once, tmp_path / "copy", "--end_epoch", end, *options[-2:]))
-        options = [*options[:-1], tmp_path / "copy/last.pth"]
+    for end, path in ((3, begun / "last.pth"), (4, tmp_path / "copy/last.pth")):
+        go_on("copy", "--end_epoch", end, "--resume", path)
     assert [row["valid_loss"] for row in rows(tmp_path / "copy")] == [row["valid_loss"] for row in rows(whole)][2:4]
 
 
 @pytest.mark.parametrize("kind", ["net", "text", "another run", "link"])
-def test_nothing_foreign_is_lost_where_a_run_goes_on(go_on, begun, tmp_path, script, prepared_once, kind):
+def test_nothing_foreign_is_lost_where_a_run_goes_on(go_on, begun, tmp_path, kind):
     epoch = read_checkpoint(begun / "last.pth")["epoch"]
     model = DRCR(channels=8, n_blocks=0)
     foreign = {
@@ -223,8 +219,7 @@ def test_nothing_foreign_is_lost_where_a_run_goes_on(go_on, begun, tmp_path, scr
     else:
         save_checkpoint(foreign, model, **a_state(model, 1))
     before = {path: path.read_bytes() for path in foreign.parent.iterdir()}
-    options = ("--resume", begun / "last.pth", "--keep", 3)
-    error = script("train/main.py", *run_options(prepared_once, foreign.parent, *options), ok=False).stderr
+    error = go_on(foreign.parent, "--resume", begun / "last.pth", "--keep", 3, ok=False).stderr
     assert error.splitlines()[-1].startswith(f"error: {foreign}: ")
     assert {path: path.read_bytes() for path in foreign.parent.iterdir()} == before
 
@@ -240,7 +235,7 @@ def test_a_damaged_table_is_named_before_anything_is_trained(go_on, begun, cell,
     assert {path: path.read_bytes() for path in begun.iterdir()} == before
 
 
-def test_an_epoch_is_saved_before_it_is_drawn(go_on, begun, whole, monkeypatch):
+def test_an_epoch_is_saved_before_it_is_drawn(go_on, begun, whole, monkeypatch, tolerance):
     def fail(*_):
         raise DataError("it can't be drawn")
 
@@ -249,7 +244,7 @@ def test_an_epoch_is_saved_before_it_is_drawn(go_on, begun, whole, monkeypatch):
     assert RunFolder(begun).find_last()[1]["epoch"] == 3
     monkeypatch.undo()
     go_on("run")
-    assert same_run(whole, begun)
+    assert same_run(whole, begun, tolerance.resumed)
 
 
 def test_random_states_are_restored_for_the_gpus_that_are_there(monkeypatch):
