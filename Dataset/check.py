@@ -35,17 +35,16 @@ from drcr.preparation.checking import (
     check_together,
     find_copies,
     find_scenes,
-    shorten,
 )
 from drcr.utils import cli
-from drcr.utils.files import DataError, describe_other_files, plural
+from drcr.utils.files import DataError, and_more, describe_other_files, plural
 from drcr.utils.parallel import available_cores
 
 
 def counted(items: Iterable[str]) -> str:
     """Return the different texts, the most frequent first, with their counts if there are several."""
     counts = Counter(items)
-    return shorten(
+    return and_more(
         [text if len(counts) == 1 else f"{text} ({count} scenes)" for text, count in counts.most_common()], 4
     )
 
@@ -70,7 +69,8 @@ def describe_part(part: str, scenes: list[CheckedScene], floor: float | None) ->
         if dark:
             what = "skipped" if floor is None else f"raised to {floor:g}"
             print(f"  dark    {n_dark:,} of {total:,} values {limit} ({n_dark / total:.2%})")
-            print(f"          in {len(dark)} of {len(read)} scenes, {what}: {shorten(scene.name for scene in dark)}")
+            names = and_more((scene.name for scene in dark), 3)
+            print(f"          in {len(dark)} of {len(read)} scenes, {what}: {names}")
         else:
             print(f"  dark    no values {limit}")
         if floor is None and (warning := warn_of_dim(sum(scene.n_dim for scene in read), total)) is not None:

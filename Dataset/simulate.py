@@ -13,6 +13,7 @@ import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -35,44 +36,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_folder_options(parser)
     group = parser.add_argument_group("scenes")
     add = group.add_argument
-    add(
-        "--size",
-        type=cli.at_least(8),
-        nargs=2,
-        metavar=("H", "W"),
-        default=scene.size,
-        help="height and width in pixels",
-    )
-    add(
-        "--radii",
-        type=cli.positive,
-        nargs=2,
-        metavar=("MIN", "MAX"),
-        default=scene.radii,
-        help="smallest and largest shape",
-    )
-    add(
-        "--exponent",
-        type=cli.positive,
-        default=scene.exponent,
-        help="shapes of radius r are drawn with density r^-EXPONENT",
-    )
-    add(
-        "--texture",
-        type=cli.non_negative,
-        default=scene.texture,
-        help="strength of the patterns inside shapes, 0: none",
-    )
-    add("--shading", type=cli.non_negative, default=scene.shading, help="strength of light and shadow, 0: none")
+    pair: dict[str, Any] = {"nargs": 2, "metavar": ("H", "W"), "default": scene.size}
+    add("--size", type=cli.at_least(8), **pair, help="height and width in pixels")
+    pair = {"nargs": 2, "metavar": ("MIN", "MAX"), "default": scene.radii}
+    add("--radii", type=cli.positive, **pair, help="smallest and largest shape")
     add(
         "--illuminants", nargs="+", metavar="NAME", default=scene.illuminants, help="CIE illuminants to mix, two each"
-    )
-    add("--blur", type=cli.non_negative, default=scene.blur, help="sigma of the lens in pixels")
-    add(
-        "--flare",
-        type=cli.positive,
-        default=scene.flare,
-        help="stray light, part of the scene's mean; keeps values above 0",
     )
     add(
         "--reflectances",
@@ -88,8 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def read_scene_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> SceneModel:
     """Return what the options of the scenes say. Raises DataError if an illuminant is not known."""
-    if not args.radii[0] < args.radii[1] or args.exponent <= 1 or max(args.texture, args.shading) > 10:
-        parser.error("MIN below MAX, an exponent above 1, texture and shading of 10 at most are needed")
+    if not args.radii[0] < args.radii[1]:
+        parser.error("--radii MIN MAX: MIN must be below MAX")
     if args.n_train > 900:
         parser.error("--n_train of 900 at most: validation scenes are numbered from 901 on")
     for name in args.illuminants:
@@ -97,12 +66,7 @@ def read_scene_options(parser: argparse.ArgumentParser, args: argparse.Namespace
     return SceneModel(
         size=tuple(args.size),
         radii=tuple(args.radii),
-        exponent=args.exponent,
-        texture=args.texture,
-        shading=args.shading,
         illuminants=tuple(args.illuminants),
-        blur=args.blur,
-        flare=args.flare,
         library=read_library(args.reflectances) if args.reflectances else None,
     )
 

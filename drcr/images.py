@@ -19,7 +19,7 @@ import numpy as np
 
 from drcr.decoding import RAW_SUFFIXES, decode
 from drcr.tags import SRGB, colour_space, to_linear
-from drcr.utils.files import DataError, check_name, list_files, printable
+from drcr.utils.files import DataError, and_more, check_name, list_files, printable
 
 Encoding = Literal["auto", "linear", "srgb"]
 ENCODINGS: tuple[str, ...] = get_args(Encoding)
@@ -71,8 +71,7 @@ def find_images(path: Path) -> list[Path]:
         entry.name for entry in path.iterdir() if entry.name not in names and entry.name[0] != "." and entry.is_file()
     )
     if others:
-        more = f" and {len(others) - 10} more" if len(others) > 10 else ""
-        print(f"skipped, not images, in {path}: {', '.join(others[:10])}{more}", file=sys.stderr)
+        print(f"skipped, not images, in {path}: {and_more(others, 10)}", file=sys.stderr)
     return images
 
 
@@ -183,12 +182,8 @@ def warn_of_encoded(paths: Iterable[Path]) -> None:
     """Print on stderr which images were taken as linear although they look encoded."""
     names = [printable(path.name) for path in paths]
     if names:
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        print(
-            f"warning: without tags, and so taken as linear, but as bright as encoded photographs: "
-            f"{', '.join(names[:10])}{more}; --encoding srgb decodes them",
-            file=sys.stderr,
-        )
+        words = "warning: without tags, and so taken as linear, but as bright as encoded photographs"
+        print(f"{words}: {and_more(names, 10)}; --encoding srgb decodes them", file=sys.stderr)
 
 
 def apparent_exponent(rgb: np.ndarray, cube: np.ndarray) -> float:

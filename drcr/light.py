@@ -19,14 +19,6 @@ ALIASES = {f"F{number}": f"FL{number}" for number in range(1, 13)} | {"white LED
 """Names that people use of lamps, and those of colour-science."""
 
 
-def lamp_names() -> list[str]:
-    """Return the names that `lamp` knows: the CIE illuminants, with the series FL, HP and LED."""
-    with needs("simulation", "a table of illuminants"):
-        from colour import SDS_ILLUMINANTS  # takes a second to import, so only here
-
-    return list(SDS_ILLUMINANTS)
-
-
 def lamp(source: str | Path, wavelengths: np.ndarray = WAVELENGTHS) -> np.ndarray:
     """Return the relative power (bands,) of a lamp at `wavelengths` (nm), its mean over the bands 1.
 

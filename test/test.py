@@ -41,7 +41,7 @@ from drcr.images import (
 from drcr.inference import Reconstructor, origin_of, reconstruct_image
 from drcr.networks import add_network_option
 from drcr.utils import cli
-from drcr.utils.files import DataError, plural, printable
+from drcr.utils.files import DataError, and_more, plural, printable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -230,9 +230,8 @@ def report_skipped(skipped: dict[Path, Exception]) -> None:
     for path, error in skipped.items():
         print(printable(f"skipped {path.name}: {error}"), file=sys.stderr)
     if skipped:
-        names = ", ".join(path.name for path in [*skipped][:5])
-        more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
-        raise DataError(f"{plural(len(skipped), 'image')} skipped: {names}{more}; repair or remove, or see above")
+        names = and_more(path.name for path in skipped)
+        raise DataError(f"{plural(len(skipped), 'image')} skipped: {names}; repair or remove, or see above")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

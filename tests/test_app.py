@@ -28,7 +28,7 @@ pytest.importorskip("starlette", reason="needs pip install 'drcr[app]'")
 pytest.importorskip("uvicorn", reason="needs pip install 'drcr[app]'")
 
 from drcr import metrics
-from drcr.app.guard import LOCK, PREFIX, temporary_home
+from drcr.app.guard import PREFIX, temporary_home
 from drcr.app.scene import LINEAR, PHOTOGRAPH, PageScene, open_cube, transparent
 from drcr.app.server import Cancelled, LoadedNetwork, Progress, Work
 from drcr.checkpoint import load_model
@@ -44,6 +44,7 @@ from drcr.light import lamp
 from drcr.metrics import SCORES
 from drcr.tags import encode_srgb
 from drcr.utils.files import DataError
+from drcr.utils.locks import LOCK
 
 MODEL = ROOT / "test/model/model.pth"
 PHOTO = DATA / "Dataset/Valid_RGB/ARAD_1K_0901.jpg"

@@ -460,8 +460,6 @@ def test_options_that_leave_nothing_and_files_that_are_not_ours(prepared_once, f
     model = tmp_path / "net.pth"
     shutil.copyfile(DATA / "model_c16_b2.pth", model)
     options = ("--model_dir", model, "--train_data_path", train, "--valid_data_path", valid)
-    fails("train/calibrate_confidence.py", *options, "--kind", "photographs", names="--kind")
-    fails("train/calibrate_confidence.py", *options, "--skip", "ARAD", names="--skip")
     (tmp_path / "mine.npz").write_text("mine")
     fails("train/calibrate_confidence.py", *options, "--out", tmp_path / "mine.npz", names="mine.npz")
     assert (tmp_path / "mine.npz").read_text() == "mine"

@@ -85,7 +85,7 @@ def test_all_figures_in_the_size_of_a_page_and_the_same_each_time(script, option
 
 
 def test_a_column_bands_points_and_formats_as_asked(script, options, tmp_path):
-    chosen = ("--width", "column", "--format", "svg", "--bands", 444, 700, "--points", "3,4", "10,20", "--patch", 5)
+    chosen = ("--width", "column", "--format", "svg", "--bands", 444, 700, "--points", "3,4", "10,20")
     script("test/figures.py", *options, *chosen, "--scenes", "a", "--out", "out")
     names = [f"a_{kind}" for kind in KINDS] + ["scores", "mrae"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.svg" for name in names}

@@ -19,8 +19,6 @@ another kind run it with data of that kind: the network stays as it is.
 
 import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
-import csv
-import io
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -35,7 +33,6 @@ from drcr.confidence.calibration import (
     Example,
     check_unseen,
     fit_angles,
-    is_photograph,
     judge_example,
     learn_colours,
     read_examples,
@@ -58,12 +55,11 @@ from drcr.data import ValidImages
 from drcr.inference import Reconstructor
 from drcr.networks import add_network_option
 from drcr.utils import cli
-from drcr.utils.files import DataError, check_folder_of, csv_text, plural, refuse_foreign, write_atomically
+from drcr.utils.files import DataError, begins, check_folder_of, plural, refuse_foreign, write_csv
 
 CSV_START = ("images", "table", "name", "scene")
 FIT_IMAGES = 60
 """Images that the expected angle is fitted to, at most."""
-KINDS = ("all", "photographs", "linear")
 
 
 def probability(text: str) -> float:
@@ -100,18 +96,6 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="prepared data of scenes that the network was not trained on, to calibrate with",
     )
     add(
-        "--kind",
-        choices=KINDS,
-        default="all",
-        help="use only photographs, which were decoded to linear light, or only images that were linear as stored",
-    )
-    add(
-        "--skip",
-        nargs="+",
-        metavar="NAME ...",
-        help="leave aside images whose names begin so, such as scenes that this network was trained on",
-    )
-    add(
         "--miss",
         type=probability,
         default=0.1,
@@ -133,11 +117,11 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         metavar="FOLDER ...",
         help="with --evaluate: prepared images, also of other kinds, on which the bound may fail. Those of the "
-        "calibration, and those of --skip, are left aside",
+        "calibration are left aside",
     )
     add_network_option(parser)
     args = parser.parse_args(argv)
-    args.skip, args.other_data_path = args.skip or (), args.other_data_path or ()
+    args.other_data_path = args.other_data_path or ()
     return args
 
 
@@ -154,15 +138,6 @@ def open_folder(path: Path, model: Network, model_path: Path) -> ValidImages:
     return folder
 
 
-def of_kind(folder: ValidImages, kind: str, skipped: Sequence[str] = ()) -> list[int]:
-    """Return the numbers of a folder's images of one of KINDS, without those whose names begin with `skipped`."""
-    return [
-        i
-        for i, (name, scene) in enumerate(zip(folder.names, folder.scenes, strict=True))
-        if (kind == "all" or is_photograph(scene) == (kind == "photographs")) and not name.startswith(tuple(skipped))
-    ]
-
-
 def evaluate(tables: dict[str, Confidence], groups: dict[str, list[Example]]) -> list[dict[str, Any]]:
     """Judge each table on each image of each group: a row per image."""
     return [
@@ -171,22 +146,6 @@ def evaluate(tables: dict[str, Confidence], groups: dict[str, list[Example]]) ->
         for name, table in tables.items()
         for example in examples
     ]
-
-
-def is_evaluation(path: Path) -> bool:
-    """Return whether a file is one that `write_evaluation` wrote."""
-    return path.is_file() and path.read_bytes().startswith(",".join(CSV_START).encode())
-
-
-def write_evaluation(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the rows of `evaluate` as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {key: csv_text(cell) if isinstance(cell, str) else f"{cell:.6g}" for key, cell in row.items()} for row in rows
-    )
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def print_means(rows: Sequence[dict[str, Any]]) -> None:
@@ -259,17 +218,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.evaluate.resolve() == out.resolve():
             raise DataError(f"{out}: is both --out and --evaluate; give two different files")
         refuse_foreign(
-            args.evaluate, is_evaluation, "an evaluation of calibrate_confidence.py", "choose another FILE"
+            args.evaluate,
+            lambda path: begins(path, ",".join(CSV_START)),
+            "an evaluation of calibrate_confidence.py",
+            "choose another FILE",
         )
     train = open_folder(args.train_data_path, model, args.model_dir)
     to_fit = train if args.fit_data_path is None else open_folder(args.fit_data_path, model, args.model_dir)
     valid = [open_folder(path, model, args.model_dir) for path in args.valid_data_path]
     others = [open_folder(path, model, args.model_dir) for path in args.other_data_path]
-    chosen = [of_kind(folder, args.kind, args.skip) for folder in valid]
-    if not any(chosen):
-        raise DataError(f"{args.valid_data_path[0]}: no images left; change --kind or --skip")
     print(f"learning the colours of {plural(len(train.names), 'image')}", flush=True)
-    check_unseen([folder.scenes[i] for folder, numbers in zip(valid, chosen, strict=True) for i in numbers], train)
+    check_unseen([scene for folder in valid for scene in folder.scenes], train)
     rng, reconstructor = np.random.default_rng(args.seed), Reconstructor(model)
     colours = learn_colours(train, rng)
 
@@ -277,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         progress = tqdm(numbers, f"reconstructing {folder.path.name}", unit="image", dynamic_ncols=True, leave=False)
         return read_examples(folder, progress, reconstructor, args.model_dir, colours, rng)
 
-    calibration = [x for folder, numbers in zip(valid, chosen, strict=True) for x in read(folder, numbers)]
+    calibration = [example for folder in valid for example in read(folder, range(len(folder)))]
     fitted_to = read(to_fit, choose_alike(to_fit, {x.kind for x in calibration}, FIT_IMAGES, rng))
     tables = {
         name: make_table(n_terms, fitted_to, calibration, colours, model, args)
@@ -290,12 +249,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         used = {example.path for example in calibration}
         groups = {"calibration images": calibration}
         for folder in others:
-            rest = [i for i in of_kind(folder, "all", args.skip) if folder.scenes[i].path.resolve() not in used]
-            for example in read(folder, rest):
+            for example in read(folder, [i for i, x in enumerate(folder.scenes) if x.path.resolve() not in used]):
                 groups.setdefault(f"{folder.path.name}, {example.kind}", []).append(example)
         rows = evaluate(tables, groups)
         print_means(rows)
-        write_evaluation(args.evaluate, rows)
+        lines = ([cell if isinstance(cell, str) else f"{cell:.6g}" for cell in row.values()] for row in rows)
+        write_csv(args.evaluate, [rows[0].keys(), *lines])
 
 
 if __name__ == "__main__":

@@ -15,41 +15,20 @@ import drcr.utils.start  # isort: skip # noqa: F401
 from collections.abc import Sequence
 from pathlib import Path
 
-from drcr.images import add_encoding_option
-from drcr.preparation.prepare import prepare, report
+from drcr.preparation.prepare import add_options, run
 from drcr.utils import cli
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and prepare the folder."""
     parser = cli.parser(__doc__)
-    parser.add_argument(
-        "--data_path", type=Path, default="../Dataset", help="folder with Train_spectral and Train_RGB"
-    )
-    parser.add_argument("--patch_size", type=cli.at_least(4), default=128, help="side of a patch in pixels")
-    parser.add_argument("--stride", type=cli.at_least(1), default=64, help="pixels from one patch to the next")
-    parser.add_argument("--train_data_path", type=Path, default="./dataset/Train", help="folder to write")
-    cli.add_rgb_suffix(parser)
-    add_encoding_option(parser)
-    cli.add_non_positive(parser)
-    cli.add_num_workers(
-        parser, "processes that prepare scenes in parallel; 0: one scene after the other, in this process"
-    )
+    add_options(parser, "Train")
+    add = parser.add_argument
+    add("--patch_size", type=cli.at_least(4), default=128, help="side of a patch in pixels")
+    add("--stride", type=cli.at_least(1), default=64, help="pixels from one patch to the next")
+    add("--train_data_path", type=Path, default="./dataset/Train", help="folder to write")
     args = parser.parse_args(argv)
-    cli.hold(args.train_data_path)
-
-    result = prepare(
-        args.data_path / "Train_spectral",
-        args.data_path / "Train_RGB",
-        args.train_data_path,
-        args.patch_size,
-        args.stride,
-        floor=args.floor,
-        n_workers=args.num_workers,
-        rgb_suffix=args.rgb_suffix,
-        encoding=args.encoding,
-    )
-    report(result, args.train_data_path)
+    result = run(args, "Train", args.train_data_path, args.patch_size, args.stride)
     print(f"{result.n_patches} patches of {args.patch_size} x {args.patch_size} pixels, stride {args.stride}")
 
 

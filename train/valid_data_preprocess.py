@@ -9,37 +9,17 @@ import drcr.utils.start  # isort: skip # noqa: F401
 from collections.abc import Sequence
 from pathlib import Path
 
-from drcr.images import add_encoding_option
-from drcr.preparation.prepare import prepare, report
+from drcr.preparation.prepare import add_options, run
 from drcr.utils import cli
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and prepare the folder."""
     parser = cli.parser(__doc__)
-    parser.add_argument(
-        "--data_path", type=Path, default="../Dataset", help="folder with Valid_spectral and Valid_RGB"
-    )
+    add_options(parser, "Valid")
     parser.add_argument("--valid_data_path", type=Path, default="./dataset/Valid", help="folder to write")
-    cli.add_rgb_suffix(parser)
-    add_encoding_option(parser)
-    cli.add_non_positive(parser)
-    cli.add_num_workers(
-        parser, "processes that prepare scenes in parallel; 0: one scene after the other, in this process"
-    )
     args = parser.parse_args(argv)
-    cli.hold(args.valid_data_path)
-
-    result = prepare(
-        args.data_path / "Valid_spectral",
-        args.data_path / "Valid_RGB",
-        args.valid_data_path,
-        floor=args.floor,
-        n_workers=args.num_workers,
-        rgb_suffix=args.rgb_suffix,
-        encoding=args.encoding,
-    )
-    report(result, args.valid_data_path)
+    run(args, "Valid", args.valid_data_path)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """What protects app.py's page: from other web sites, from files that claim to be huge, from leftovers on the disk."""
 
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -23,12 +22,13 @@ from starlette.responses import PlainTextResponse, Response
 from drcr.images import RAW_SUFFIXES
 from drcr.utils.files import DataError
 from drcr.utils.hdf5 import open_hdf5, walk_hdf5
+from drcr.utils.locks import LOCK, lock_folder
 
 MAX_PIXELS = 64_000_000
 """Of an image: above what cameras of today make, and 1 GB in memory while it is decoded."""
 MAX_BYTES = 3_000_000_000
 """Of a cube as its file has it, uncompressed."""
-PREFIX, LOCK = "drcr-app-", "lock"
+PREFIX = "drcr-app-"
 
 
 def only_own(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
@@ -55,17 +55,14 @@ def is_full(error: OSError) -> bool:
 def temporary_home() -> Iterator[Path]:
     """Provide a temporary folder, removed in the end; those that killed processes of this user left are removed, too.
 
-    A folder belongs to a living process as long as the lock file in it is locked.
+    That of a living process is locked.
     """
     for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError):
-            if left.is_symlink() or left.stat().st_uid != os.getuid():
-                continue
-            with open(left / LOCK) as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, open(Path(folder, LOCK), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError, DataError):
+            if (left / LOCK).is_file() and not left.is_symlink() and left.stat().st_uid == os.getuid():
+                with lock_folder(left):
+                    shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder, lock_folder(Path(folder)):
         yield Path(folder)
 
 

@@ -64,11 +64,6 @@ class Example:
     brightest: np.ndarray
 
 
-def is_photograph(scene: PreparedScene) -> bool:
-    """Return whether a prepared image was decoded or developed, as photographs are."""
-    return scene.decoding.startswith(("decoded", "developed"))
-
-
 def scene_of(scene: PreparedScene) -> str:
     """Return the `fingerprint` of a prepared scene."""
     return fingerprint(scene.array("cube").transpose(1, 2, 0))

@@ -5,8 +5,6 @@ the network. A point of known reflectance scales it; a lamp, named by the user, 
 """
 
 import argparse
-import csv
-import io
 import shlex
 import struct
 import zlib
@@ -21,7 +19,7 @@ from drcr.cube import reference_factor
 from drcr.figures.colour import true_colour, white_level
 from drcr.formats.maps import LEVELS, MAPS, level_image
 from drcr.light import lamp
-from drcr.utils.files import DataError, refuse_foreign, write_atomically
+from drcr.utils.files import DataError, begins, refuse_foreign, write_atomically, write_csv
 
 MARK = "drcr.plots"
 """Written into each picture's file, so that a later run recognises it."""
@@ -92,7 +90,7 @@ def check(args: argparse.Namespace, path: Path, shape: tuple[int, int]) -> None:
             refuse_foreign(picture, lambda path: MARK.encode() in path.read_bytes(), "a picture of test.py", remedy)
     if args.spectra:
         table = args.result_dir / f"{path.stem}_spectra.csv"
-        refuse_foreign(table, lambda path: path.read_bytes().startswith(SPECTRA_HEAD.encode()), "spectra", remedy)
+        refuse_foreign(table, lambda path: begins(path, SPECTRA_HEAD), "spectra", remedy)
 
 
 def check_network(args: argparse.Namespace, path: Path, wavelengths: Sequence[float] | None) -> None:
@@ -134,12 +132,9 @@ def write_beside(
             _write_png(args.result_dir / f"{stem}_{MAPS[1]}.png", level_image(maps[MAPS[1]], colour))
     if args.spectra:
         columns = {f"{row},{column}": cube[row, column] for row, column in points(args)}
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([SPECTRA_HEAD, *columns])
         bands = range(cube.shape[2]) if wavelengths is None else wavelengths
-        writer.writerows(zip(bands, *columns.values(), strict=True))
-        write_atomically(args.result_dir / f"{stem}_spectra.csv", lambda file: file.write(text.getvalue().encode()))
+        lines = zip(bands, *columns.values(), strict=True)
+        write_csv(args.result_dir / f"{stem}_spectra.csv", [[SPECTRA_HEAD, *columns], *lines])
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:

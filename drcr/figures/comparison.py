@@ -74,13 +74,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="pixels whose spectra are drawn, in each scene (default: four with different spectra, chosen per scene)",
     )
     add(
-        "--patch",
-        type=cli.at_least(1),
-        default=1,
-        metavar="N",
-        help="average the spectra over N x N pixels around a point",
-    )
-    add(
         "--illuminant",
         choices=ILLUMINANTS,
         default="D65",
@@ -294,13 +287,6 @@ def pick_points(cube: np.ndarray, count: int = 4, seed: int = 0) -> list[tuple[i
 def nearest_bands(wavelengths: np.ndarray, wanted: Sequence[float]) -> list[int]:
     """Return the indices of the bands at `wavelengths` (nm) that are nearest to those wanted, each once."""
     return list(dict.fromkeys(int(np.abs(wavelengths - nm).argmin()) for nm in wanted))
-
-
-def patch_mean(cube: np.ndarray, point: tuple[int, int], patch: int) -> np.ndarray:
-    """Return the mean spectrum (bands,) of those of the patch x patch pixels around a point that lie in the image."""
-    (row, column), before = point, (patch - 1) // 2
-    rows, columns = (slice(max(at - before, 0), at - before + patch) for at in (row, column))
-    return cube[rows, columns].mean((0, 1), dtype=np.float64)
 
 
 def correlation(rec: np.ndarray, truth: np.ndarray) -> float:

@@ -112,7 +112,7 @@ class Sheet:
 
 def is_figure(path: Path) -> bool:
     """Return whether a file is a figure that `Sheet.save` wrote (PDF, SVG or PNG)."""
-    return MARK.encode() in path.read_bytes()
+    return path.is_file() and MARK.encode() in path.read_bytes()
 
 
 @lru_cache

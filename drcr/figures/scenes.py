@@ -25,7 +25,6 @@ from drcr.figures.comparison import (
     file_stem,
     mrae_of_bands,
     nearest_bands,
-    patch_mean,
     pick_points,
     read_scene,
 )
@@ -108,18 +107,14 @@ def _round_up(peak: float) -> float:
     return float(next(n for n in (1, 2, 3, 5, 10) if n * step >= peak * 0.999) * step)
 
 
-def _mark_points(axes: Axes, points: Sequence[tuple[int, int]], patch: int, width: int) -> None:
+def _mark_points(axes: Axes, points: Sequence[tuple[int, int]], width: int) -> None:
     """Mark points by letters on an image of `width` pixels."""
     for letter, (row, column) in zip(_letters(points), points, strict=True):
         outline = [withStroke(linewidth=2.2, foreground="black")]
-        if patch > 1:
-            corner = (column - (patch - 1) // 2 - 0.5, row - (patch - 1) // 2 - 0.5)
-            axes.add_patch(Rectangle(corner, patch, patch, fill=False, ec="white", lw=1, path_effects=outline))
-        else:
-            axes.plot(column, row, "o", ms=4.5, mfc="none", mec="white", mew=1, path_effects=outline)
+        axes.plot(column, row, "o", ms=4.5, mfc="none", mec="white", mew=1, path_effects=outline)
         right = column < 0.85 * width
         axes.annotate(
-            letter, (column + (patch / 2 if right else -patch / 2), row), (4 if right else -4, 0),
+            letter, (column + (0.5 if right else -0.5), row), (4 if right else -4, 0),
             textcoords="offset points", color="white", weight="bold", size=8, va="center",
             ha="left" if right else "right", path_effects=outline,
         )  # fmt: skip
@@ -148,7 +143,6 @@ def _marked_image(
     names: list[str],
     truth: bool,
     points: Sequence[tuple[int, int]],
-    patch: int,
 ) -> float:
     """Draw an image with the points marked, the legend beside it (in a page: below it); return its width."""
     narrow = _is_narrow(sheet.width)
@@ -158,7 +152,7 @@ def _marked_image(
     top = sheet.y + LINE + EDGE
     axes = sheet.axes(EDGE, top, w, h)
     draw_image(axes, image, title)
-    _mark_points(axes, points, patch, width)
+    _mark_points(axes, points, width)
     if narrow:
         sheet.y = top
         draw_legend(sheet, EDGE + w + 0.15, sheet.width - w - 0.2, names, truth, columns=1)
@@ -177,11 +171,10 @@ def _spectra(
     recs: Cubes,
     wavelengths: np.ndarray,
     points: Sequence[tuple[int, int]],
-    patch: int,
 ) -> None:
     """Draw an image with the points marked, and the spectra there beside it (in a column: below it)."""
     narrow, top = _is_narrow(sheet.width), sheet.y
-    image_width = _marked_image(sheet, image, title, list(recs), truth is not None, points, patch)
+    image_width = _marked_image(sheet, image, title, list(recs), truth is not None, points)
     bottom = sheet.y
     left = 0.0 if narrow else EDGE + image_width
     sheet.y = bottom if narrow else top
@@ -190,8 +183,8 @@ def _spectra(
     before, after = 0.5, 0.1
     w = (sheet.width - left) / n_columns - before - after
 
-    trues = [None if truth is None else patch_mean(truth, point, patch) for point in points]
-    spectra = [[patch_mean(rec, point, patch) for rec in recs.values()] for point in points]
+    trues = [None if truth is None else truth[point] for point in points]
+    spectra = [[rec[point] for rec in recs.values()] for point in points]
     numbers = [_correlations(at_point, true) for at_point, true in zip(spectra, trues, strict=True)]
     widest = max((text_width(number, SMALL) for at_point in numbers for number in at_point), default=0)
     per_line = max(1, min(len(recs), int((w - 0.22) / (widest + 0.21))))
@@ -334,16 +327,14 @@ def plot_spectra(
     recs: Cubes,
     wavelengths: np.ndarray,
     points: Sequence[tuple[int, int]],
-    patch: int,
     width: float,
 ) -> Sheet:
     """Draw spectra at points, with Pearson's correlation r of each reconstruction with the ground truth.
 
-    The points (row, column) are marked on `image`, colours (H, W, 3) in [0, 1]; spectra are means over patch x patch
-    pixels around them. The rest is as of `plot_bands`.
+    The points (row, column) are marked on `image`, colours (H, W, 3) in [0, 1]. The rest is as of `plot_bands`.
     """
     sheet = Sheet(width)
-    _spectra(sheet, image, title, truth, recs, wavelengths, points, patch)
+    _spectra(sheet, image, title, truth, recs, wavelengths, points)
     return sheet
 
 
@@ -433,7 +424,7 @@ def plot_reconstruction(
     errors = ImageBlock({"relative error": errors.rows[name]}, errors.peaks, "|error| / truth")
     draw_image_rows(sheet, _band_titles(wavelengths, bands), [_bands(truth, first, bands), errors])
     sheet.y += 0.15
-    _spectra(sheet, rgb, "RGB input", truth, recs, wavelengths, pick_points(truth), 1)
+    _spectra(sheet, rgb, "RGB input", truth, recs, wavelengths, pick_points(truth))
     sheet.save(path)
 
 
@@ -460,7 +451,7 @@ def plot_curves(path: str | Path, loss_csv: str | Path) -> None:
     sheet.save(path)
 
 
-def draw_scene(job: SceneFiles, bands: Sequence[float], patch: int, width: float, save: Save) -> Result | None:
+def draw_scene(job: SceneFiles, bands: Sequence[float], width: float, save: Save) -> Result | None:
     """Score a scene and draw its figures, NAME_ and one of KINDS; None if the scene is skipped."""
     scene = read_scene(job)
     if scene is None:
@@ -471,7 +462,7 @@ def draw_scene(job: SceneFiles, bands: Sequence[float], patch: int, width: float
     sheets = {
         "colour": lambda: plot_colour(scene.colours, width),
         "bands": lambda: plot_bands(*cubes, shown, width),
-        "spectra": lambda: plot_spectra(image, title, *cubes, scene.points, patch, width),
+        "spectra": lambda: plot_spectra(image, title, *cubes, scene.points, width),
     }
     curves, table, n_values = {}, {}, 0
     if (truth := scene.truth) is not None:
@@ -498,7 +489,7 @@ def draw_all(args: Namespace, jobs: list[SceneFiles], width: str, save: Save) ->
     truth. Raises DataError if all scenes were skipped, or a file cannot be used.
     """
     inches = WIDTHS[width]
-    draw = partial(draw_scene, bands=args.bands or BANDS[width], patch=args.patch, width=inches, save=save)
+    draw = partial(draw_scene, bands=args.bands or BANDS[width], width=inches, save=save)
     drawn = in_order(draw, jobs, min(args.num_workers, len(jobs) // 2))
     progress = tqdm(zip(jobs, drawn, strict=True), "drawing", len(jobs), unit="scene", dynamic_ncols=True)
     results = {}

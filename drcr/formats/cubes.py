@@ -14,7 +14,7 @@ from drcr.formats.band_files import BAND_SUFFIXES, read_band_files, sort_band_fi
 from drcr.formats.envi import DATA_SUFFIXES, read_envi
 from drcr.formats.mat import CUBE_NAMES, find_lists, list_names, may_be_list, read_stored
 from drcr.formats.tiff import read_tiff
-from drcr.utils.files import BROKEN, DataError, check_name, name_of, unreadable
+from drcr.utils.files import BROKEN, DataError, and_more, check_name, name_of, unreadable
 
 HDF5_SUFFIXES = (".mat", ".h5", ".hdf5")
 CUBE_SUFFIXES = (*HDF5_SUFFIXES, ".npy", ".npz", ".hdr", ".tif", ".tiff")
@@ -132,10 +132,7 @@ def find_cubes(source: Path) -> tuple[dict[str, CubeSource], list[str]]:
 
 
 def _describe_skipped(source: Path, skipped: list[str]) -> list[str]:
-    if not skipped:
-        return []
-    more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
-    return [f"{source}: skipped {len(skipped)}: {', '.join(skipped[:5])}{more}"]
+    return [f"{source}: skipped {len(skipped)}: {and_more(skipped)}"] if skipped else []
 
 
 def _scene_in(folder: Path) -> CubeSource | str:

@@ -3,7 +3,6 @@
 import hashlib
 import multiprocessing
 from collections import Counter
-from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from drcr.cube import DIM, check_cube, check_same_size, check_scale, describe_ba
 from drcr.data import PreparedFolder
 from drcr.formats.mat import load_cube
 from drcr.images import IMAGE_SUFFIXES, Encoding, RGBImage, doubt_encoding, read_image
-from drcr.utils.files import BrokenFile, DataError, list_files, name_of
+from drcr.utils.files import BrokenFile, DataError, and_more, list_files, name_of
 from drcr.utils.parallel import prepare_process
 
 PART_WORDS = {"Train": "training", "Valid": "validation"}
@@ -328,12 +327,5 @@ def find_copies(scenes: list[CheckedScene]) -> list[Fault]:
         both = len({name.split("/")[0] for name in names}) > 1
         advice = "validation would use training data; remove one of them" if both else "keep one of them"
         kind = "in both parts" if both else "copies"
-        notes.append(Fault(kind, f"{shorten(names)}: the same {' and '.join(what)}; {advice}"))
+        notes.append(Fault(kind, f"{and_more(names, 3)}: the same {' and '.join(what)}; {advice}"))
     return sorted(notes, reverse=True)
-
-
-def shorten(names: Iterable[str], most: int = 3) -> str:
-    """Return the first names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -1,10 +1,9 @@
-"""Data preparation: a folder of cubes and RGB images becomes HDF5 files that store no pixel twice.
+"""Data preparation: a folder of cubes and RGB images becomes a prepared folder, as drcr/data.py describes it.
 
-A prepared folder holds one HDF5 file per scene (`cube` float32 (bands, H, W), `rgb` (3, H, W) as decoded, both
-contiguous, so that they can be mapped into memory) and, written last, `index.json`: the scenes, the wavelengths of
-their bands, and what was done about dark values. Patches are cut when they are read.
+No pixel is stored twice: patches are cut when they are read. The index is written last.
 """
 
+import argparse
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -34,8 +33,16 @@ from drcr.data import (
     scene_checksum,
 )
 from drcr.formats.mat import load_cube
-from drcr.images import IMAGE_SUFFIXES, Encoding, InputEncoding, describe_decoding, read_image
-from drcr.utils.files import DataError, list_files, print_other_files, strip_suffix, write_atomically
+from drcr.images import (
+    IMAGE_SUFFIXES,
+    Encoding,
+    InputEncoding,
+    add_encoding_option,
+    describe_decoding,
+    read_image,
+)
+from drcr.utils import cli
+from drcr.utils.files import DataError, and_more, list_files, print_other_files, strip_suffix, write_atomically
 from drcr.utils.hdf5 import write_hdf5
 from drcr.utils.parallel import in_order, processes_for
 
@@ -53,10 +60,9 @@ def pair_by_name(spectral_dir: Path, rgb_dir: Path, rgb_suffix: str = "") -> lis
     ):
         alone = [path.name for name, path in files.items() if name not in others]
         if alone:
-            more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
             raise DataError(
-                f"{next(iter(files.values())).parent}: {', '.join(alone[:3])}{more} without {partner} of the "
-                f"same name in {folder}; add it, or remove the file"
+                f"{next(iter(files.values())).parent}: {and_more(alone, 3)} without {partner} of the same name in "
+                f"{folder}; add it, or remove the file"
             )
     return [(name, path, images[name]) for name, path in cubes.items()]
 
@@ -313,8 +319,26 @@ def _write_scene(path: Path, cube: np.ndarray, rgb: np.ndarray, source: np.bytes
     write_hdf5(path, arrays, fill)
 
 
-def report(result: Prepared, out: Path) -> None:
-    """Print what `prepare` did."""
+def add_options(parser: argparse.ArgumentParser, part: str) -> None:
+    """Add the options that both commands have; `part` is Train or Valid."""
+    parser.add_argument(
+        "--data_path", type=Path, default="../Dataset", help=f"folder with {part}_spectral and {part}_RGB"
+    )
+    cli.add_rgb_suffix(parser)
+    add_encoding_option(parser)
+    cli.add_non_positive(parser)
+    text = "processes that prepare scenes in parallel; 0: one scene after the other, in this process"
+    cli.add_num_workers(parser, text)
+
+
+def run(args: argparse.Namespace, part: str, out: Path, *sizes: int) -> Prepared:
+    """Prepare a part, Train or Valid, as the options say, and print what was done; `sizes`: patch and stride."""
+    cli.hold(out)
+    folders = args.data_path / f"{part}_spectral", args.data_path / f"{part}_RGB"
+    result = prepare(
+        *folders, out, *sizes,
+        floor=args.floor, n_workers=args.num_workers, rgb_suffix=args.rgb_suffix, encoding=args.encoding,
+    )  # fmt: skip
     total = len(result.scenes) + len(result.skipped)
     print(
         f"{out}: {len(result.scenes)} of {total} scenes prepared, {len(result.skipped)} skipped (values <= 0), "
@@ -325,3 +349,4 @@ def report(result: Prepared, out: Path) -> None:
     print(result.decoding)
     if result.floor is not None:
         print(describe_floor(result.floor, result.raised, result.n_values))
+    return result

@@ -1,14 +1,12 @@
 """Tables of scores, methods beside each other: as text, CSV and LaTeX."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from drcr.metrics import SCORES, Score
-from drcr.utils.files import check_folder_of, csv_text, refuse_foreign, write_atomically
+from drcr.utils.files import check_folder_of, refuse_foreign, write_atomically, write_csv
 
 Scores = dict[str, dict[str, float]]
 """The scores of one method by scene; the row `average` comes last."""
@@ -61,20 +59,16 @@ def check_table(path: Path) -> None:
 
 
 def write_table(path: Path, tables: dict[str, Scores]) -> None:
-    """Write each scene's scores and the means: LaTeX if the file's name ends in .tex, else CSV."""
-    text = _latex(tables) if path.suffix.lower() == ".tex" else _csv(tables)
-    write_atomically(path, lambda file: file.write(text.encode()))
+    """Write each scene's scores and the means: LaTeX if the file's name ends in .tex, else CSV.
 
-
-def _csv(tables: dict[str, Scores]) -> str:
-    """Return one line per scene, `average` last; of several methods, with the method before it."""
-    text, several = io.StringIO(), len(tables) > 1
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method"] * several + ["name", *_columns(tables)])
-    for method, table in tables.items():
-        first = [csv_text(method)] * several
-        writer.writerows([*first, csv_text(scene), *scores.values()] for scene, scores in table.items())
-    return text.getvalue()
+    CSV has a line per scene, `average` last; of several methods, with the method before it.
+    """
+    if path.suffix.lower() == ".tex":
+        write_atomically(path, lambda file: file.write(_latex(tables).encode()))
+        return
+    rows = [["method", "name", *_columns(tables)]]
+    rows += [[method, scene, *row.values()] for method, table in tables.items() for scene, row in table.items()]
+    write_csv(path, [row[len(tables) == 1 :] for row in rows])
 
 
 def _latex(tables: dict[str, Scores]) -> str:

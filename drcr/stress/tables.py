@@ -1,13 +1,12 @@
 """What a stress test writes: two tables (CSV), a figure, and the worst level of each condition in lines."""
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from drcr.stress.study import Key, Row, Summary
-from drcr.utils.files import csv_text, refuse_foreign, write_atomically
+from drcr.utils.files import begins, refuse_foreign, write_csv
 
 HEADERS = {
     "stress.csv": Row._fields,
@@ -21,17 +20,11 @@ def check_folder(out: Path) -> None:
     """Raise DataError if a file that is about to be written exists and is not from an earlier run."""
     from drcr.figures.layout import is_figure
 
+    remedy = "choose another --result_dir"
     for name, header in HEADERS.items():
-
-        def begins(path: Path, header: Sequence[str] = header) -> bool:
-            return path.is_file() and path.read_bytes().startswith(",".join(header).encode())
-
-        refuse_foreign(out / name, begins, "a table of this script", "choose another --result_dir")
+        refuse_foreign(out / name, partial(_has_header, header), "a table of this script", remedy)
     for suffix in ("png", "pdf"):
-        path = out / f"{FIGURE}.{suffix}"
-        refuse_foreign(
-            path, lambda path: path.is_file() and is_figure(path), "a figure of ours", "choose another --result_dir"
-        )
+        refuse_foreign(out / f"{FIGURE}.{suffix}", is_figure, "a figure of ours", remedy)
 
 
 def write_results(out: Path, rows: Sequence[Row], table: dict[Key, Summary]) -> None:
@@ -39,19 +32,19 @@ def write_results(out: Path, rows: Sequence[Row], table: dict[Key, Summary]) -> 
     from drcr.stress.figures import plot_overview
 
     out.mkdir(parents=True, exist_ok=True)
-    _write_csv(out / "stress.csv", [(*row[:-1], f"{row.value:.8g}") for row in rows])
-    _write_csv(out / "summary.csv", [(*key, *(f"{value:.8g}" for value in found)) for key, found in table.items()])
+    lines = {
+        "stress.csv": [(*row[:-1], f"{row.value:.8g}") for row in rows],
+        "summary.csv": [(*key, *(f"{value:.8g}" for value in found)) for key, found in table.items()],
+    }
+    for name, header in HEADERS.items():
+        write_csv(out / name, [header, *lines[name]])
     sheet = plot_overview(table)
     for suffix in ("png", "pdf"):
         sheet.save(out / f"{FIGURE}.{suffix}", dpi=200)
 
 
-def _write_csv(path: Path, lines: Sequence[Sequence]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADERS[path.name])
-    writer.writerows([csv_text(cell) if isinstance(cell, str) else cell for cell in line] for line in lines)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+def _has_header(header: Sequence[str], path: Path) -> bool:
+    return begins(path, ",".join(header))
 
 
 def worst_levels(table: dict[Key, Summary], method: str) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """The folder of a run: its table of losses, log, curves and checkpoints."""
 
 import csv
-import io
 import math
 import os
 import re
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from drcr.checkpoint import save_checkpoint
 from drcr.correction import Network
 from drcr.training.state import read_state
-from drcr.utils.files import DataError, refuse_foreign, write_atomically
+from drcr.utils.files import DataError, refuse_foreign, write_csv
 
 KEEP_WITHIN = 1e-4  # of the best validation loss: such epochs keep their checkpoint
 Draw = Callable[[Path, Path], None]
@@ -230,11 +229,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write a loss.csv."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(Row._fields)
-    table.writerows(row._replace(seconds=f"{row.seconds:.1f}") for row in rows)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    write_csv(path, [Row._fields, *(row._replace(seconds=f"{row.seconds:.1f}") for row in rows)])
 
 
 def _is_table(path: Path) -> bool:

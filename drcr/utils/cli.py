@@ -123,15 +123,8 @@ def non_negative(text: str) -> float:
 class _NonPositive(argparse.Action):
     """Parse `skip` as None and `floor VALUE` as the value."""
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        words = [str(word) for word in (values if isinstance(values, list) else [values])]
-        match words:
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        match values:
             case ["skip"]:
                 setattr(namespace, self.dest, None)
             case ["floor", text]:
@@ -143,7 +136,7 @@ class _NonPositive(argparse.Action):
                     parser.error(f"argument {option_string}: floor must be a number from 1e-6 to below 1, not {text}")
                 setattr(namespace, self.dest, floor)
             case _:
-                parser.error(f"argument {option_string}: must be skip or floor VALUE, not {' '.join(words)}")
+                parser.error(f"argument {option_string}: must be skip or floor VALUE, not {' '.join(values)}")
 
 
 def add_non_positive(
@@ -169,20 +162,13 @@ MAX_METHODS = 6
 class _AddMethod(argparse.Action):
     """Read NAME=FOLDER, or FOLDER, whose name is then the method's, into a dict of folders by name."""
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        text = str(values)
-        name, equals, folder = text.partition("=")
-        if not equals or Path(text).exists():
-            name, folder = Path(text).resolve().name, text
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        name, equals, folder = values.partition("=")
+        if not equals or Path(values).exists():
+            name, folder = Path(values).resolve().name, values
         methods = getattr(namespace, self.dest) or {}
         if not name.strip() or name in ("ground truth", "RGB input", *methods):
-            parser.error(f"argument {option_string}: {text}: each method needs its own name; write NAME=FOLDER")
+            parser.error(f"argument {option_string}: {values}: each method needs its own name; write NAME=FOLDER")
         if len(methods) == MAX_METHODS:
             parser.error(f"argument {option_string}: at most {MAX_METHODS}; more curves cannot be distinguished")
         setattr(namespace, self.dest, {**methods, name: Path(folder)})

@@ -1,7 +1,9 @@
 """Files: atomic writing, listing folders, and the error for a problem with a user's file."""
 
+import csv
 import errno
 import fcntl
+import io
 import lzma
 import os
 import re
@@ -107,9 +109,8 @@ def describe_other_files(folder: Path, taken: Iterable[Path]) -> str | None:
     others = [path for path in sorted(folder.iterdir()) if path not in taken | data and not path.name.startswith(".")]
     if not others:
         return None
-    names = [path.name + "/" * path.is_dir() for path in others]
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{folder}: used {plural(len(taken), 'file')}, skipped {len(others)}: {', '.join(names[:5])}{more}"
+    names = and_more(path.name + "/" * path.is_dir() for path in others)
+    return f"{folder}: used {plural(len(taken), 'file')}, skipped {len(others)}: {names}"
 
 
 def plural(count: int, noun: str) -> str:
@@ -160,6 +161,25 @@ def write_atomically(path: str | Path, write: Callable[[Any], None]) -> None:
     except OSError as error:
         # the error names the file that the user knows, not the temporary one
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file atomically."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([_csv_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def begins(path: Path, *starts: str) -> bool:
+    """Return whether a file begins with one of these texts."""
+    return path.is_file() and path.read_bytes().startswith(tuple(start.encode() for start in starts))
+
+
+def and_more(names: Iterable[str], most: int = 5) -> str:
+    """Return the first names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _stop(kind: str, text: str) -> None:
@@ -267,9 +287,10 @@ def _bad_name(path: Path) -> str:
     return f"{printable(str(path))}: its name is not UTF-8, or has control characters; rename it"
 
 
-def csv_text(text: str) -> str:
-    """Return a text for a cell of a CSV file that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+def _csv_cell(text: str) -> str:
+    """Return a text, or a number as text, for a cell of a CSV file that no spreadsheet takes for a formula."""
+    number = re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) and not number else text
 
 
 def is_out_of_memory(error: BaseException) -> bool:
