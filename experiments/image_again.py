@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from colour import XYZ_to_Lab
-from colour.difference import delta_E_CIE2000
 
 from drcr.camera import OBSERVER, responses
 from drcr.cube import WAVELENGTHS
@@ -18,6 +16,11 @@ from drcr.formats.mat import load_cube
 from drcr.images import find_images, read_image
 from drcr.metrics import best_scale_mrae
 from drcr.utils import cli
+from drcr.utils.extras import needs
+
+with cli.imports(), needs("simulation", "image_again.py"):
+    from colour import XYZ_to_Lab
+    from colour.difference import delta_E_CIE2000
 
 EQUAL_ENERGY = (1 / 3, 1 / 3)
 

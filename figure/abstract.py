@@ -22,8 +22,8 @@ from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
 from drcr import metrics
-from drcr.figures.colour import ILLUMINANTS, true_colour
-from drcr.figures.comparison import ComparedScene, SceneFiles, point, read_scene
+from drcr.figures.colour import true_colour
+from drcr.figures.comparison import ComparedScene, SceneFiles, add_view_options, point, read_scene
 from drcr.figures.layout import ERROR_MAP, METHODS, TRUTH, Sheet, is_figure, styled
 from drcr.images import IMAGE_SUFFIXES
 from drcr.scoring.scoring import median_scene, pair_cubes, read_reconstruction, read_truth
@@ -170,17 +170,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="ROW,COLUMN",
         help="pixels whose spectra are drawn, lettered from left to right (default: three with different spectra)",
     )
-    add(
-        "--illuminant",
-        choices=ILLUMINANTS,
-        default="D65",
-        help="light in which true colours are shown: D65 and others take cubes for reflectances, E for radiances",
-    )
-    cli.add_non_positive(
-        parser,
-        skip="scenes whose ground truth has any value <= 0 are skipped",
-        floor="values of the ground truth below VALUE are raised to it",
-    )
+    add_view_options(parser)
     add("--citation", metavar="TEXT", help="line that says where the scene is from")
     add("--out", type=Path, default="./abstract.png", help="the figure: .png, .pdf or .svg")
     args = parser.parse_args(argv)

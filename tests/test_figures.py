@@ -133,7 +133,7 @@ def sheets(width, names):
         "colour": plots.plot_colour({"RGB input": rgb, "ground truth": rgb, **dict.fromkeys(names, rgb)}, width),
         "bands": plots.plot_bands(*cubes, bands, width),
         "errors": plots.plot_errors(*cubes, bands, width),
-        "spectra": plots.plot_spectra(rgb, "RGB input", *cubes, pick_points(truth), 1, width),
+        "spectra": plots.plot_spectra(rgb, "RGB input", *cubes, pick_points(truth), width),
         "mrae": plots.plot_mrae({name: rec.mean((0, 1)) for name, rec in recs.items()}, WAVELENGTHS, width),
         "scores": plots.plot_scores(tables, width),
     }  # fmt: skip
@@ -169,17 +169,16 @@ def texts(figure):
                         yield from (label for label in (tick.label1, tick.label2) if label.get_visible())
 
 
-def test_spectra_are_means_of_patches_with_their_correlation(tmp_path):
+def test_spectra_with_their_correlation(tmp_path):
     truth, (rec, other, *_) = scene()
     rec[20, 30] = truth[20, 30, ::-1]
     rgb = truth[..., [25, 15, 5]]
     recs = {"one": rec, "two": other}
-    sheet = plots.plot_spectra(rgb, "RGB", truth, recs, WAVELENGTHS, [(20, 30), (0, 0)], 3, 6.9)
+    sheet = plots.plot_spectra(rgb, "RGB", truth, recs, WAVELENGTHS, [(20, 30), (0, 0)], 6.9)
     panels = [axes for axes in sheet.figure.axes if len(axes.lines) == 3]
     assert len(panels) == 2
-    means = [cube[19:22, 29:32].reshape(9, 31).mean(0) for cube in (truth, rec, other)]
-    corner = [cube[:2, :2].reshape(4, 31).mean(0) for cube in (truth, rec, other)]  # what lies outside is skipped
-    for panel, expected in zip(panels, (means, corner), strict=True):
+    for panel, point in zip(panels, ((20, 30), (0, 0)), strict=True):
+        expected = [cube[point] for cube in (truth, rec, other)]
         np.testing.assert_allclose([line.get_ydata() for line in panel.lines], expected, rtol=1e-5)
         numbers = [text.get_text().replace("−", "-") for text in panel.get_legend().get_texts()]
         assert numbers == [f"{np.corrcoef(curve, expected[0])[0, 1]:.3f}" for curve in expected[1:]]

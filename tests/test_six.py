@@ -133,6 +133,7 @@ def test_what_is_missing_is_one_line_that_names_the_extra(files):
         (("train/export.py", *results[2:], "--format", "onnx", "--out", files / "x"), "export"),
         (("figure/draw.py",), "figures"),
         (("test/app.py",), "app"),
+        (("experiments/image_again.py",), "simulation"),
     ]  # fmt: skip
     before = sorted(files.rglob("*"))
     for (command, extra), (status, output) in zip(cases, run_without(EXTRAS, *(c for c, _ in cases)), strict=True):

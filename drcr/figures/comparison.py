@@ -73,7 +73,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="ROW,COLUMN ...",
         help="pixels whose spectra are drawn, in each scene (default: four with different spectra, chosen per scene)",
     )
-    add(
+    add_view_options(parser)
+    cli.add_num_workers(parser, "scenes drawn at the same time, each in its own process; 0: one after another")
+
+
+def add_view_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for how a scene is read and shown, which abstract.py has, too."""
+    parser.add_argument(
         "--illuminant",
         choices=ILLUMINANTS,
         default="D65",
@@ -84,7 +90,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         skip="scenes whose ground truth has any value <= 0 are skipped, and their names printed",
         floor="values of the ground truth below VALUE are raised to it",
     )
-    cli.add_num_workers(parser, "scenes drawn at the same time, each in its own process; 0: one after another")
 
 
 @dataclass(frozen=True)
@@ -182,49 +187,38 @@ def read_scene(job: SceneFiles) -> ComparedScene | None:
 
     Raises DataError if files cannot be read or do not belong together, or if a point lies outside the image.
     """
+    truth, raised = None, 0
     if job.truth is None:
-        return read_unscored(job)
-    true = read_truth(job.truth, job.floor)
-    if true is None:
+        cubes = _read_unscored(job)
+    elif (true := read_truth(job.truth, job.floor)) is None:
         return None
-    truth, raised = true
-    wavelengths = truth.require_wavelengths()
-    cubes = {method: read_reconstruction(path, truth) for method, path in job.recs.items()}
-    _check_points(job, truth)
+    else:
+        truth, raised = true
+        cubes = {method: read_reconstruction(path, truth) for method, path in job.recs.items()}
+    shown = next(iter(cubes.values())) if truth is None else truth
+    _check_points(job, shown)
     return ComparedScene(
         job,
-        truth.values,
-        {method: cube.values for method, cube in cubes.items()},
-        wavelengths,
+        None if truth is None else truth.values,
+        {method: cube.values.clip(0, 1) for method, cube in cubes.items()},
+        shown.require_wavelengths(),
         raised,
-        list(job.points or pick_points(truth.values)),
+        list(job.points or pick_points(shown.values)),
         {method: cube.origin or "" for method, cube in cubes.items()},
         _maps(cubes),
     )
 
 
-def read_unscored(job: SceneFiles) -> ComparedScene:
-    """Read the reconstructions of a scene without ground truth, as `read_scene` does.
-
-    Raises DataError if they cannot be read or do not belong together.
-    """
-    first, *others = ((method, read_result(path)) for method, path in job.recs.items())
-    for method, cube in (first, *others):
+def _read_unscored(job: SceneFiles) -> dict[str, Cube]:
+    """Return the reconstructions of a scene by method. Raises DataError if they do not belong together."""
+    cubes = {method: read_result(path) for method, path in job.recs.items()}
+    first = next(iter(cubes.values()))
+    for method, cube in cubes.items():
         check_cube(cube.values, job.recs[method])
-        check_same_size(cube.values.shape, job.recs[method], first[1].values.shape, job.recs[first[0]])
-        if not same_bands(cube.require_wavelengths(), first[1].require_wavelengths()):
-            raise DataError(f"{job.recs[method]}: has other wavelengths than {job.recs[first[0]]}")
-    _check_points(job, first[1])
-    return ComparedScene(
-        job,
-        None,
-        {method: cube.values.clip(0, 1) for method, cube in (first, *others)},
-        first[1].require_wavelengths(),
-        0,
-        list(job.points or pick_points(first[1].values)),
-        {method: cube.origin or "" for method, cube in (first, *others)},
-        _maps(dict((first, *others))),
-    )
+        check_same_size(cube.values.shape, job.recs[method], first.values.shape, first.path)
+        if not same_bands(cube.require_wavelengths(), first.require_wavelengths()):
+            raise DataError(f"{job.recs[method]}: has other wavelengths than {first.path}")
+    return cubes
 
 
 def _maps(cubes: dict[str, Cube]) -> dict[str, Mapping[str, np.ndarray]]:
