@@ -137,12 +137,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.add_rgb_suffix(parser)
     add_encoding_option(parser)
     cli.add_non_positive(parser)
-    add(
-        "--num_workers",
-        type=cli.at_least(1),
-        default=available_cores(),
-        help="parallel processes, each with one scene in memory",
-    )
+    text = "parallel processes, each with one scene in memory"
+    add("--num_workers", type=cli.at_least(1), default=available_cores(), help=text)
     add(
         "--prepared",
         type=Path,

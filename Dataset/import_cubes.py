@@ -30,7 +30,7 @@ import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -249,12 +249,9 @@ class Summary:
     n_negative: int = 0
     lowest: float = 0.0
     wavelengths: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        """Start without scenes."""
-        self.filled: set[float] = set()
-        self.notes: dict[str, list[str]] = {}
-        self.negative_scenes: list[str] = []
+    filled: set[float] = field(default_factory=set)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    negative_scenes: list[str] = field(default_factory=list)
 
     def add(self, name: str, path: Path, done: Imported) -> None:
         """Count a scene. Raises DataError if its bands are not those of the scenes before it."""

@@ -50,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = cli.parser(__doc__)
     parser.add_argument("--stages", nargs="+", choices=STAGES, metavar="STAGE", help="measure only these stages")
     parser.add_argument("--rounds", type=cli.at_least(1), default=3, help="measurements of each way")
-    parser.add_argument("--batch", type=cli.at_least(1), help="patches per training step (16 on CUDA, else 2)")
     parser.add_argument("--quick", action="store_true", help="smaller images, fewer scenes, one round: one minute")
     parser.add_argument("--json", type=Path, default="bench.json", help="file to write")
     args = parser.parse_args(argv)
@@ -63,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-", dir=".") as folder:
         size, patch = ((146, 160), 64) if args.quick else ((482, 512), 128)
         make_scenes(Path(folder), size, 3)
-        batch = args.batch or (16 if cuda else 2)
-        work = Work(Path(folder).resolve(), *size, batch, patch, args.quick)
+        work = Work(Path(folder).resolve(), *size, 16 if cuda else 2, patch, args.quick)
         results = measure_stages(stages, work, rounds, rooflines)
         rates = rooflines.medians()
     print("\n" + ", ".join(f"{name} {rate / 1e9:.4g}" for name, rate in rates.items()), "(GFLOP/s, GB/s)")

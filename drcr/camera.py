@@ -117,20 +117,11 @@ def responses(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what a camera sees of a cube and of its own image, in the same three numbers, none below 0.
 
-    Parameters
-    ----------
-    source, gains : as for `Camera`; "sRGB" for photographs in linear sRGB that are balanced to white: XYZ of the CIE
-        1931 observer, under light of equal energy. Their white is adapted from D65 in the Bradford space.
-    wavelengths : (bands,) in nm
+    `source` and `gains` are as for `Camera`; or "sRGB" for photographs in linear sRGB that are balanced to white: XYZ
+    of the CIE 1931 observer, under light of equal energy. Their white is adapted from D65 in the Bradford space.
 
-    Returns
-    -------
-    tuple of ndarray
-        (bands, 3): cube @ this; and (3, 3): image @ this. The second number is the brightness, 1 for a cube of ones.
-
-    Raises
-    ------
-    DataError : as `Camera`.
+    Returned are (bands, 3), for cube @ this, and (3, 3), for image @ this. The second number is the brightness, 1 for
+    a cube of ones. Raises DataError as `Camera`.
     """
     if str(source) != OBSERVER:
         curves = Camera(source, gains).curves(wavelengths)

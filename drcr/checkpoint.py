@@ -71,22 +71,14 @@ def _read_architecture(state: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint file, ours or the authors', onto the CPU.
+    """Read a checkpoint file, ours or the authors', onto the CPU. Nothing in it is executed (`weights_only`).
 
-    Nothing in the file is executed (`weights_only`). `build_model` compares its tensors with the network.
+    Returned is what the file holds, and in any case: `state_dict`, under this project's names, which `build_model`
+    compares with the network; `architecture`, the arguments of `DRCR` or, for another network, what
+    `drcr.networks.create` made; `wavelengths` of the bands in nm, None if they are not known; `input_encoding`.
 
-    Returns
-    -------
-    dict
-        What the file holds, and in any case: `state_dict`, under this project's names; `architecture`, the arguments
-        of `DRCR` or, for another network, what `drcr.networks.create` made; `wavelengths` of the bands in nm, None if
-        they are not known; `input_encoding`.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, truncated, not a checkpoint of this project, or a pickle with code in it; if its
-        tensors, architecture and wavelengths do not agree.
+    Raises DataError if the file is missing, truncated, not a checkpoint of this project, or a pickle with code in it;
+    if its tensors, architecture and wavelengths do not agree.
     """
     path = Path(path)
     if not path.is_file():
@@ -191,19 +183,10 @@ def build_model(checkpoint: dict[str, Any], path: str | Path) -> Network:
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> Network:
-    """Load a trained network, ready to run, in exact fp32.
+    """Load a trained network onto a device, ready to run, in exact fp32 and evaluation mode.
 
-    Parameters
-    ----------
-    path : str or Path
-        A checkpoint, ours or the authors', with or without `module.`; the architecture is read from the file.
-    device : str or torch.device
-        Where the network is to run.
-
-    Returns
-    -------
-    DRCR or OtherNetwork
-        In evaluation mode: (N, 3, H, W) in [0, 1] -> (N, bands, H, W).
+    `path` is a checkpoint, ours or the authors', with or without `module.`, which has the architecture. The
+    network maps RGB (N, 3, H, W) in [0, 1] to (N, bands, H, W).
 
     Raises
     ------

@@ -19,18 +19,12 @@ class Cube:
 
     Attributes
     ----------
-    values : (H, W, bands) float32
-        Radiance, as stored.
-    wavelengths : (bands,) float64 or None
-        Wavelengths in nm, rising. None: the file says nothing about them.
-    path : Path or None
-        The file that the cube was read from.
-    origin : str or None
-        Where a reconstruction comes from: the line that `write_cube` stored.
-    notes : tuple of str
-        What was done on reading that the user should know, such as bands that were sorted.
-    maps : mapping of str to array (H, W)
-        What stands beside a reconstruction, such as where not to trust it.
+    values : (H, W, bands) float32, radiance as stored
+    wavelengths : (bands,) float64 in nm, rising; None: the file says nothing about them
+    path : the file that the cube was read from
+    origin : where a reconstruction comes from: the line that `write_cube` stored
+    notes : what was done on reading that the user should know, such as bands that were sorted
+    maps : (H, W) by name, what stands beside a reconstruction, such as where not to trust it
     """
 
     values: np.ndarray
@@ -111,24 +105,13 @@ class StoredCube:
 
     Attributes
     ----------
-    values : array with three dimensions
-        Of any numeric type, perhaps mapped from the file.
-    path : Path
-        The file.
-    axis, usual_axis : int or None
-        The axis of the bands, if the format states it; and the axis where files of this format usually have them.
-    lists : list of (name, values, unit)
-        What may be the wavelengths of the bands; `unit` is None where the file states none.
-    fill : tuple of float
-        Stored values that mark missing data.
-    scale, offset : float or (bands,)
-        A value means `stored * scale + offset`.
-    good : (bands,) bool or None
-        Bands that the file does not mark as bad.
-    origin, maps : str or None, mapping
-        As in `Cube`.
-    notes : tuple of str
-        What the user should know about the reading.
+    values : array with three dimensions, of any numeric type, perhaps mapped from the file
+    axis, usual_axis : that of the bands, if the format states it; and where files of this format usually have them
+    lists : (name, values, unit) of what may be the wavelengths; `unit` is None where the file states none
+    fill : stored values that mark missing data
+    scale, offset : of all or each band; a value means `stored * scale + offset`
+    good : (bands,) bool, those that the file does not mark as bad
+    path, origin, notes, maps : as in `Cube`
     """
 
     values: np.ndarray

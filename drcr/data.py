@@ -11,7 +11,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterable
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,11 +23,10 @@ from torch.utils.data import Dataset
 
 from drcr.cube import describe_floor, same_bands
 from drcr.images import InputEncoding, normalise_rgb
-from drcr.utils.files import DataError, is_out_of_memory, printable, refuse_foreign
+from drcr.utils.files import BROKEN, DataError, is_out_of_memory, printable, refuse_foreign
 
 INDEX = "index.json"
 _INDEX_LIMIT = 100_000_000  # bytes; that of 10,000 scenes has less than one million
-_INDEX_KEYS = {"scenes", "wavelengths", "patch_size", "stride", "floor", "raised", "n_values", "input_encoding"}
 PROVENANCE = ("patch_size", "stride", "floor", "scenes", "input_encoding")
 _RGB_TYPES = (np.uint8, np.uint16, np.float32)  # float32: decoded to linear light
 _SIGNATURE, _MARKS = b"\x89HDF\r\n\x1a\n", (b"source\0", b"peak\0", b"raised\0", b"wavelengths\0")
@@ -39,7 +38,10 @@ def read_index(out: Path) -> dict | None:
     Scene names are file names without a folder: a changed index cannot point outside the prepared folder.
     """
     index = _read_json(out / INDEX)
-    return index if isinstance(index, dict) and index.keys() >= _INDEX_KEYS and _is_valid(index) else None
+    try:
+        return index if _is_valid(index) else None
+    except BROKEN:  # of other types than preparation writes
+        return None
 
 
 def _read_json(path: Path) -> Any:
@@ -52,30 +54,21 @@ def _read_json(path: Path) -> Any:
         return None
 
 
-def _is_valid(index: dict) -> bool:
-    """Return whether an index's values have the types and ranges that preparation writes."""
-    scenes, wavelengths, raised = index["scenes"], index["wavelengths"], index["raised"]
-    if not all(isinstance(values, list) and values for values in (scenes, wavelengths, raised)):
-        return False
-    sizes, floor = (index["patch_size"], index["stride"]), index["floor"]
+def _is_valid(index: Any) -> bool:
+    """Return whether an index's values are in the ranges that preparation writes."""
+    scenes, nm, floor = index["scenes"], index["wavelengths"], index["floor"]
+    sizes, counts = [index["patch_size"], index["stride"]], [*index["raised"], index["n_values"]]
     return (
-        all(isinstance(name, str) and name and Path(name).name == printable(name) == name for name in scenes)
-        and len(set(scenes)) == len(scenes) == len(raised)
+        isinstance(scenes, list)
+        and all(Path(name).name == printable(name) == name for name in scenes)
+        and 0 < len(set(scenes)) == len(scenes) == len(counts) - 1
         and index["input_encoding"] in get_args(InputEncoding)
-        and all(map(_is_number, wavelengths))
-        and all(low < high for low, high in zip([0, *wavelengths], wavelengths, strict=False))
-        and all(_is_count(count) for count in (*raised, index["n_values"]))
-        and (sizes == (None, None) or all(_is_count(size) and size > 0 for size in sizes))
-        and (floor is None or (_is_number(floor) and floor > 0))
+        and len(nm) > 0
+        and all(low < high < math.inf for low, high in pairwise([0, *nm]))
+        and all(type(count) is int and 0 <= count < 2**63 for count in counts)
+        and (sizes == [None, None] or all(type(size) is int and size > 0 for size in sizes))
+        and (floor is None or (type(floor) is not bool and 0 < floor < math.inf))
     )
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # pyright: ignore[reportArgumentType]
 
 
 def check_targets(out: Path, names: Iterable[str]) -> None:
@@ -153,7 +146,7 @@ class PreparedScene:
                 raise ValueError(f"input encoding {self.input_encoding}")
             if not 0 < self.peak < 2**16:
                 raise ValueError(f"peak {self.peak}")
-        except (OSError, LookupError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        except BROKEN as error:
             if is_out_of_memory(error):
                 raise
             raise DataError(f"{path}: missing or damaged; run the preparation again") from error

@@ -118,6 +118,12 @@ def angle(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return np.degrees(np.arccos((dot / np.sqrt(squares * others)).clip(-1, 1)))
 
 
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Return Pearson's correlation of the values of two arrays of one shape; NaN if one is constant."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.corrcoef(first.ravel(), second.ravel())[0, 1]) if first.size > 1 else float("nan")
+
+
 def sam_map(rec: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return the `angle` of each pixel in degrees, float32 (H, W), of a reconstruction clipped to [0, 1].
 

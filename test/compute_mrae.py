@@ -90,9 +90,8 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--crop",
         choices=tuple(CROPS),
         default="none",
-        help="part of each image that is scored. none: all of it. ntire2022, mst: without 128 pixels at each side, "
-        "which leaves 226 x 256 of 482 x 512; images of other sizes lose the same border. Whether a scene is skipped "
-        "depends on the whole image",
+        help="part of each image that is scored. ntire2022, mst: without 128 pixels at each side, also of images of "
+        "other sizes. Whether a scene is skipped depends on the whole image",
     )
     args = parser.parse_args(argv)
     if args.min_radiance and args.min_radiance >= 1:

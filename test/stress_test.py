@@ -6,15 +6,14 @@ linear; or a photograph (--preset). Each level of a condition (noise, compressio
 light) differs from it in one thing, and has the same random numbers. The maps per pixel are fitted to
 --train_data_path, as baseline.py does. Without --model_dir the network is the one that fits the reference.
 
-Metamers are spectra that the camera cannot tell apart. With alpha, the part of each spectrum that the camera does not
-see is multiplied by alpha. "Other blacks" takes that part from training spectra of the nearest colour. The image is
-the same. Nothing is clipped: only pixels whose metamer lies within 0.01 and 1 are scored, and their share is stated
-("feasible"). No method can have a lower mean MRAE over both truths ("mrae_of_both") than "any method".
+Metamers are spectra that the camera cannot tell apart: the part of each spectrum that it does not see is multiplied
+by alpha, or taken from training spectra of the nearest colour ("other blacks"). Only pixels whose metamer lies within
+0.01 and 1 are scored, and their share is stated ("feasible"). No method can have a lower mean MRAE over both truths
+("mrae_of_both") than "any method".
 
 The condition "light" needs cubes that are reflectances, such as simulate.py --illuminants E makes them
-(--reflectances_dir). A camera takes the scene under a lamp and balances the image to it, with an error of 4%: the
-lamp is gone, and the reflectance is scored. Levels "LAMP, radiance": the lamp is named, as with test.py --light, and
-the light that comes from the scene is scored.
+(--reflectances_dir). The image is balanced to the lamp, with an error of 4%, and the reflectance is scored; of levels
+"LAMP, radiance", where the lamp is named as with test.py --light, the light that comes from the scene.
 
 Writes into RESULT_DIR:
   stress.csv    scene, condition, level, seed, method, metric, value
@@ -76,7 +75,6 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     add = parser.add_argument
     add("--path_gt", type=Path, default="../Dataset/Valid_spectral", help="folder of cubes (.mat)")
-    add("--scenes", nargs="+", default=(), metavar="NAME ...", help="only these of its scenes, named without suffix")
     add("--reflectances_dir", type=Path, help="folder of cubes that are reflectances, for the condition light")
     add(
         "--preset",
@@ -110,21 +108,13 @@ def read_cameras(sources: Sequence[str]) -> dict[str, Camera]:
     return cameras
 
 
-def read_scenes(folder: Path, floor: float | None, wanted: Sequence[str] = ()) -> tuple[list[Scene], np.ndarray, str]:
-    """Return a folder's scenes, or the `wanted` ones, their wavelengths, and a sentence on raised values.
+def read_scenes(folder: Path, floor: float | None) -> tuple[list[Scene], np.ndarray, str]:
+    """Return a folder's scenes, their wavelengths, and a sentence on raised values.
 
-    Raises
-    ------
-    DataError
-        A scene is missing, a cube cannot be used, or has other bands than the first.
+    Raises DataError if a cube cannot be used, or has other bands than the first.
     """
     scenes, raised, n_values, wavelengths = [], [], 0, None
-    files = list_files(folder, (".mat",), "cubes")
-    for name in wanted:
-        if name not in files:
-            raise DataError(f"{folder}: contains no {name}.mat, which --scenes names")
-    for name in wanted or files:
-        path = files[name]
+    for name, path in list_files(folder, (".mat",), "cubes").items():
         scenes.append(Scene(name, path, floor))
         cube, count = read_true_scene(scenes[-1])
         if cube.values.max() > 1:
@@ -191,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = read_options(argv)
     cli.hold(args.result_dir)
     check_folder(args.result_dir)
-    scenes, wavelengths, raised = read_scenes(args.path_gt, args.floor, args.scenes)
+    scenes, wavelengths, raised = read_scenes(args.path_gt, args.floor)
     lit = []
     if args.reflectances_dir is not None:
         lit, others, _ = read_scenes(args.reflectances_dir, args.floor)

@@ -129,13 +129,11 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--confidence",
         action="store_true",
-        help="write beside each cube where not to trust it. expected_sam, H x W, single: the spectral angle to "
-        "expect between reconstruction and truth, in degrees. sam_factor: sam_factor * expected_sam is the bound "
-        "whose meaning is printed (see train/calibrate_confidence.py). confidence, H x W, uint8: 2 believable "
-        f"(expected angle up to {BELIEVABLE:g} degrees, no channel clipped), 0 not to be believed (above "
-        f"{DOUBTFUL:g} degrees, or a colour that the training data do not have), 1 doubtful (the rest). "
-        "Needs the table NAME.confidence.npz beside the checkpoint NAME.pth. With --format envi or tiff, both maps "
-        "are in RESULT_DIR/confidence, and sam_factor is in the origin that the file states",
+        help="write beside each cube where not to trust it. expected_sam: the spectral angle to expect, in degrees. "
+        "sam_factor: times expected_sam it is the bound whose meaning is printed (train/calibrate_confidence.py). "
+        f"confidence: 2 believable (up to {BELIEVABLE:g} degrees, no channel clipped), 0 not to be believed (above "
+        f"{DOUBTFUL:g}, or a colour that the training data do not have), 1 doubtful. Needs NAME.confidence.npz with "
+        "the checkpoint NAME.pth. With --format envi or tiff, the maps are in RESULT_DIR/confidence",
     )
     add_network_option(parser)
     add_encoding_option(parser)

@@ -75,12 +75,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     add = parser.add_argument
     add("--model_dir", type=Path, default=SHIPPED / "model.pth", metavar="FILE", help="checkpoint")
-    add(
-        "--train_data_path",
-        type=Path,
-        default="./dataset/Train",
-        help="prepared data that the network was trained on",
-    )
+    add("--train_data_path", type=Path, default="./dataset/Train", help="prepared data of the network's training")
     add(
         "--fit_data_path",
         type=Path,
@@ -217,12 +212,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_folder_of(args.evaluate)
         if args.evaluate.resolve() == out.resolve():
             raise DataError(f"{out}: is both --out and --evaluate; give two different files")
-        refuse_foreign(
-            args.evaluate,
-            lambda path: begins(path, ",".join(CSV_START)),
-            "an evaluation of calibrate_confidence.py",
-            "choose another FILE",
-        )
+        what = "an evaluation of calibrate_confidence.py"
+        refuse_foreign(args.evaluate, lambda path: begins(path, ",".join(CSV_START)), what, "choose another FILE")
     train = open_folder(args.train_data_path, model, args.model_dir)
     to_fit = train if args.fit_data_path is None else open_folder(args.fit_data_path, model, args.model_dir)
     valid = [open_folder(path, model, args.model_dir) for path in args.valid_data_path]

@@ -146,13 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
         "(N, 3, H, W) to cubes (N, bands, H, W). Checkpoints store its name and its file's SHA-256, not its code: "
         "keep the file, unchanged",
     )
-    add(
-        "--network_args",
-        nargs="*",
-        default=[],
-        metavar="KEY=VALUE",
-        help="arguments of the network's constructor, unless it is DRCR",
-    )
+    add("--network_args", nargs="*", default=[], metavar="KEY=VALUE", help="of its constructor, unless it is DRCR")
     add("--channels", type=cli.at_least(8), default=100, help="feature channels C of DRCR, at least 8")
     add("--n_blocks", type=cli.at_least(0), default=10, help="number of blocks of DRCR")
     add(
@@ -181,13 +175,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="with --base, the camera that took the training images: sRGB for photographs that are decoded to linear "
         "light, else a camera of colour-science or a CSV file (wavelength, R, G, B)",
     )
-    add(
-        "--gains",
-        type=cli.positive,
-        nargs=3,
-        metavar=("R", "G", "B"),
-        help="with --base, the camera's analogue gains",
-    )
+    add("--gains", type=cli.positive, nargs=3, metavar=("R", "G", "B"), help="analogue gains of --camera")
     add(
         "--brightness_data",
         type=Path,

@@ -232,9 +232,7 @@ class PageScene:
     def _doubt_of_reference(self) -> str:
         """Return a question if hardly anything reflects more light than there is, and much of the cube would."""
         above = float((self.whites * self.gain > 1.5).mean()) if self.reference and not self.light else 0.0
-        return (
-            "; the brightest pixels then reflect far more than 1: is this point in the shade?" if above > 0.5 else ""
-        )
+        return "; the brightest pixels then reflect far more than 1: is this point in the shade?" * (above > 0.5)
 
     def _confidence(self) -> dict[str, Any] | None:
         """Return the legend and the meaning of the map of confidence, in words for a person."""
@@ -410,6 +408,5 @@ def as_shown(image: RGBImage, max_side: int) -> np.ndarray:
 
 def heat(error: np.ndarray) -> np.ndarray:
     """Return numbers (H, W) as colours (H, W, 3) in [0, 1]; those above 1 have the colour of 1."""
-    return cv2.applyColorMap((error.clip(0, 1) * 255 + 0.5).astype(np.uint8), cv2.COLORMAP_MAGMA)[
-        ..., ::-1
-    ] / np.float32(255)
+    image = cv2.applyColorMap((error.clip(0, 1) * 255 + 0.5).astype(np.uint8), cv2.COLORMAP_MAGMA)
+    return image[..., ::-1] / np.float32(255)

@@ -308,13 +308,8 @@ class Page:
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes of the server."""
-        posts: dict[str, Any] = {
-            "open": self.open,
-            "example": self.example,
-            "{id}/again": self.again,
-            "{id}/truth": self.truth,
-        }
-        posts["{id}/adjust"] = self.adjust
+        posts: dict[str, Any] = {"open": self.open, "example": self.example}
+        posts |= {"{id}/again": self.again, "{id}/truth": self.truth, "{id}/adjust": self.adjust}
         return [
             Route("/", lambda _: FileResponse(HERE / "static/page.html")),
             Route("/settings", self.settings),
@@ -491,15 +486,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="address to serve at, such as that of this computer in your network; 0.0.0.0: at all of its addresses, "
         "those that --allow_host names",
     )
-    add(
-        "--allow_host",
-        nargs="+",
-        metavar="NAME ...",
-        help="further names and addresses by which browsers may reach it",
-    )
+    add("--allow_host", nargs="+", metavar="NAME ...", help="further names by which browsers may reach it")
     add("--port", type=port, default=7860, help="port to serve at")
     add(
-        "--max_side", type=cli.at_least(4), default=1024, help="scale larger images down to this many pixels per side"
+        "--max_side",
+        type=cli.at_least(4),
+        default=1024,
+        help="larger images are scaled down to so many pixels a side",
     )
     add("--sessions", type=cli.at_least(1), default=8, help="number of scenes that are kept in memory")
     add("--max_upload", type=cli.at_least(1), default=500, metavar="MB", help="refuse larger files")

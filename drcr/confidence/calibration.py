@@ -29,7 +29,7 @@ from drcr.data import PreparedScene, ValidImages
 from drcr.formats.maps import LEVELS
 from drcr.images import normalise_rgb
 from drcr.inference import Reconstructor, reconstruct_image
-from drcr.metrics import sam_map
+from drcr.metrics import correlation, sam_map
 from drcr.utils.files import DataError
 
 PIXELS = 400_000
@@ -223,8 +223,7 @@ def judge_example(table: Confidence, example: Example) -> dict[str, float]:
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Return Spearman's rank correlation; NaN if one is constant."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+    return correlation(rankdata(first), rankdata(second))
 
 
 def auroc(score: np.ndarray, positive: np.ndarray) -> float:

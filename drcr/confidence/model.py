@@ -134,20 +134,13 @@ class Colours:
 
     Attributes
     ----------
-    camera : (bands, 3)
-        From cubes to images, by least squares over the training data.
-    tints : (cells, 2)
-        Centres of groups of pixels by chromaticity, dark ones left aside.
-    usual : (cells, bands)
-        The mean spectrum of each of these groups; spectra have length 1.
-    places : (cells, 3)
-        Centres of groups by chromaticity and brightness, as `place_of` describes them.
-    blacks : (cells, bands)
-        The mean black of each of these groups.
-    spread : (cells,)
-        The mean squared length of a black's difference from that mean.
-    reach : float
-        Chromaticities further than this from all `tints` are new; those of 0.1% of the training pixels are.
+    camera : (bands, 3), from cubes to images, by least squares over the training data
+    tints : (cells, 2), centres of groups of pixels by chromaticity, dark ones left aside
+    usual : (cells, bands), the mean spectrum of each of these groups; spectra have length 1
+    places : (cells, 3), centres of groups by chromaticity and brightness, as `place_of` describes them
+    blacks : (cells, bands), the mean black of each of these groups
+    spread : (cells,), the mean squared length of a black's difference from that mean
+    reach : chromaticities further than this from all `tints` are new; those of 0.1% of the training pixels are
     """
 
     camera: np.ndarray
@@ -211,12 +204,8 @@ class Colours:
 class Fit:
     """The angle of a pixel as a function of its TERMS, fitted to images that the network was trained on.
 
-    Attributes
-    ----------
-    constant, weights : float, (terms,)
-        log2 of the angle in degrees is constant + weights @ terms. No weight is below 0.
-    low, high : (terms,)
-        Terms beyond what the fit has seen are taken as these.
+    log2 of the angle in degrees is constant + weights (terms,) @ terms; no weight is below 0. Terms beyond what the
+    fit has seen, `low` to `high` (terms,), are taken as these.
     """
 
     constant: float
@@ -234,13 +223,8 @@ class Fit:
 class SceneScore:
     """How a fit does on a scene that the network was not trained on.
 
-    Attributes
-    ----------
-    ratio : float
-        The smallest number for which SHARE of an image's pixels have a true angle of at most `ratio` times the
-        fitted one; the largest of the scene's images.
-    true, fitted : float
-        The mean angles in degrees.
+    `ratio`: the smallest number for which SHARE of an image's pixels have a true angle of at most `ratio` times the
+    fitted one; the largest of the scene's images. `true`, `fitted`: the mean angles in degrees.
     """
 
     ratio: float
@@ -254,20 +238,13 @@ class Confidence:
 
     Attributes
     ----------
-    colours, fit : Colours, Fit
-        From the training data.
-    scenes : dict of str to SceneScore
-        The scenes of the calibration, by `fingerprint`; the network was not trained on them.
-    asked_miss : float
-        The probability, at most, with which the bound may fail for a new scene, if there are scenes enough.
-    wavelengths : list of float
-        Of the network's bands, in nm.
-    input_encoding : {"linear", "stored"}
-        What the images are that the network was trained on.
-    network : str
-        The `digest_of` the checkpoint.
-    images : str
-        In words, the images of the calibration, such as "18 images decoded from sRGB".
+    colours, fit : from the training data
+    scenes : those of the calibration, by `fingerprint`; the network was not trained on them
+    asked_miss : the probability, at most, with which the bound may fail for a new scene, if there are scenes enough
+    wavelengths : of the network's bands, in nm
+    input_encoding : what the images are that the network was trained on, "linear" or "stored"
+    network : the `digest_of` the checkpoint
+    images : in words, the images of the calibration, such as "18 images decoded from sRGB"
     """
 
     colours: Colours

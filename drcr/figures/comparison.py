@@ -283,12 +283,6 @@ def nearest_bands(wavelengths: np.ndarray, wanted: Sequence[float]) -> list[int]
     return list(dict.fromkeys(int(np.abs(wavelengths - nm).argmin()) for nm in wanted))
 
 
-def correlation(rec: np.ndarray, truth: np.ndarray) -> float:
-    """Return Pearson's correlation of two spectra (bands,); NaN if one is constant."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return float(np.corrcoef(rec, truth)[0, 1]) if len(truth) > 1 else float("nan")
-
-
 def mrae_of_bands(rec: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return the MRAE of each band, float64 (bands,); their mean is the cube's MRAE."""
     return (np.abs(rec - truth) / truth).mean((0, 1), dtype=np.float64)

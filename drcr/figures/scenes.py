@@ -21,7 +21,6 @@ from drcr.figures.comparison import (
     BANDS,
     Result,
     SceneFiles,
-    correlation,
     file_stem,
     mrae_of_bands,
     nearest_bands,
@@ -48,7 +47,7 @@ from drcr.figures.layout import (
     text_width,
 )
 from drcr.formats.maps import LEVEL_COLOURS, LEVELS, level_image
-from drcr.metrics import SCORES, sam_map
+from drcr.metrics import SCORES, correlation, sam_map
 from drcr.scoring.scoring import scores
 from drcr.utils import cli
 from drcr.utils.extras import needs
@@ -93,7 +92,7 @@ def _errors(truth: np.ndarray, recs: Cubes, bands: list[int], relative: bool, me
         peaks.append(np.percentile(rows[name], 98))
     peak = _round_up(max(min(peaks), 1e-3))
     label, below = (
-        "relative error" if relative else "absolute error",
+        f"{'relative' if relative else 'absolute'} error",
         f" (98%{' of best' * (len(peaks) > 1)} < {peak:g})",
     )
     if relative and peak > 1:
@@ -137,12 +136,7 @@ def _is_narrow(width: float) -> bool:
 
 
 def _marked_image(
-    sheet: Sheet,
-    image: np.ndarray,
-    title: str,
-    names: list[str],
-    truth: bool,
-    points: Sequence[tuple[int, int]],
+    sheet: Sheet, image: np.ndarray, title: str, names: list[str], truth: bool, points: Sequence[tuple[int, int]]
 ) -> float:
     """Draw an image with the points marked, the legend beside it (in a page: below it); return its width."""
     narrow = _is_narrow(sheet.width)

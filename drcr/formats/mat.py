@@ -38,22 +38,9 @@ HEADER_SIZE = 512
 def load_cube(path: str | Path, names: tuple[str, ...] = CUBE_NAMES) -> Cube:
     """Read a .mat file (v5, v7 or v7.3): its cube, the wavelengths, and where it comes from. The file is opened once.
 
-    Parameters
-    ----------
-    path : str or Path
-        The file.
-    names : tuple of str
-        The cube is the first of these variables that the file has.
-
-    Returns
-    -------
-    Cube
-        Values float32 (H, W, bands), wavelengths rising; for v7.3 usually a view in MATLAB's memory order.
-
-    Raises
-    ------
-    DataError
-        The file is missing or broken, has no such variable with three dimensions, or wavelengths that make no sense.
+    The cube is the first of the variables `names` that the file has. Values are float32 (H, W, bands), wavelengths
+    rising; for v7.3 usually a view in MATLAB's memory order. Raises DataError if the file is missing or broken, has
+    no such variable with three dimensions, or wavelengths that make no sense.
     """
     cube = settle(read_stored(Path(path), names))
     return replace(cube, values=cube.values.astype(np.float32, copy=False))

@@ -35,18 +35,16 @@ CLASSIC_BYTES = 2**32 - 2**26
 """Larger files need BigTIFF, which ImageJ opens by its plugin Bio-Formats; the rest is for the tags."""
 
 
-def require_tifffile(path: Path) -> None:
-    """Raise DataError, which names the extra, if tifffile is not installed."""
+def require_tifffile(path: Path) -> Any:
+    """Return the module. Raises DataError, which names the extra, if it is not installed."""
     with needs("formats", f"{path}: is a TIFF file, which"):
-        import tifffile  # noqa: F401
+        import tifffile
+    return tifffile
 
 
 def open_tiff(path: Path) -> tifffile.TiffFile:
     """Open a TIFF as one file: of the formats whose metadata name other files, tifffile would read those, too."""
-    with needs("formats", f"{path}: is a TIFF file, which"):
-        import tifffile
-
-    return tifffile.TiffFile(path, is_ome=False, is_mmstack=False, is_ndtiff=False)
+    return require_tifffile(path).TiffFile(path, is_ome=False, is_mmstack=False, is_ndtiff=False)
 
 
 def read_tiff(path: Path) -> StoredCube:
@@ -133,9 +131,7 @@ def write_tiff(
     path: Path, cube: np.ndarray, wavelengths: np.ndarray | None, origin: str, names: Sequence[str] = ()
 ) -> None:
     """Write a reconstruction (H, W, bands), atomically; `wavelengths` in nm, or `names` of the bands, for maps."""
-    with needs("formats", f"{path}: is a TIFF file, which"):
-        import tifffile
-
+    tifffile = require_tifffile(path)
     metadata: dict[str, object] = {"axes": "ZYX", "Info": ORIGIN_MARK + printable(origin)}
     labels = list(names) if wavelengths is None else [f"{nm} nm" for nm in wavelengths.tolist()]
     if labels:

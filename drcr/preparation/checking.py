@@ -16,7 +16,8 @@ from tqdm import tqdm
 from drcr.cube import DIM, check_cube, check_same_size, check_scale, describe_bands, same_bands, times
 from drcr.data import PreparedFolder
 from drcr.formats.mat import load_cube
-from drcr.images import IMAGE_SUFFIXES, Encoding, RGBImage, doubt_encoding, read_image
+from drcr.images import IMAGE_SUFFIXES, Encoding, doubt_encoding, read_image
+from drcr.metrics import correlation
 from drcr.utils.files import BrokenFile, DataError, and_more, list_files, name_of
 from drcr.utils.parallel import prepare_process
 
@@ -128,11 +129,6 @@ def orientations(image: np.ndarray) -> dict[str, np.ndarray]:
     return {name: turned for name, turned in found.items() if turned.shape == image.shape}
 
 
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the correlation of two images' values."""
-    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
-
-
 def compare(scene: CheckedScene, cube_luminance: np.ndarray, rgb_luminance: np.ndarray) -> bool:
     """Return whether an image belongs to its cube; add an error if it cannot, a note if that cannot be decided."""
     if min(cube_luminance.shape) < MIN_SIDE:
@@ -163,12 +159,6 @@ def compare(scene: CheckedScene, cube_luminance: np.ndarray, rgb_luminance: np.n
         scene.errors.append(Fault("wrong image", text))
         return False
     return True
-
-
-def check_encoding(scene: CheckedScene, image: RGBImage, cube_luminance: np.ndarray) -> None:
-    """Add a note if an image's values contradict the encoding in which it was read."""
-    if (doubt := doubt_encoding(image, cube_luminance[..., None])) is not None:
-        scene.notes.append(Fault("encoding", f"{scene.rgb_path}: {doubt}"))
 
 
 def check_one_cube(scene: CheckedScene, path: Path, floor: float | None) -> np.ndarray:
@@ -212,8 +202,9 @@ def check_scene(scene: CheckedScene, floor: float | None, encoding: Encoding = "
         except DataError as error:
             scene.errors.append(Fault("size of image and cube", str(error)))
         else:
-            if cube_luminance is not None and compare(scene, cube_luminance, np.float32(rgb).mean(2)):
-                check_encoding(scene, image, cube_luminance)
+            belongs = cube_luminance is not None and compare(scene, cube_luminance, np.float32(rgb).mean(2))
+            if belongs and (doubt := doubt_encoding(image, cube_luminance[..., None])):
+                scene.notes.append(Fault("encoding", f"{rgb_path}: {doubt}"))
     return scene
 
 

@@ -23,24 +23,9 @@ from drcr.cube import (
     raise_to_floor,
     same_bands,
 )
-from drcr.data import (
-    INDEX,
-    PreparedScene,
-    check_targets,
-    patch_grid,
-    read_index,
-    remove_scenes,
-    scene_checksum,
-)
+from drcr.data import INDEX, PreparedScene, check_targets, patch_grid, read_index, remove_scenes, scene_checksum
 from drcr.formats.mat import load_cube
-from drcr.images import (
-    IMAGE_SUFFIXES,
-    Encoding,
-    InputEncoding,
-    add_encoding_option,
-    describe_decoding,
-    read_image,
-)
+from drcr.images import IMAGE_SUFFIXES, Encoding, InputEncoding, add_encoding_option, describe_decoding, read_image
 from drcr.utils import cli
 from drcr.utils.files import DataError, and_more, list_files, print_other_files, strip_suffix, write_atomically
 from drcr.utils.hdf5 import write_hdf5
@@ -72,9 +57,8 @@ def _source(job: "_Job") -> np.bytes_:
     states = ((path.name, path.stat()) for path in (job.cube_path, job.rgb_path))
     # ctime, which no program can set, tells a new file of equal size whose time of modification was set back
     stats = [(name, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states]
-    return np.bytes_(
-        json.dumps([*stats, job.floor, job.encoding])
-    )  # of fixed length: HDF5 spends 4 kB on one of variable length
+    # of fixed length: HDF5 spends 4 kB on one of variable length
+    return np.bytes_(json.dumps([*stats, job.floor, job.encoding]))
 
 
 @dataclass(frozen=True)
@@ -267,11 +251,7 @@ def _prepare_all(jobs: list[_Job], n_workers: int) -> tuple[dict[str, _SceneInfo
 
 
 def _summarise(
-    infos: dict[str, _SceneInfo],
-    skipped: list[str],
-    patch_size: int | None,
-    stride: int | None,
-    floor: float | None,
+    infos: dict[str, _SceneInfo], skipped: list[str], patch_size: int | None, stride: int | None, floor: float | None
 ) -> Prepared:
     n_patches = 0
     if patch_size is not None and stride is not None:

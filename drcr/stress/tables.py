@@ -8,10 +8,7 @@ from pathlib import Path
 from drcr.stress.study import Key, Row, Summary
 from drcr.utils.files import begins, refuse_foreign, write_csv
 
-HEADERS = {
-    "stress.csv": Row._fields,
-    "summary.csv": ("condition", "level", "method", "metric", *Summary._fields),
-}
+HEADERS = {"stress.csv": Row._fields, "summary.csv": ("condition", "level", "method", "metric", *Summary._fields)}
 """The columns of the tables, by which a later run recognises them."""
 FIGURE = "overview"
 

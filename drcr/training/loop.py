@@ -173,9 +173,7 @@ class Run:
     iteration: int = 0  # how many are finished
     best: float = math.inf  # validation loss
     losses: list[Tensor] = field(default_factory=list)  # of the epoch under way
-    started: float = field(
-        default_factory=time.perf_counter
-    )  # the epoch under way, less the time between two sessions
+    started: float = field(default_factory=time.perf_counter)  # of the epoch, less the time between two sessions
     saved: float = field(default_factory=time.perf_counter)
     paced: tuple[float, int] | None = None  # when `log_pace` last wrote, and the iteration then
     random: dict[str, Any] | None = None

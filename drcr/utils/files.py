@@ -253,12 +253,8 @@ def _remove_stale(folder: Path) -> None:
 
 # ---- names and errors
 
-_INVISIBLE = (
-    "Cc",
-    "Cs",
-    "Zl",
-    "Zp",
-)  # categories of Unicode: control characters, bytes that are not UTF-8, new lines
+_INVISIBLE = ("Cc", "Cs", "Zl", "Zp")
+"""Categories of Unicode: control characters, bytes that are not UTF-8, new lines."""
 _DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
