@@ -14,9 +14,9 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+import spectral.io.envi
 import tifffile
 from helpers import DATA, ROOT, SHARED, make_scenes
-from odd_inputs import WL, base_cube, write_envi, write_h5, write_v5
 
 from drcr.cube import wavelengths_in_nm
 from drcr.formats.band_files import sort_band_files, wavelengths_in_names
@@ -27,11 +27,40 @@ from drcr.preparation.prepare import prepare
 from drcr.utils.files import DataError, write_atomically
 
 CUBES = "Dataset/import_cubes.py"
+WL = np.arange(400.0, 701.0, 10.0)
+
+
+def write_v5(folder, cube, bands):
+    path = folder / "scene.mat"
+    scipy.io.savemat(path, {"cube": cube} | ({} if bands is None else {"bands": bands}))
+    return path
+
+
+def write_h5(folder, cube, bands, **options):
+    path = folder / "scene.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("cube", data=cube, **options)
+        if bands is not None:
+            file["wavelengths"] = bands
+    return path
+
+
+def write_envi(folder, cube, bands=None, interleave="bsq", **fields):
+    path = folder / "scene.hdr"
+    metadata = fields | ({} if bands is None else {"wavelength": [str(nm) for nm in np.ravel(bands)]})
+    metadata = {name.replace("_", " "): value for name, value in metadata.items()}
+    options = {"dtype": cube.dtype, "force": True, "interleave": interleave, "ext": ".raw"}
+    spectral.io.envi.save_image(str(path), cube, metadata=metadata, **options)
+    return path
 
 
 @pytest.fixture
 def cube():
-    return base_cube(np.random.default_rng(8))
+    """Return (12, 16, 31) float32, unlike along all axes, from 0.05 to 0.9."""
+    rows, columns, bands = np.ogrid[0:1:12j, 0:1:16j, 0:1:31j]
+    cube = 0.4 * rows + 0.3 * columns**2 + 0.3 * bands * (0.5 + 0.5 * rows)
+    cube += 0.05 * np.random.default_rng(8).random((12, 16, 31))
+    return np.float32(0.05 + 0.85 * (cube - cube.min()) / (cube.max() - cube.min()))
 
 
 @pytest.fixture
@@ -269,6 +298,91 @@ def test_envi_fields_that_are_not_applied_are_refused_by_name(source, cube, fiel
     path = write_envi(source, cube, WL)
     path.write_text(f"{path.read_text()}{field}\n")
     refuses(path, field.split(" =")[0])
+
+
+def test_envi_headers_as_programs_write_them(source, cube):
+    path = write_envi(source, cube, WL, operator="me")
+    text, data = path.read_text(), path.with_suffix(".raw")
+    headers = [text.replace("= me", "= {Jürgen}").encode("latin-1"), text.encode("utf-8-sig"), text.encode("utf-16")]
+    for header in (*headers, text.replace("byte order = 0\n", "").encode()):
+        path.write_bytes(header)
+        assert np.array_equal(read_cube_file(path).values, cube)
+    path.write_text(text.replace("header offset = 0", "header offset = 100"))
+    data.write_bytes(bytes(100) + data.read_bytes())
+    assert np.array_equal(read_cube_file(path).values, cube)
+
+
+def test_envi_headers_that_make_no_sense(source, cube):
+    path = write_envi(source, cube, WL)
+    text, lines = path.read_text(), path.read_text().splitlines(keepends=True)
+    added = ["data ignore value -9999", "major frame offsets = {3, 0}", "bbl = {" + ", ".join("0" * 31) + "}"]
+    added.append("reflectance scale factor = 10\ndata gain values = {" + ", ".join("2" * 31) + "}")
+    headers = [f"{text}{line}\n" for line in added] + [text.replace("ENVI Standard", "ENVI Spectral Library")]
+    for name in ("samples", "lines", "bands", "data type", "interleave"):
+        headers.append("".join(line for line in lines if not line.startswith(f"{name} =")))
+    for header in headers:
+        path.write_text(header)
+        refuses(path, "scene.hdr")
+    path.write_text(text)
+    data = path.with_suffix(".raw")
+    data.write_bytes(data.read_bytes() + bytes(64))
+    refuses(path, "describes")
+
+
+def test_layouts_of_a_tiff_and_what_is_refused(tmp_path, cube):
+    path, pages, plain = tmp_path / "scene.tif", np.ascontiguousarray(cube.transpose(2, 0, 1)), "minisblack"
+    for values, options in (
+        (cube, {"photometric": plain, "planarconfig": "contig"}),
+        (pages, {"photometric": plain, "planarconfig": "separate"}),
+        (pages, {"photometric": plain, "compression": "zlib"}),
+        (pages, {"photometric": plain, "byteorder": ">"}),
+        (pages, {"imagej": True, "metadata": {"axes": "CYX"}}),
+    ):
+        tifffile.imwrite(path, values, **options)
+        assert np.array_equal(read_cube_file(path).values, cube)
+    nodata = str(float(pages[0, 0, 0]))
+    for values, options in (
+        (pages, {"photometric": "miniswhite"}),
+        (pages, {"photometric": plain, "extratags": [(274, "H", 1, 6, True)]}),
+        (pages, {"photometric": plain, "extratags": [(42113, "s", 0, nodata, True)]}),
+        (pages[0], {"photometric": plain}),
+    ):
+        tifffile.imwrite(path, values, **options)
+        refuses(path, "scene.tif")
+
+
+def test_storage_and_types_of_hdf5_and_numpy(source, cube):
+    path = source / "scene.h5"
+    with h5py.File(path, "w") as file:
+        file["stored/here"], file["wavelengths"] = cube, WL
+        file["cube"] = h5py.SoftLink("/stored/here")
+    assert np.array_equal(read_cube_file(path).values, cube)
+    write_h5(source, cube, WL, compression="gzip")
+    assert np.array_equal(read_cube_file(path).values, cube)
+    with h5py.File(path, "a") as file:
+        file["cube"].attrs["scale_factor"] = "0.1"
+    refuses(path, "scale_factor")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("cube", cube.shape, "f4", chunks=(4, 16, 31))[:8] = cube[:8]
+    refuses(path, "scene.h5")
+    for dtype in (complex, bool):
+        np.save(source / "scene.npy", cube.astype(dtype))
+        refuses(source / "scene.npy", "numbers with three dimensions")
+
+
+@pytest.mark.parametrize("kind", ["size", "colour", "depth"])
+def test_band_files_that_are_not_alike(source, cube, kind):
+    bands = np.round(cube * 60000).astype(np.uint16)
+    other = {
+        "size": bands[:-1, :, 9],
+        "colour": np.dstack([bands[..., 9], bands[..., 9] // 2, bands[..., 9]]),
+        "depth": (bands[..., 9] // 257).astype(np.uint8),
+    }[kind]
+    paths = [source / f"b{i}.png" for i in range(31)]
+    for i, path in enumerate(paths):
+        cv2.imwrite(str(path), other if i == 9 else bands[..., i])
+    with pytest.raises(DataError, match=r"b9\.png: "):
+        read_cube_file(tuple(paths))
 
 
 # 4: HDF5 that MATLAB did not write
