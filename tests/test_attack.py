@@ -36,6 +36,15 @@ MODEL = DATA / "model_c16_b2.pth"
 FOREIGN = b"the only copy of a thesis"
 
 
+def refusal(call):
+    """Return the message of the DataError that a call raises, an empty text without one."""
+    try:
+        call()
+    except DataError as error:
+        return str(error)
+    return ""
+
+
 def contents(folder):
     """Return the contents of all files below a folder, by path."""
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -299,14 +308,11 @@ def changed_checkpoints():
     }
 
 
-@pytest.mark.parametrize("change", changed_checkpoints())
-def test_a_changed_checkpoint_is_refused_before_a_network_is_built(tmp_path, monkeypatch, change):
+def test_changed_checkpoints_are_refused_before_a_network_is_built(tmp_path, monkeypatch):
     path, model = tmp_path / "a.pth", DRCR(channels=8, n_blocks=2)
     save_checkpoint(path, model)
     load_model(path)
-    checkpoint = torch.load(path, weights_only=True)
-    changed_checkpoints()[change](checkpoint)
-    torch.save(checkpoint, path)
+    whole = path.read_bytes()
 
     def build(self, *arguments, before=DRCR.__init__, **options):
         assert torch.empty(0).device.type == "meta", "a network is built"
@@ -314,9 +320,14 @@ def test_a_changed_checkpoint_is_refused_before_a_network_is_built(tmp_path, mon
         before(self, *arguments, **options)
 
     monkeypatch.setattr(DRCR, "__init__", build)
-    with pytest.raises(DataError, match=r"a\.pth: ") as error:
-        load_model(path)
-    assert "\n" not in str(error.value)
+    for kind, change in changed_checkpoints().items():
+        path.write_bytes(whole)
+        checkpoint = torch.load(path, weights_only=True)
+        change(checkpoint)
+        torch.save(checkpoint, path)
+        message = refusal(lambda: load_model(path))
+        assert message.startswith(f"{path}: "), kind
+        assert "\n" not in message, kind
 
 
 def test_tensors_that_share_their_memory_do_not_make_a_large_network(tmp_path):
@@ -394,62 +405,51 @@ def test_changed_training_states_are_refused(prepared_once, tmp_path, fails):
     data = {"train": train_set.provenance, "valid": ValidImages(prepared_once[1]).provenance}
     whole = last.read_bytes()
 
-    def refusal():
-        try:
-            checkpoint = read_state(last)
-            model = main.resumed_model(args, checkpoint, train_set, data)
-            freeze_all_but_tail(model)
-            check_state(checkpoint, model, last)
-        except DataError as error:
-            return str(error)
+    def go_on():
+        checkpoint = read_state(last)
+        model = main.resumed_model(args, checkpoint, train_set, data)
+        freeze_all_but_tail(model)
+        check_state(checkpoint, model, last)
 
-    assert refusal() is None
+    go_on()
     for kind, (apply, value) in CHANGED_STATES.items():
         last.write_bytes(whole)
         checkpoint = torch.load(last, weights_only=True)
         apply(checkpoint, value)
         torch.save(checkpoint, last)
-        assert (refusal() or "").startswith(f"{last}: "), kind
+        assert refusal(go_on).startswith(f"{last}: "), kind
     before = contents(tmp_path)
     fails("train/main.py", *options, "--init", MODEL, "--resume", last, names=last)
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"scenes": []},
-        {"scenes": ["\udcff", "b", "c"]},
-        {"scenes": ["ARAD_1K_0001"] * 3},
-        {"scenes": "ARAD_1K_0001"},
-        {"wavelengths": "400"},
-        {"wavelengths": [None] * 31},
-        {"wavelengths": [400.0] * 31},
-        {"wavelengths": [500.0 + i for i in range(31)]},
-        {"patch_size": 0},
-        {"patch_size": "16"},
-        {"patch_size": 10**6},
-        {"stride": 0},
-        {"stride": 2.5},
-        {"stride": None},
-        {"raised": [0]},
-        {"raised": ["x", 0, 0]},
-        {"n_values": -1},
-        {"floor": "low"},
-        {"floor": float("nan")},
-    ],
-)
-def test_a_changed_index_is_refused(prepared, change):
-    path = prepared[0] / "index.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(DataError, match=r"run the preparation again|run train_data_preprocess"):
-        TrainPatches(prepared[0])
+CHANGED_INDEX = (
+    {"scenes": []}, {"scenes": ["\udcff", "b", "c"]}, {"scenes": ["ARAD_1K_0001"] * 3}, {"scenes": "ARAD_1K_0001"},
+    {"wavelengths": "400"}, {"wavelengths": [None] * 31}, {"wavelengths": [400.0] * 31}, {"patch_size": 0},
+    {"patch_size": "16"}, {"patch_size": 10**6}, {"stride": 2.5}, {"stride": None}, {"raised": [0]},
+    {"raised": ["x", 0, 0]}, {"n_values": -1}, {"floor": "low"}, {"floor": float("nan")},
+)  # fmt: skip
 
 
-def test_an_index_without_end_is_refused(prepared):
-    (prepared[0] / "index.json").write_text("[" * 100_000)
+@pytest.fixture
+def copied(prepared_once, tmp_path):
+    """Return a prepared folder, to change."""
+    return shutil.copytree(prepared_once[0], tmp_path / "copied")
+
+
+def test_a_changed_index_is_refused(copied):
+    path = copied / "index.json"
+    whole = json.loads(path.read_text())
+    for change in CHANGED_INDEX:
+        path.write_text(json.dumps(whole | change))
+        message = refusal(lambda: TrainPatches(copied))
+        assert "run the preparation again" in message or "run train_data_preprocess" in message, change
+
+
+def test_an_index_without_end_is_refused(copied):
+    (copied / "index.json").write_text("[" * 100_000)
     with pytest.raises(DataError, match="no prepared data"):
-        TrainPatches(prepared[0])
+        TrainPatches(copied)
 
 
 def cube_as(**options):
@@ -481,13 +481,9 @@ CHANGED_SCENES = {
     "an encoding of a terabyte": lambda file: file["rgb"].attrs.__setitem__("input_encoding", 10**12),
     "peak of 0": lambda file: file["rgb"].attrs.__setitem__("peak", 0.0),
     "peak NaN": lambda file: file["rgb"].attrs.__setitem__("peak", np.nan),
-    "peaks": lambda file: file["rgb"].attrs.__setitem__("peak", [1.0, 2.0]),
-    "peak as text": lambda file: file["rgb"].attrs.__setitem__("peak", "255"),
     "another peak": lambda file: file["rgb"].attrs.__setitem__("peak", 17.0),
     "cube in double precision": cube_as(dtype=np.float64),
-    "cube big-endian": cube_as(dtype=">f4"),
     "cube compressed": cube_as(compression="gzip"),
-    "cube with fewer bands": cube_as(data=lambda cube: cube[:5]),
     "cube in another file": external,
     "fewer wavelengths": lambda file: file["cube"].attrs.__setitem__("wavelengths", [400.0]),
     "no checksum": lambda file: file.attrs.__delitem__("checksum"),
@@ -500,14 +496,17 @@ CHANGED_SCENES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGED_SCENES)
-def test_a_changed_scene_is_refused(prepared, change):
-    path = prepared[0] / "ARAD_1K_0003.h5"
-    with h5py.File(path, "r+") as file:
-        CHANGED_SCENES[change](file)
-    with pytest.raises(DataError, match=r"ARAD_1K_0003\.h5: .*run the preparation again"):
+def test_changed_scenes_are_refused(copied):
+    path = copied / "ARAD_1K_0003.h5"
+    whole = path.read_bytes()
+    for kind, change in CHANGED_SCENES.items():
+        path.write_bytes(whole)
+        with h5py.File(path, "r+") as file:
+            change(file)
         # only the checksum tells another peak; all else shows without reading the values
-        TrainPatches(prepared[0], cache=change == "another peak")
+        message = refusal(lambda kind=kind: TrainPatches(copied, cache=kind == "another peak"))
+        assert message.startswith(f"{path}: "), kind
+        assert message.endswith("run the preparation again"), kind
 
 
 @pytest.mark.parametrize("what", ["cube", "rgb"])
@@ -659,54 +658,29 @@ def pipe(path):
 
 def pipes(folder, prepared):
     """Return commands, each with a pipe among its files, and the name that its error must have."""
-    data = shutil.copytree(DATA / "Dataset", folder / "data")
-    band = pipe(folder / "cave/a/a_ms_01.png")
-    for i in range(2, 32):
-        cv2.imwrite(str(band.with_name(f"a_ms_{i:02}.png")), np.zeros((8, 8), np.uint16))
-    split = pipe(folder / "split.txt")
-    (folder / "cave_split.txt").write_text("Train a")
-    rec = shutil.copytree(DATA / "Dataset/Valid_spectral", folder / "rec")
-    image, target = data / "Valid_RGB/ARAD_1K_0901.jpg", folder / "results/ARAD_1K_0901.mat"
     paths = ("--train_data_path", prepared[0], "--valid_data_path", prepared[1])
+    image, target = DATA / "Dataset/Valid_RGB/ARAD_1K_0901.jpg", folder / "results/ARAD_1K_0901.mat"
     scene = pipe(shutil.copytree(prepared[0], folder / "t") / "ARAD_1K_0001.h5")
+    result = ("--model_dir", MODEL, "--result_dir", pipe(target).parent)
+    split = (
+        "--source",
+        DATA / "Dataset/Valid_spectral",
+        "--out",
+        folder / "o",
+        "--split",
+        pipe(folder / "split.txt"),
+    )
     return {
         "image": ("test/test.py", ("--RGB_dir", pipe(folder / "a.png"), "--model_dir", MODEL), "a.png"),
         "checkpoint": ("test/test.py", ("--RGB_dir", image, "--model_dir", pipe(folder / "a.pth")), "a.pth"),
-        "result": (
-            "test/test.py",
-            ("--RGB_dir", image, "--model_dir", MODEL, "--result_dir", pipe(target).parent),
-            target.name,
-        ),
-        "band": (
-            "Dataset/import_cave.py",
-            ("--source", folder / "cave", "--out", folder / "o", "--split", folder / "cave_split.txt"),
-            "a has no band 01",
-        ),
-        "split": (
-            "Dataset/import_cubes.py",
-            ("--source", rec, "--out", folder / "o", "--split", split),
-            "split.txt",
-        ),
-        "camera": ("Dataset/simulate.py", ("--camera", pipe(folder / "c.csv"), "--out", folder / "o"), "c.csv"),
-        "table": (
-            "test/compute_mrae.py",
-            ("--path_rec", rec, "--path_gt", DATA / "Dataset/Valid_spectral", "--csv", pipe(folder / "s.csv")),
-            "s.csv",
-        ),
+        "result": ("test/test.py", ("--RGB_dir", image, *result), target.name),
+        "split": ("Dataset/import_cubes.py", split, "split.txt"),
         "scene": ("train/main.py", ("--train_data_path", scene.parent, *paths[2:]), scene.name),
-        "index": ("train/main.py", ("--train_data_path", pipe(folder / "i/index.json").parent, *paths[2:]), "i: "),
         "table of losses": ("train/main.py", (*paths, "--outf", pipe(folder / "r/loss.csv").parent), "loss.csv"),
-        "best checkpoint": ("train/main.py", (*paths, "--outf", pipe(folder / "b/best.pth").parent), "best.pth"),
-        "index to write": (
-            "train/train_data_preprocess.py",
-            ("--data_path", data, "--train_data_path", pipe(folder / "p/index.json").parent, "--patch_size", 16),
-            "index.json",
-        ),
     }
 
 
-PIPES = ["image", "checkpoint", "result", "band", "split", "camera", "table", "scene", "index"]
-PIPES += ["table of losses", "best checkpoint", "index to write"]
+PIPES = ["image", "checkpoint", "result", "split", "scene", "table of losses"]
 
 
 @pytest.mark.parametrize("kind", PIPES)
@@ -721,10 +695,7 @@ def test_a_pipe_in_place_of_a_file_is_refused(fails, prepared_once, tmp_path, ki
         signal.signal(signal.SIGALRM, before)
 
 
-COMMANDS = sorted([*WRITERS, "test/app.py", "test/compute_mrae.py", "train/export.py", "Dataset/check.py"])
-
-
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["train/main.py", "test/test.py", "Dataset/import_cubes.py", "test/app.py"])
 def test_ctrl_c_during_the_imports_leaves_no_trace(command):
     process = subprocess.Popen(
         [sys.executable, ROOT / command, "--no_such_option"],

@@ -65,7 +65,6 @@ SPOILED = {
         "no variable named cube or rad; it has dog",
     ),
     "truncated image": (truncate(RGB, 40), RGB, "cannot be decoded"),
-    "no image": (lambda folder: (folder / RGB).write_text("hello"), RGB, "cannot be decoded"),
     "float image": (
         lambda folder: (
             cv2.imwrite(str(folder / RGB).replace("jpg", "tiff"), np.ones((38, 48, 3), np.float32)),

@@ -401,6 +401,7 @@ def test_tf32_is_used_where_it_is_asked_for(monkeypatch):
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_a_compiled_run_is_the_same_run(run, tmp_path):
     size = ("--n_blocks", 0, "--batchSize", 15, "--end_epoch", 1)
     run("plain", *size)
@@ -432,7 +433,7 @@ def test_a_batch_that_cannot_fit_is_refused_with_one_that_does(fails, tmp_path):
     assert not (tmp_path / "RealWorldResults").exists()  # what is tried next finds no run there
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=[needs_bf16, pytest.mark.slow])])
 def test_activations_are_half_or_more_of_what_a_step_takes(precision):
     """What passes through in the backward pass is the rest; in a process of its own, for its peak."""
     code = (

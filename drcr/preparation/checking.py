@@ -202,9 +202,10 @@ def check_scene(scene: CheckedScene, floor: float | None, encoding: Encoding = "
         except DataError as error:
             scene.errors.append(Fault("size of image and cube", str(error)))
         else:
-            belongs = cube_luminance is not None and compare(scene, cube_luminance, np.float32(rgb).mean(2))
-            if belongs and (doubt := doubt_encoding(image, cube_luminance[..., None])):
-                scene.notes.append(Fault("encoding", f"{rgb_path}: {doubt}"))
+            if cube_luminance is not None:
+                belongs = compare(scene, cube_luminance, np.float32(rgb).mean(2))
+                if belongs and (doubt := doubt_encoding(image, cube_luminance[..., None])):
+                    scene.notes.append(Fault("encoding", f"{rgb_path}: {doubt}"))
     return scene
 
 
