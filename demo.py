@@ -17,7 +17,8 @@ import numpy as np
 
 from drcr.formats.mat import read_cube
 from drcr.images import normalise_rgb, read_rgb
-from drcr.scoring.scoring import median_scene, print_means, read_scores
+from drcr.scoring.scoring import median_scene, read_scores
+from drcr.scoring.tables import text_table
 from drcr.utils import cli
 from drcr.utils.cli import step
 from drcr.utils.files import DataError
@@ -74,7 +75,7 @@ def print_scores() -> str:
     }
     network = next(iter(tables.values()))
     print(f"\nmean over {len(network) - 1} scenes that neither method was fitted to")
-    print_means(tables)
+    print(text_table(tables, ["average"]))
     ours, theirs = ({name: row["mrae"] for name, row in table.items()} for table in tables.values())
     mean, other_mean = ours.pop("average"), theirs.pop("average")
     print(

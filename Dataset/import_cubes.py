@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from drcr.cube import WAVELENGTHS, check_cube, describe_bands, same_bands, wavelengths_in_nm
 from drcr.formats.cubes import AXES, HDF5_SUFFIXES, CubeSource, find_cubes, read_cube_file
-from drcr.preparation.bands import PARTS, add_size_option, read_split, resample, shrink, unmeasured
+from drcr.preparation.bands import PARTS, read_split, resample, shrink, unmeasured
 from drcr.preparation.render import DataFolder, add_folder_options, add_image_options, image_options, scene_rng
 from drcr.utils import cli
 from drcr.utils.files import DataError, check_name, plural, read_text
@@ -313,7 +313,8 @@ def read_options(argv: Sequence[str] | None) -> tuple[argparse.Namespace, DataFo
         "there are as many as wavelengths)",
     )
     add("--scale", type=scale, metavar="VALUE|max", help="divide values by this, or each cube by its largest value")
-    add_size_option(parser)
+    text = "average n x n pixels, with the smallest n for which no scene is wider or higher than N"
+    add("--size", type=cli.at_least(1), metavar="N", help=text)
     add_folder_options(parser)
     add("--no_rgb", action="store_true", help="write cubes only; put their images into DATA_PATH/..._RGB yourself")
     add_image_options(parser)

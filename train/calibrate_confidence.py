@@ -62,14 +62,6 @@ FIT_IMAGES = 60
 """Images that the expected angle is fitted to, at most."""
 
 
-def probability(text: str) -> float:
-    """Read --miss."""
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"must be a number between 0 and 1, not {text}")
-    return value
-
-
 def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = cli.parser(__doc__)
@@ -92,7 +84,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add(
         "--miss",
-        type=probability,
+        type=cli.positive,
         default=0.1,
         metavar="A",
         help="a, the probability with which the bound may fail for a new scene; 1/(n+1) if that is larger",
@@ -116,6 +108,8 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_network_option(parser)
     args = parser.parse_args(argv)
+    if args.miss >= 1:
+        parser.error("--miss must be below 1")
     args.other_data_path = args.other_data_path or ()
     return args
 

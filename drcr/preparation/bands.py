@@ -1,12 +1,10 @@
 """What the importers do to cubes: resample the bands, average pixels, split the scenes into two parts."""
 
-import argparse
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 
-from drcr.utils import cli
 from drcr.utils.files import DataError, read_text
 
 PARTS = ("Train", "Valid")
@@ -29,16 +27,6 @@ def read_split(path: str | Path) -> dict[str, str]:
             raise DataError(f"{path}: line {number} names {name} again")
         parts[name] = part
     return parts
-
-
-def add_size_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option --size, for `shrink`."""
-    parser.add_argument(
-        "--size",
-        type=cli.at_least(1),
-        metavar="N",
-        help="average n x n pixels, with the smallest n for which no scene is wider or higher than N",
-    )
 
 
 def shrink(cube: np.ndarray, size: int | None) -> np.ndarray:

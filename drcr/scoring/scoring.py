@@ -102,11 +102,3 @@ def median_scene(scores: Scores) -> str:
     """Return the scene with the median MRAE: a picture should not show the best scene."""
     names = sorted((name for name in scores if name != "average"), key=lambda name: scores[name]["mrae"])
     return names[len(names) // 2]
-
-
-def print_means(tables: dict[str, Scores]) -> None:
-    """Print the average scores of each method."""
-    print(f"{'':34}" + "".join(f"{score.heading:>9}" for score in SCORES.values()))
-    for name, table in tables.items():
-        mean = table["average"]
-        print(f"{name:34}" + "".join(f"{mean[key]:9.{score.digits}f}" for key, score in SCORES.items()))
