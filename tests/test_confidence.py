@@ -400,10 +400,7 @@ class Trap:
         return open, (str(self.path), "w")
 
 
-@pytest.mark.parametrize(
-    "how",
-    ["truncated", "changed", "text", "pickle", "other arrays", "wrong shape", "NaN", "infinite", "huge", "bomb"],
-)
+@pytest.mark.parametrize("how", ["truncated", "pickle", "wrong shape", "NaN", "bomb"])
 def test_a_damaged_table(calibrated, tmp_path, how):
     model, path, trap = tmp_path / "net.pth", tmp_path / "net.confidence.npz", tmp_path / "trap"
     shutil.copyfile(calibrated, model)
@@ -412,24 +409,14 @@ def test_a_damaged_table(calibrated, tmp_path, how):
         arrays = dict(file)
     if how == "truncated":
         path.write_bytes(data[:-200])
-    elif how == "changed":
-        middle = len(data) // 2
-        path.write_bytes(
-            data[:middle] + bytes(byte ^ 0xFF for byte in data[middle : middle + 50]) + data[middle + 50 :]
-        )
-    elif how == "text":
-        path.write_text("not a table")
     elif how == "bomb":  # small as a file, and right in all but its size
         shapes = {"places": (100_000, 3), "blacks": (100_000, BANDS), "spread": (100_000,)}
         np.savez_compressed(path, **arrays | {name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
     else:
         arrays |= {
             "pickle": {"facts": np.array([Trap(trap)], object)},
-            "other arrays": {"more": np.zeros(3)},
             "wrong shape": {"camera": arrays["camera"][:-1]},
             "NaN": {"blacks": arrays["blacks"] * np.nan},
-            "infinite": {"facts": np.frombuffer(arrays["facts"].tobytes().replace(b"400.0", b"Infinity"), np.uint8)},
-            "huge": {"scores": arrays["scores"] * 1e300},
         }[how]
         np.savez(path, **arrays)
     with pytest.raises(DataError, match="damaged, or not a table") as error:
