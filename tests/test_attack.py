@@ -427,7 +427,8 @@ CHANGED_INDEX = (
     {"scenes": []}, {"scenes": ["\udcff", "b", "c"]}, {"scenes": ["ARAD_1K_0001"] * 3}, {"scenes": "ARAD_1K_0001"},
     {"wavelengths": "400"}, {"wavelengths": [None] * 31}, {"wavelengths": [400.0] * 31}, {"patch_size": 0},
     {"patch_size": "16"}, {"patch_size": 10**6}, {"stride": 2.5}, {"stride": None}, {"raised": [0]},
-    {"raised": ["x", 0, 0]}, {"n_values": -1}, {"floor": "low"}, {"floor": float("nan")},
+    {"raised": ["x", 0, 0]}, {"n_values": -1}, {"floor": "low"}, {"floor": float("nan")}, {"scenes": ["../thesis"]},
+    {"scenes": ["/etc/passwd", "b", "c"]}, {"scenes": [3]}, {"scenes": None},
 )  # fmt: skip
 
 
@@ -444,12 +445,10 @@ def test_a_changed_index_is_refused(copied):
         path.write_text(json.dumps(whole | change))
         message = refusal(lambda: TrainPatches(copied))
         assert "run the preparation again" in message or "run train_data_preprocess" in message, change
-
-
-def test_an_index_without_end_is_refused(copied):
-    (copied / "index.json").write_text("[" * 100_000)
-    with pytest.raises(DataError, match="no prepared data"):
-        TrainPatches(copied)
+    del whole["stride"]
+    for text in (json.dumps(whole), "[]", "[" * 100_000):
+        path.write_text(text)
+        assert "no prepared data" in refusal(lambda: TrainPatches(copied))
 
 
 def cube_as(**options):
@@ -486,6 +485,7 @@ CHANGED_SCENES = {
     "cube compressed": cube_as(compression="gzip"),
     "cube in another file": external,
     "fewer wavelengths": lambda file: file["cube"].attrs.__setitem__("wavelengths", [400.0]),
+    "a group": lambda file: (file.__delitem__("cube"), file.create_group("cube")),
     "no checksum": lambda file: file.attrs.__delitem__("checksum"),
     "image of four channels": lambda file: (
         file.create_dataset("new", data=np.concatenate([file["rgb"][()]] * 2)[:4]),

@@ -1,9 +1,7 @@
 """Loading of training data: the same patches in the same order, wherever they are kept and whoever cuts them."""
 
-import json
 from pathlib import Path
 
-import h5py
 import pytest
 import torch
 from helpers import make_scenes, rows
@@ -131,36 +129,6 @@ def test_reading_ends_when_the_user_asks(folder, monkeypatch):
     monkeypatch.setattr("numpy.fromfile", lambda *_: pytest.fail("it was read"))
     with pytest.raises(SystemExit, match="143"):
         read_into_memory(TrainPatches(folder), stop)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"scenes": ["../thesis"]}, {"scenes": ["/etc/passwd"]}, {"scenes": [3]}, {"scenes": None}, {"stride": ...}, []],
-)
-def test_an_index_that_was_changed_is_refused(prepared, change):
-    path = prepared[0] / "index.json"
-    index = json.loads(path.read_text()) | change if isinstance(change, dict) else change
-    path.write_text(json.dumps({name: value for name, value in index.items() if value is not ...} if index else []))
-    with pytest.raises(DataError, match="no prepared data"):
-        TrainPatches(prepared[0])
-
-
-@pytest.mark.parametrize("damage", ["in chunks", "other sizes", "a group", "no peak"])
-def test_a_scene_that_cannot_be_mapped_is_named(prepared, damage):
-    path = prepared[0] / "ARAD_1K_0003.h5"
-    with h5py.File(path, "r+") as file:
-        cube = file["cube"][()]
-        if damage == "no peak":
-            del file["rgb"].attrs["peak"]
-        else:
-            del file["cube"]
-            if damage == "a group":
-                file.create_group("cube")
-            else:
-                cube = cube if damage == "in chunks" else cube[:, 1:]
-                file.create_dataset("cube", data=cube, chunks=True if damage == "in chunks" else None)
-    with pytest.raises(DataError, match=r"ARAD_1K_0003\.h5: missing or damaged"):
-        TrainPatches(prepared[0])
 
 
 def test_cache_on_the_command_line(script, prepared_once, tmp_path):

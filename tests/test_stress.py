@@ -331,7 +331,6 @@ def test_what_it_refuses(fails, data, tmp_path):
     (tmp_path / "foreign/stress.csv").write_text("name,score\n")
     fails(STRESS, *data, "--out", "foreign", names="foreign/stress.csv")
     assert (tmp_path / "foreign/stress.csv").read_text() == "name,score\n"
-    fails(STRESS, *data, "--scenes", "nowhere", names="nowhere.mat")
     fails(STRESS, *data, "--camera", "nothing.csv", names="nothing.csv")
     fails(STRESS, *data, "--train_data_path", "nowhere", names="nowhere")
     fails(STRESS, *data, "--model_dir", "nothing.pth", names="nothing.pth")
