@@ -29,7 +29,7 @@ from drcr.model import DRCR
 from drcr.preparation.prepare import prepare
 from drcr.training.state import check_state, freeze_all_but_tail, read_state
 from drcr.utils import cli
-from drcr.utils.files import DataError, list_files, write_atomically
+from drcr.utils.files import DataError, list_files, write_atomically, write_csv
 from drcr.utils.locks import LOCK, lock_folder
 
 MODEL = DATA / "model_c16_b2.pth"
@@ -643,6 +643,8 @@ def test_no_name_is_a_formula_in_a_table(script, tmp_path):
             write_cube(tmp_path / folder / f"{name}.mat", rng.random((8, 8, 31)) + 0.1)
     script("test/compute_mrae.py", "--path_rec", "rec", "--path_gt", "gt", "--csv", "scores.csv")
     assert (tmp_path / "scores.csv").read_text().splitlines()[1].startswith("'=cmd")
+    write_csv(tmp_path / "numbers.csv", [["-0.5", "-1.2e-05", -2, "-x", "@a"]])  # a number below 0 stays one
+    assert (tmp_path / "numbers.csv").read_text() == "-0.5,-1.2e-05,-2,'-x,'@a\n"
 
 
 # ---- files that are none, and signals

@@ -285,7 +285,7 @@ def _bad_name(path: Path) -> str:
 
 def _csv_cell(text: str) -> str:
     """Return a text, or a number as text, for a cell of a CSV file that no spreadsheet takes for a formula."""
-    number = re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", text)
+    number = re.fullmatch(r"[+-]?([\d.]+(e[+-]?\d+)?|inf|nan)", text)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) and not number else text
 
 
