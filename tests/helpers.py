@@ -65,7 +65,7 @@ def make_scenes(folder, count, size=(20, 24)):
 
 # ---- training runs
 
-EPOCHS = 8  # of 4 batches: the golden data set has 30 patches of 16 x 16
+EPOCHS = 5  # of 4 batches: the golden data set has 30 patches of 16 x 16
 RUN_OPTIONS = ("--channels", 8, "--n_blocks", 1, "--batchSize", 8, "--init_lr", "1e-3", "--save_every", 1)
 
 
