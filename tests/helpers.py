@@ -5,6 +5,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -102,6 +103,7 @@ def wait_for_saves(path, count, done):
     """Wait until a file has been replaced `count` times, or `done()` is true."""
     seen, last = 0, path.stat().st_ino if path.exists() else None
     while seen < count and not done():
+        time.sleep(0.002)  # the core is the run's
         try:
             now = path.stat().st_ino
         except FileNotFoundError:
