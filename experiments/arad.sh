@@ -19,14 +19,19 @@ for part in Train Valid; do
         exit 1
     fi
 done
-[ -e "$out/checked" ] || { (cd "$root/Dataset" && python check.py --data_path "$data") && touch "$out/checked"; }
+if [ ! -e "$out/checked" ]; then
+    (cd "$root/Dataset" && python check.py --data_path "$data")
+    touch "$out/checked"
+fi
 cd "$root/train"
 # an index is written last, so a folder with one is complete
 [ -e "$out/Train/index.json" ] || python train_data_preprocess.py --data_path "$data" --patch_size 128 --stride 64 \
     --train_data_path "$out/Train"
 [ -e "$out/Valid/index.json" ] || python valid_data_preprocess.py --data_path "$data" --valid_data_path "$out/Valid"
 ${LAUNCH:-python} main.py --train_data_path "$out/Train" --valid_data_path "$out/Valid" --outf "$out/RealWorldResults" \
-    --resume auto "$@"
+    --resume auto "$@" &
+trap 'kill $!' INT TERM # a signal to this script alone stops the training, too, which saves
+wait $! || { wait $! || exit; }
 cd "$root/test"
 python test.py --RGB_dir "$data/Valid_RGB" --model_dir "$out/RealWorldResults/best.pth" --result_dir "$out/test_results"
 python compute_mrae.py --path_rec "$out/test_results" --path_gt "$data/Valid_spectral" --crop "${CROP:-ntire2022}"
