@@ -19,6 +19,7 @@ from drcr.compute.streaming import ROWS, Streamed, pad_channels
 from drcr.compute.tiles import Tiled
 from drcr.correction import Correction, Network, network_of
 from drcr.model import DRCR
+from drcr.networks import title_of
 from drcr.utils.files import DataError
 
 Protocol = Literal["padded", "released"]
@@ -211,5 +212,4 @@ def reconstruct_image(
 
 def origin_of(model: Network, model_path: str | Path, protocol: Protocol = "padded", precision: str = "fp32") -> str:
     """Return the text that says where a cube comes from, for `write_cube`."""
-    name = model.architecture.get("network", "DRCR Net")
-    return f"{name}, {model_path}, --protocol {protocol}, --precision {precision}"
+    return f"{title_of(model.architecture)}, {model_path}, --protocol {protocol}, --precision {precision}"

@@ -203,6 +203,11 @@ def parse_arguments(words: list[str]) -> dict[str, Any]:
     return arguments
 
 
+def title_of(architecture: dict[str, Any]) -> str:
+    """Return a network's name for readers."""
+    return architecture.get("network", "DRCR Net")
+
+
 def stored_name(spec: str) -> str:
     """Return a network's name as checkpoints have it: of a file without its folder."""
     return spec if spec in NAMES else Path(spec).name

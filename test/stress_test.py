@@ -43,7 +43,7 @@ from drcr.checkpoint import MODEL_HELP, fitting_network, load_rgb_model
 from drcr.confidence.model import load_confidence, table_path
 from drcr.cube import describe_bands, describe_floor, same_bands
 from drcr.data import ValidImages
-from drcr.networks import add_network_option
+from drcr.networks import add_network_option, title_of
 from drcr.preparation.render import DEFAULT_CAMERA
 from drcr.scoring.baselines import RIDGE, fit_map
 from drcr.stress.conditions import REFERENCES, camera_views
@@ -145,7 +145,8 @@ def load_methods(args: argparse.Namespace, data: ValidImages, wavelengths: np.nd
         raise DataError(f"{path}, {data.path}: one is for encoded images; those made here are linear")
     if model.architecture["out_channels"] != len(wavelengths):
         raise DataError(f"{path}: returns {model.architecture['out_channels']} bands, but the cubes have others")
-    return {"DRCR Net": Network(path.resolve())} | {MAPS[name]: fit_map(data, name, RIDGE[name]) for name in MAPS}
+    maps = {MAPS[name]: fit_map(data, name, RIDGE[name]) for name in MAPS}
+    return {title_of(model.architecture): Network(path.resolve())} | maps
 
 
 def with_table(args: argparse.Namespace) -> Path | None:

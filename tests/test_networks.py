@@ -1,18 +1,23 @@
 """Networks other than DRCR Net: by name, or from a file."""
 
+import pickle
 import shutil
+from argparse import Namespace
 
 import numpy as np
 import pytest
 import torch
-from helpers import DATA, begin, ended, finish, run_options, same_run, wait_for_saves
+from helpers import DATA, begin, ended, finish, load_script, run_options, same_run, wait_for_saves
 
 from drcr import networks
 from drcr.checkpoint import load_model, read_checkpoint, save_checkpoint
 from drcr.compute.export import export_onnx
 from drcr.compute.tiles import peak_bytes
 from drcr.correction import Correction
+from drcr.cube import WAVELENGTHS
+from drcr.data import ValidImages
 from drcr.formats.mat import read_cube
+from drcr.images import normalise_rgb, read_rgb
 from drcr.inference import Reconstructor
 from drcr.networks import HSCNNPlus, OtherNetwork, PixelMLP, create
 from drcr.utils.files import DataError
@@ -114,14 +119,47 @@ def test_a_network_of_a_file_is_trained_stopped_resumed_and_used(eights, prepare
     assert stored["arguments"] == {"width": 4}
     photos, cubes = DATA / "Dataset/Valid_RGB", DATA / "Dataset/Valid_spectral"
     given = ("--model_dir", checkpoint, *options[:2])
-    script("test/test.py", "--RGB_dir", photos, "--result_dir", "rec", *given)
+    prepared = ("--train_data_path", prepared_once[0], "--valid_data_path", prepared_once[1])
+    script("train/calibrate_confidence.py", *prepared, *given)
+    script("test/test.py", "--RGB_dir", photos, "--result_dir", "rec", "--confidence", *given)
     assert read_cube(tmp_path / "rec/ARAD_1K_0901.mat").shape == (38, 48, 31)
     assert "mrae is" in script("test/compute_mrae.py", "--path_rec", "rec", "--path_gt", cubes).stdout
+    shown = ("--path_rec", "Eights=rec", "--path_gt", cubes, "--RGB_dir", photos)
+    script("test/report.py", *shown, "--num_workers", 0, "--out", "a.html")
+    assert "Eights" in (tmp_path / "a.html").read_text()
+    script("train/export.py", *given, "--format", "onnx", "--out", "a.onnx")
+    rgb = normalise_rgb(read_rgb(photos / "ARAD_1K_0901.jpg"))
+    session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "a.onnx")
+    onnx = session.run(["cube"], {"rgb": rgb.transpose(2, 0, 1)[None]})[0][0].transpose(1, 2, 0)
+    np.testing.assert_allclose(onnx, read_cube(tmp_path / "rec/ARAD_1K_0901.mat"), atol=1e-6)
 
     again = run_options(prepared_once, tmp_path / "killed", "--resume", "auto")
     assert "width=4" in fails("train/main.py", *again, *options[:2], names="last.pth")
     networks._offered.clear()
     fails("train/main.py", *again, "--network", "MLP", names="--network eights.py:Eights")
+
+
+def test_stress_test_and_page_take_a_network_of_a_file(eights, prepared_once, tmp_path):
+    pytest.importorskip("starlette", reason="needs pip install 'drcr[app]'")
+    from drcr.app.server import LINEAR, Progress, Work
+
+    model, checkpoint = create(eights, {}, bands=31), tmp_path / "a.pth"
+    model.wavelengths = WAVELENGTHS.tolist()
+    save_checkpoint(checkpoint, model)
+    networks.offer(eights)
+    args = Namespace(model_dir=checkpoint, preset="real-world", encoding="linear", max_side=64, sessions=1)
+    rgb_path = DATA / "Dataset/Valid_RGB/ARAD_1K_0901.jpg"
+    expected = Reconstructor(model.eval())(normalise_rgb(read_rgb(rgb_path)))
+    scene = Work(args, tmp_path).reconstruct(rgb_path, LINEAR, Progress())
+    assert (scene.cube == expected).all()
+
+    data = ValidImages(prepared_once[0], drop_rows=0)
+    methods = load_script("test/stress_test.py").load_methods(args, data, WAVELENGTHS)
+    name, network = next(iter(methods.items()))
+    assert name == "eights.py:Eights"
+    sent = pickle.dumps(network)
+    networks._offered.clear()  # as in a process of its own
+    assert (pickle.loads(sent)(normalise_rgb(read_rgb(rgb_path))) == expected).all()
 
 
 def test_a_checkpoint_brings_no_code_and_a_changed_file_is_refused(eights, tmp_path, prepared_once, script, fails):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from drcr.networks import title_of
 from drcr.utils.extras import missing
 from drcr.utils.files import DataError, write_atomically
 
@@ -53,7 +54,7 @@ def export_onnx(model: Any, path: str | Path) -> None:
             logger.setLevel(level)
     assert program is not None  # None is returned only where a file was asked for
     proto = program.model_proto
-    proto.graph.doc_string = f"{model.architecture.get('network', 'DRCR Net')}: RGB image to hyperspectral cube"
+    proto.graph.doc_string = f"{title_of(model.architecture)}: RGB image to hyperspectral cube"
     for name, value in metadata.items():
         proto.metadata_props.add(key=name, value=value)
     write_atomically(path, lambda file: file.write(proto.SerializeToString()))
