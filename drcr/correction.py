@@ -147,6 +147,7 @@ class Correction(nn.Module):
         self.shapes = nn.Parameter(torch.exp(-(((position - torch.tensor([0.15, 0.5, 0.8])) / 0.22) ** 2)))
         self.strength = nn.Parameter(torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, 2.0]))
         self.clipped_strength = nn.Parameter(torch.tensor(0.0))
+        self.highlights = nn.Parameter(torch.zeros(3))
 
     def own_state(self) -> dict[str, Any]:
         """Return what a checkpoint holds beside the wrapped network: tensors, and the camera in words."""
@@ -196,11 +197,16 @@ class Correction(nn.Module):
         seen, image = (cube @ self.curves)[..., 1], (rgb @ self.responses)[..., 1]
         return (seen * used).sum(1).clamp_min(1e-6) / (image * used).sum(1).clamp_min(1e-6)
 
-    def light(self, rgb: Tensor, factor: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return images (N, H, W, 3) as bright as their scenes, and where they are not clipped: (N, H, W), 0 or 1."""
-        peak = rgb.amax((1, 2, 3))[:, None, None]
+    def light(self, rgb: Tensor, factor: Tensor | None = None, patches: bool = False) -> tuple[Tensor, Tensor]:
+        """Return images (N, H, W, 3) as bright as their scenes, and where they are not clipped: (N, H, W), 0 or 1.
+
+        A clipped pixel is brighter than it seems: by how much is trained, for one, two and three clipped channels.
+        """
+        peak = rgb.new_ones(len(rgb)) if patches else rgb.amax((1, 2, 3))  # a patch may have no clipped pixel
         factor = self.brightness(rgb.flatten(1, 2)) if factor is None else factor
-        return rgb * factor[:, None, None, None], (rgb.amax(3) < CLIPPED * peak).to(rgb)
+        clipped = (rgb >= CLIPPED * peak[:, None, None, None]).sum(3)
+        gain = torch.cat([self.highlights.new_zeros(1), self.highlights])[clipped].exp()
+        return rgb * (factor[:, None, None] * gain)[..., None], (clipped == 0).to(rgb)
 
     # ---- the cube
 
@@ -247,7 +253,7 @@ class Correction(nn.Module):
         `factor` (N,), from images to scenes, is given in training alone.
         """
         with torch.autocast(rgb.device.type, enabled=False):
-            lit, unclipped = self.light(rgb.float().permute(0, 2, 3, 1), factor)
+            lit, unclipped = self.light(rgb.float().permute(0, 2, 3, 1), factor, patches=factor is not None)
         correction = self.network(lit.permute(0, 3, 1, 2))
         with torch.autocast(rgb.device.type, enabled=False):
             return self.finish(correction.float().permute(0, 2, 3, 1), lit, unclipped).permute(0, 3, 1, 2)

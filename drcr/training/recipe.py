@@ -42,9 +42,11 @@ def read_recipe(text: str) -> str:
 
 
 def scale_invariant_loss(output: Tensor, cube: Tensor) -> Tensor:
-    """Return 0.75 MRAE of each patch at its best scale + 0.25 MRAE + SAM in radians, for a batch (N, bands, h, w).
+    """Return what a scene's brightness matters little to, for a batch (N, bands, h, w).
 
-    An exposed image does not tell how bright its scene was: most of this loss does not ask.
+    0.75 MRAE of each patch at its best scale + 0.25 MRAE + 2 SAM in radians + 0.5 RMSE of each patch at that scale,
+    relative to the root of its mean square. An exposed image does not tell how bright its scene was. The last term is
+    for highlights, which relative errors count as little as dark pixels.
     """
     with torch.no_grad():
         ratio = (output / cube).flatten(1)[:, ::SCALE_STEP].sort(1)[0]
@@ -53,7 +55,9 @@ def scale_invariant_loss(output: Tensor, cube: Tensor) -> Tensor:
         scale = (1 / ratio.gather(1, middle))[..., None, None]  # see drcr.metrics.best_scale_mrae
     cosine = (output * cube).sum(1) / (output.norm(dim=1) * cube.norm(dim=1))
     angle = cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos().mean()  # the slope of acos is infinite at 1
-    return 0.75 * mrae(scale * output, cube) + 0.25 * mrae(output, cube) + angle
+    scaled = scale * output
+    power = ((scaled - cube) ** 2).flatten(1).mean(1) / (cube**2).flatten(1).mean(1)
+    return 0.75 * mrae(scaled, cube) + 0.25 * mrae(output, cube) + 2 * angle + 0.5 * power.add(1e-8).sqrt().mean()
 
 
 LOSSES = {"mrae": mrae, "l1": l1_loss, "si-mrae+sam": scale_invariant_loss}
