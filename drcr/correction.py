@@ -185,9 +185,12 @@ class Correction(nn.Module):
     # ---- the image
 
     def brightness(self, rgb: Tensor) -> Tensor:
-        """Return the factor (N,) from images (N, pixels, 3) to their scenes, by the rule."""
+        """Return the factor (N,) from images (N, pixels, 3) to their scenes, by the rule.
+
+        No scene reflects more than all light, whatever the rule makes of an image unlike those it was fitted to.
+        """
         mean, statistics = image_statistics(rgb)
-        return (statistics @ self.rule).exp() / mean
+        return (statistics @ self.rule).clamp_max(0).exp() / mean
 
     def true_brightness(self, rgb: Tensor, cube: Tensor) -> Tensor:
         """Return the factor (N,) from images (N, pixels, 3) to their ground truth (N, pixels, bands)."""

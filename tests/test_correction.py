@@ -38,6 +38,7 @@ def a_correction(camera="sRGB", seed=0):
     images = (spectra @ model.curves @ torch.linalg.inv(model.responses)).clamp_min(1e-3)
     pairs = [(images.T.reshape(3, 20, 20), spectra.T.reshape(31, 20, 20))]
     model.fit(pairs, [(part * factor, cube) for part, cube in pairs for factor in (0.5, 1, 2)], 0.0)
+    torch.nn.init.constant_(model.highlights, 0.3)
     return model.eval()
 
 
@@ -91,6 +92,27 @@ def test_another_exposure_gives_the_same_cube(factor):
     with torch.no_grad():
         cubes = [model(rgb), model(factor * rgb)]
     assert torch.allclose(cubes[0], cubes[1], rtol=1e-3)
+
+
+def test_no_scene_reflects_more_than_all_light():
+    """An image of noise, unlike any scene, came out with a mean of 1.007."""
+    model = a_correction()
+    model.rule[-1] = 2.0
+    rgb = torch.rand(2, 500, 3) * torch.tensor([0.1, 1.0]).view(2, 1, 1)
+    assert torch.allclose((model.brightness(rgb)[:, None, None] * rgb).mean((1, 2)), torch.ones(2))
+
+
+def test_clipped_pixels_are_brightened():
+    model = a_correction()
+    rgb = torch.full((1, 4, 6, 3), 0.5)
+    rgb[0, 0, 0] = torch.tensor([1.0, 0.2, 0.2])
+    rgb[0, 1, 1] = 1.0
+    with torch.no_grad():
+        model.highlights.copy_(torch.tensor([0.1, 0.2, 0.4]))
+        lit, unclipped = model.light(rgb, torch.tensor([2.0]))
+    gain = (lit / rgb / 2)[0, ..., 1].log()
+    assert torch.allclose(gain[[0, 1, 3], [0, 1, 3]], torch.tensor([0.1, 0.4, 0.0]), atol=1e-6)
+    assert unclipped.sum() == 4 * 6 - 2
 
 
 def test_the_number_of_bits_does_not_change_the_brightness():
