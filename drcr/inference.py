@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from drcr.compute.device import winograd_pays
 from drcr.compute.memory import free_memory, memory_for
-from drcr.compute.streaming import ROWS, Streamed, pad_channels
+from drcr.compute.streaming import ROWS, Streamed
 from drcr.compute.tiles import Tiled
 from drcr.correction import Correction, Network, network_of
 from drcr.model import DRCR
-from drcr.networks import title_of
+from drcr.networks import title_of, widen
 from drcr.utils.files import DataError
 
 Protocol = Literal["padded", "released"]
@@ -78,7 +78,8 @@ class Reconstructor:
         self._kept: Tensor | None = None
         if isinstance(network, DRCR):
             if self.device.type == "cuda":
-                network = pad_channels(network, 8)  # tensor cores take channels by eights
+                channels = network.architecture["channels"]
+                network = widen(network, channels + -channels % 8)  # tensor cores take channels by eights
             winograd = winograd_pays(self.device, precision, network.architecture["channels"])
             self._network = Streamed(network, self.dtype, winograd)
             self._cpu_bytes = CPU_BYTES["winograd" if winograd else "direct"]

@@ -27,6 +27,28 @@ ADDED = ("in_channels", "out_channels")
 """Arguments that a network gets where its constructor has them, and that the user need not give."""
 
 
+def widen(network: DRCR, channels: int, to_train: bool = False) -> DRCR:
+    """Return a DRCR Net of more channels that gives the same.
+
+    The added channels are always 0: their weights are, and they stay 0 through activations and gates. With `to_train`
+    they get random weights, but nothing reads them yet. So a large network goes on from what a small one has learnt.
+    """
+    narrow = network.architecture["channels"]
+    architecture: dict[str, Any] = network.architecture | {"channels": channels}
+    wider = DRCR(**architecture)
+    wider.wavelengths = network.wavelengths
+    with torch.no_grad():
+        for old, new in zip(network.parameters(), wider.to(next(network.parameters())).parameters(), strict=True):
+            new[: len(old) if to_train else None] = 0
+            if old.ndim == 1:
+                new[: len(old)] = old
+                continue
+            n_maps = max(1, old.shape[1] // narrow)  # a layer reads one or several feature maps, side by side
+            for a, b in zip(old.chunk(n_maps, 1), new.chunk(n_maps, 1), strict=True):
+                b[: a.shape[0], : a.shape[1]] = a
+    return wider
+
+
 class PixelMLP(nn.Module):
     """A multilayer perceptron for each pixel on its own: what a network can do without neighbours."""
 

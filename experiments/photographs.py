@@ -6,7 +6,8 @@ nothing. Of the cameras in --cameras, 20 train and 6 are held out.
 Training data: pairs of 128 x 128 pixels that training_pairs.py makes of the 14 scenes and of the structure of other
 images. The base map is fitted to them, the brightness rule to whole images of the 14 scenes: 6 photographs (--preset
 photograph) by training cameras, or 3 linear images (--preset real-world). Both networks are DRCR Nets that correct
-the base (drcr/correction.py); that for linear images starts from the other's weights.
+the base (drcr/correction.py). Small ones of 32 channels are trained first, that for linear images from the other's
+weights; then they are widened to 48 and trained on.
 
 Scored are, by the plain commands without any option: 2 photographs of each held-out scene by held-out cameras, and
 its linear image as NTIRE 2022 describes it. "Best scale" is the MRAE after each reconstruction is multiplied by the
@@ -25,12 +26,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from drcr.checkpoint import load_model, save_checkpoint
+from drcr.correction import network_of
 from drcr.cube import raise_to_floor
 from drcr.figures.scenes import plot_reconstruction
 from drcr.formats.mat import read_cube
 from drcr.images import IMAGE_SUFFIXES, read_rgb
 from drcr.metrics import best_scale_mrae
-from drcr.model import DRCR
+from drcr.networks import widen
 from drcr.scoring.scoring import median_scene, read_scores
 from drcr.utils import cli
 from drcr.utils.cli import step
@@ -54,18 +57,17 @@ KINDS = {"photographs": ("_p101", "_p102"), "linear": ("_l0",)}
 GAINS = "--gains 2.2933984 1 1.62308182"
 """Of the challenge's camera."""
 TRAINING = (
-    "--channels 32 --n_blocks 3 --base root-polynomial --loss si-mrae+sam --recipe flip --batchSize 3 "
-    "--end_epoch 1000 --resume auto"
+    "--n_blocks 3 --base root-polynomial --loss si-mrae+sam --recipe flip,clip --batchSize 3 --end_epoch 1000 "
+    "--resume auto"
 )
 RUNS = {
-    "first": ("photographs", "--max_iter 7000 --init_lr 1e-3"),
-    "photographs": ("photographs", "--max_iter 2000 --init_lr 5e-4 --init {out}/first/last.pth"),
-    "linear": (
-        "linear",
-        "--max_iter 3600 --init_lr 8e-4 --init {out}/first/last.pth --camera {challenge} " + GAINS,
-    ),
+    "first": ("photographs", 32, None, "--max_iter 7000 --init_lr 1e-3"),
+    "narrow_photographs": ("photographs", 32, "first", "--max_iter 2000 --init_lr 5e-4"),
+    "narrow_linear": ("linear", 32, "first", "--max_iter 3600 --init_lr 8e-4"),
+    "photographs": ("photographs", 48, "narrow_photographs", "--max_iter 8500 --init_lr 8e-4"),
+    "linear": ("linear", 48, "narrow_linear", "--max_iter 8500 --init_lr 8e-4"),
 }
-"""The trainings, in their order: the kind of their images, and what is their own."""
+"""The trainings, in their order: the kind of their images, channels, the run they go on from, and options."""
 SCORES = ("mrae", "rmse", "sam")
 NEW_TO_BOTH = HELD_OUT[:6]  # the network for linear images before was trained on the others
 NAMES = {"photographs": "model.pth", "linear": "linear.pth"}
@@ -163,32 +165,20 @@ def train(out: Path, challenge: Path) -> None:
             ROOT / "train",
             f"valid_data_preprocess.py --data_path {out}/whole/{kind} {dark} --valid_data_path {prepared}/Valid",
         )
-    for run, (kind, options) in RUNS.items():
+    for run, (kind, channels, start, options) in RUNS.items():
         prepared = out / "prepared" / kind
+        if start is not None:
+            torch.manual_seed(0)
+            start_from = widen(network_of(load_model(out / start / "last.pth")), channels, to_train=True)
+            save_checkpoint(out / f"{run}_start.pth", start_from)
+            options += f" --init {out}/{run}_start.pth"
+        if kind == "linear":
+            options += f" --camera {challenge} {GAINS}"
         step(
             ROOT / "train",
-            f"main.py {TRAINING} {options.format(out=out, challenge=challenge)} --train_data_path {prepared}/pairs "
+            f"main.py {TRAINING} --channels {channels} {options} --train_data_path {prepared}/pairs "
             f"--brightness_data {prepared}/whole --valid_data_path {prepared}/Valid --outf {out / run}",
         )
-
-
-def widen(network: DRCR, channels: int) -> DRCR:
-    """Return a network of more channels that gives the same: the new ones get random weights, and nothing reads them.
-
-    So a large network goes on from what a small one has learnt, which trains in half the time.
-    """
-    wide = DRCR(**(network.architecture | {"channels": channels}))
-    narrow, width = network.state_dict(), network.architecture["channels"]
-    for name, weights in wide.state_dict().items():
-        known = narrow[name]
-        if known.ndim < 2:
-            weights[: len(known)] = known
-            continue
-        weights[: len(known)] = 0
-        groups = max(1, known.shape[1] // width)  # layers read up to three sets of features, one after the other
-        for new, old in zip(weights.chunk(groups, 1), known.chunk(groups, 1), strict=True):
-            new[: len(old), : old.shape[1]] = old
-    return wide
 
 
 def score(out: Path, before: Path | None) -> str:
@@ -251,13 +241,12 @@ def draw(out: Path) -> None:
 
 
 def draw_learning(out: Path) -> None:
-    """Draw the training losses, as means over 100 iterations."""
+    """Draw the training losses of the scored networks, as means over 100 iterations."""
     figure, axes = plt.subplots(figsize=(5, 2.6), dpi=140)
-    for run, (kind, _) in RUNS.items():
-        losses = torch.load(out / run / "last-1.pth", weights_only=True)["losses"]
+    for kind in KINDS:
+        losses = torch.load(out / kind / "last-1.pth", weights_only=True)["losses"]
         means = losses[: len(losses) // 100 * 100].view(-1, 100).mean(1)
-        first = " (first round)" if run == "first" else ""
-        axes.plot(100 * np.arange(1, len(means) + 1), means, label=f"{kind}{first}")
+        axes.plot(100 * np.arange(1, len(means) + 1), means, label=kind)
     axes.set(xlabel="iteration", ylabel="training loss", xlim=(0, None))
     axes.legend()
     figure.tight_layout()

@@ -12,9 +12,10 @@ from drcr import inference as module
 from drcr.compute.device import native_bf16
 from drcr.compute.memory import free_memory
 from drcr.compute.sections import Section, run_sections, with_margin
-from drcr.compute.streaming import Streamed, Weights, pad_channels, tee
+from drcr.compute.streaming import Streamed, Weights, tee
 from drcr.inference import Reconstructor
 from drcr.model import DRCR
+from drcr.networks import widen
 
 CPU = torch.device("cpu")
 N_THREADS = torch.get_num_threads()
@@ -169,12 +170,13 @@ def test_bf16_is_close(winograd):
     assert 1e-6 < (result - expected).abs().mean() / expected.abs().mean() < 0.01
 
 
-@pytest.mark.parametrize(("channels", "multiple", "filled"), [(9, 8, 16), (20, 8, 24), (16, 8, 16)])
+@pytest.mark.parametrize(("channels", "wide"), [(9, 16), (20, 24), (16, 16)])
 @pytest.mark.parametrize("npm", ["released", "paper"])
-def test_channels_filled_up_change_nothing(channels, multiple, filled, npm):
+@pytest.mark.parametrize("to_train", [False, True])
+def test_added_channels_change_nothing(channels, wide, npm, to_train):
     model, rgb = network(channels=channels, npm=npm), image(21, 14)
-    wider = pad_channels(model, multiple)
-    assert wider.architecture["channels"] == filled
+    wider = widen(model, wide, to_train)
+    assert wider.architecture["channels"] == wide
     assert relative(plain(wider, rgb), plain(model, rgb)) < 1e-5
     assert relative(streamed(wider, rgb, 8), plain(model, rgb)) < 1e-5
 
@@ -274,6 +276,7 @@ def test_strips_bound_the_memory():
     program = """
 import sys, numpy as np, torch
 from drcr.model import DRCR
+from drcr.networks import widen
 from drcr.inference import Reconstructor
 torch.set_num_threads(2)
 height, tile = map(int, sys.argv[1:])

@@ -342,27 +342,6 @@ def strip_heights(height: int, rows: int) -> list[int]:
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def pad_channels(model: DRCR, multiple: int) -> DRCR:
-    """Return the same network with its channels padded to a multiple by channels that are always 0.
-
-    The results are the same: the added weights are 0, so the added channels stay 0 through activations and gates.
-    """
-    channels = model.architecture["channels"]
-    wider = DRCR(**model.architecture | {"channels": channels + -channels % multiple})
-    wider.wavelengths = model.wavelengths
-    with torch.no_grad():
-        for old, new in zip(model.parameters(), wider.to(next(model.parameters())).parameters(), strict=True):
-            new.zero_()
-            # a convolution's inputs are one or several feature maps, side by side
-            n_maps = old.shape[1] // channels or 1 if old.ndim == 4 else 1
-            if old.ndim < 2:
-                new[: len(old)] = old
-            else:
-                for a, b in zip(old.chunk(n_maps, 1), new.chunk(n_maps, 1), strict=True):
-                    b[: a.shape[0], : a.shape[1]] = a
-    return wider.eval()
-
-
 class Streamed:
     """A trained DRCR Net that runs on strips.
 
