@@ -19,7 +19,7 @@ import numpy as np
 
 from drcr.decoding import RAW_SUFFIXES, decode
 from drcr.tags import SRGB, colour_space, to_linear
-from drcr.utils.files import DataError, and_more, check_name, list_files, printable
+from drcr.utils.files import DataError, and_more, check_name, list_files, plural, printable
 
 Encoding = Literal["auto", "linear", "srgb"]
 ENCODINGS: tuple[str, ...] = get_args(Encoding)
@@ -178,12 +178,52 @@ def looks_encoded(rgb: np.ndarray, full_scale: int) -> bool:
     return float(rgb.mean()) > 0.3 * full_scale
 
 
-def warn_of_encoded(paths: Iterable[Path]) -> None:
-    """Print on stderr which images were taken as linear although they look encoded."""
-    names = [printable(path.name) for path in paths]
-    if names:
+@dataclass(frozen=True)
+class ImageFacts:
+    """Of an image that was read once: how, in words, whether it is a photograph, and its size."""
+
+    how: str
+    photograph: bool
+    height: int
+    width: int
+
+
+def read_once(
+    paths: list[Path], encoding: Encoding, strict: bool = False, smallest: tuple[int, int] = (1, 1)
+) -> tuple[dict[Path, ImageFacts], dict[Path, Exception]]:
+    """Read all images: one that cannot be decoded shows now, not after hours.
+
+    Returns what is known of each, and why others are skipped: a broken one, or one of less than `smallest` rows and
+    columns, raises only if it is alone, or `strict`. Names on stderr what looks encoded and is taken as linear.
+    """
+    facts, skipped, doubtful = {}, {}, []
+    for path in paths:
+        try:
+            image = read_image(path, encoding)
+            height, width = image.stored.shape[:2]
+            if height < smallest[0] or width < smallest[1]:
+                needed = f"at least {smallest[0]} x {smallest[1]} are needed"
+                raise DataError(f"{path}: {height} x {width} pixels; {needed}")
+        except (DataError, OSError) as error:
+            if strict or len(paths) == 1:
+                raise
+            skipped[path] = error
+            continue
+        facts[path] = ImageFacts(image.how, image.photograph, height, width)
+        doubtful += [printable(path.name)] * image.looks_encoded
+    if doubtful:
         words = "warning: without tags, and so taken as linear, but as bright as encoded photographs"
-        print(f"{words}: {and_more(names, 10)}; --encoding srgb decodes them", file=sys.stderr)
+        print(f"{words}: {and_more(doubtful, 10)}; --encoding srgb decodes them", file=sys.stderr)
+    return facts, skipped
+
+
+def report_skipped(skipped: dict[Path, Exception]) -> None:
+    """Print on stderr why images were skipped; raises DataError, for the exit status, if any was."""
+    for path, error in skipped.items():
+        print(printable(f"skipped {path.name}: {error}"), file=sys.stderr)
+    if skipped:
+        names = and_more(path.name for path in skipped)
+        raise DataError(f"{plural(len(skipped), 'image')} skipped: {names}; repair or remove, or see above")
 
 
 def apparent_exponent(rgb: np.ndarray, cube: np.ndarray) -> float:

@@ -1,8 +1,8 @@
 """Reconstruct cubes without a network: a map from each pixel's RGB to its spectrum, fitted to the training data.
 
 These show what a network adds. Fits on all pixels of the prepared training data by least squares, then writes
-RESULT_DIR/NAME.mat for each image of RGB_DIR, as test.py does, for compute_mrae.py to score. Images are read as
-test.py reads them.
+RESULT_DIR/NAME.mat for each image of RGB_DIR, as test.py does, for compute_mrae.py to score. Images are read, and
+broken ones skipped, as test.py does.
 
   linear      RGB -> bands, 3 terms
   polynomial  the 22 root-polynomial terms of degree 4, such as (R G)^(1/2) and (R^2 G B)^(1/4), which all grow
@@ -20,9 +20,18 @@ from tqdm import tqdm
 from drcr.data import ValidImages
 from drcr.formats.mat import write_cube
 from drcr.formats.results import check_target
-from drcr.images import add_encoding_option, describe_decoding, encoding_for, find_images, read_image
+from drcr.images import (
+    add_encoding_option,
+    describe_decoding,
+    encoding_for,
+    find_images,
+    read_image,
+    read_once,
+    report_skipped,
+)
 from drcr.scoring.baselines import RIDGE, TERMS, fit_map
 from drcr.utils import cli
+from drcr.utils.files import plural
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,19 +50,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = find_images(args.RGB_dir)
     images = ValidImages(args.train_data_path, drop_rows=0)
     encoding = encoding_for(images.input_encoding, args.encoding, args.train_data_path)
-    decoded = []
-    for path in paths:
-        decoded.append(read_image(path, encoding).how)  # one that cannot be decoded shows now
+    facts, skipped = read_once(paths, encoding)
+    for path in facts:
         check_target(args.result_dir / f"{path.stem}.mat")
-    print(describe_decoding(decoded))
+    if not facts:
+        report_skipped(skipped)
+    print(describe_decoding(image.how for image in facts.values()))
     reconstruct = fit_map(images, args.method, ridge)
     origin = f"{args.method} map, ridge {ridge:g}, {args.train_data_path}"
     args.result_dir.mkdir(parents=True, exist_ok=True)
-    for path in tqdm(paths, desc="reconstructing", unit="image", dynamic_ncols=True):
+    for path in tqdm(facts, desc="reconstructing", unit="image", dynamic_ncols=True):
         cube = reconstruct(read_image(path, encoding).normalised())
         write_cube(args.result_dir / f"{path.stem}.mat", cube, images.wavelengths, origin)
     n_terms = len(reconstruct.matrix)
-    print(f"{n_terms} terms, ridge {ridge:g}, {len(images)} scenes; {len(paths)} cubes in {args.result_dir}")
+    print(
+        f"{n_terms} terms, ridge {ridge:g}, {len(images)} scenes; {plural(len(facts), 'cube')} in {args.result_dir}"
+    )
+    report_skipped(skipped)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,9 @@ reconstructed.
 
 import drcr.utils.start  # isort: skip # noqa: F401
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -31,17 +29,19 @@ from drcr.figures import beside
 from drcr.formats.results import FORMATS, check_target, maps_path, write_result
 from drcr.images import (
     Encoding,
+    ImageFacts,
     add_encoding_option,
     describe_decoding,
     encoding_for,
     find_images,
     read_image,
-    warn_of_encoded,
+    read_once,
+    report_skipped,
 )
 from drcr.inference import Reconstructor, origin_of, reconstruct_image
 from drcr.networks import add_network_option
 from drcr.utils import cli
-from drcr.utils.files import DataError, and_more, plural, printable
+from drcr.utils.files import DataError, plural
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -151,14 +151,6 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-@dataclass(frozen=True)
-class ImagePlan:
-    """How an image is read, in words, and the checkpoint for it."""
-
-    how: str
-    network: Path
-
-
 def all_images(sources: Sequence[Path]) -> list[Path]:
     """Return the images that are, or are in, the sources. Raises DataError if two have the same name."""
     images = [image for source in sources for image in find_images(source)]
@@ -171,38 +163,22 @@ def all_images(sources: Sequence[Path]) -> list[Path]:
 
 def check_images(
     args: argparse.Namespace, encoding: Encoding
-) -> tuple[dict[Path, ImagePlan], int, dict[Path, Exception]]:
-    """Read all images once: one that cannot be decoded shows now, not after hours.
-
-    Returns what to do with each, the number of pixels of all, and why others are skipped.
-    """
+) -> tuple[dict[Path, ImageFacts], dict[Path, Path], dict[Path, Exception]]:
+    """Read all images once; return what is known of each, the checkpoint for each, and why others are skipped."""
     lowest = 6 if args.protocol == "released" else 4
-    n_pixels, jobs, skipped, doubtful = 0, {}, {}, []
-    paths = all_images(args.images)
-    for path in paths:
-        try:
-            image = read_image(path, encoding)
-            height, width = image.stored.shape[:2]
-            if height < lowest or width < 4:
-                raise DataError(f"{path}: {height} x {width} pixels; at least {lowest} x 4 are needed")
-        except (DataError, OSError) as error:
-            if args.strict or len(paths) == 1:
-                raise
-            skipped[path] = error
-            continue
-        beside.check(args, path, (height, width))
+    facts, skipped = read_once(all_images(args.images), encoding, args.strict, (lowest, 4))
+    chosen = {}
+    for path, image in facts.items():
+        beside.check(args, path, (image.height, image.width))
         target = args.result_dir / f"{path.stem}{FORMATS[args.format]}"
         for file in (target, maps_path(target)) if args.confidence and args.format != "mat" else (target,):
             check_target(file)
-        jobs[path] = ImagePlan(image.how, fitting_network(args.model_dir, image.photograph))
-        doubtful += [path] * image.looks_encoded
-        n_pixels += height * width
-    warn_of_encoded(doubtful)
-    if jobs:
-        print(describe_decoding(job.how for job in jobs.values()))
-    for network, count in Counter(job.network for job in jobs.values()).items():
+        chosen[path] = fitting_network(args.model_dir, image.photograph)
+    if facts:
+        print(describe_decoding(image.how for image in facts.values()))
+    for network, count in Counter(chosen.values()).items():
         print(f"{plural(count, 'image')} with the network {network}")
-    return jobs, n_pixels, skipped
+    return facts, chosen, skipped
 
 
 def hold_to_images(args: argparse.Namespace, path: Path, model: Network) -> Correction | None:
@@ -223,15 +199,6 @@ def hold_to_images(args: argparse.Namespace, path: Path, model: Network) -> Corr
     return held
 
 
-def report_skipped(skipped: dict[Path, Exception]) -> None:
-    """Print on stderr why images were skipped; raises DataError, for the exit status, if any was."""
-    for path, error in skipped.items():
-        print(printable(f"skipped {path.name}: {error}"), file=sys.stderr)
-    if skipped:
-        names = and_more(path.name for path in skipped)
-        raise DataError(f"{plural(len(skipped), 'image')} skipped: {names}; repair or remove, or see above")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the options and reconstruct."""
     args = read_options(argv)
@@ -241,11 +208,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.model_dir is not None:
         networks[args.model_dir] = load_rgb_model(args.model_dir, device)
         encoding = encoding_for(networks[args.model_dir].input_encoding, encoding, args.model_dir)
-    jobs, n_pixels, skipped = check_images(args, encoding)
-    if not jobs:
+    facts, chosen, skipped = check_images(args, encoding)
+    if not facts:
         report_skipped(skipped)
     args.result_dir.mkdir(parents=True, exist_ok=True)
-    for path in {job.network for job in jobs.values()} - networks.keys():
+    for path in set(chosen.values()) - networks.keys():
         networks[path] = load_rgb_model(path, device)
     holding = {path: hold_to_images(args, path, model) for path, model in networks.items()}
     for path, model in networks.items():
@@ -263,31 +230,32 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def reconstruct(path: Path, rgb: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
         progress.set_postfix_str(path.name)
-        network = jobs[path].network
+        network = chosen[path]
         cube = reconstruct_image(reconstructors[network], rgb, path, network, args.protocol, advance)
         return cube, tables[network].variables(rgb, cube) if tables else {}
 
     def write(path: Path, cube: np.ndarray, maps: dict[str, Any]) -> None:
-        job = jobs[path]
-        wavelengths = networks[job.network].wavelengths
-        held = holding[job.network]
+        network = chosen[path]
+        wavelengths = networks[network].wavelengths
+        held = holding[network]
         words = [
-            origin_of(networks[job.network], job.network, args.protocol, args.precision),
+            origin_of(networks[network], network, args.protocol, args.precision),
             *([held.describe()] if held else []),
         ]
-        origin = f"{', '.join(words)}, image {job.how}" + beside.adjust(args, cube, wavelengths, path)
+        origin = f"{', '.join(words)}, image {facts[path].how}" + beside.adjust(args, cube, wavelengths, path)
         target = args.result_dir / f"{path.stem}{FORMATS[args.format]}"
         write_result(target, cube, None if wavelengths is None else np.array(wavelengths), origin, **maps)
         beside.write_beside(args, path.stem, cube, wavelengths, maps)
 
+    n_pixels = sum(image.height * image.width for image in facts.values())
     progress = tqdm(desc="reconstructing", total=n_pixels, unit="px", unit_scale=True, dynamic_ncols=True)
-    images = one_ahead(lambda path: (path, read_image(path, encoding).normalised()), jobs)
+    images = one_ahead(lambda path: (path, read_image(path, encoding).normalised()), facts)
     cubes = ((path, *reconstruct(path, rgb)) for path, rgb in images)
     with progress:
         for _ in one_ahead(lambda named: write(*named), cubes):
             pass
-    print(f"{plural(len(jobs), 'cube')} in {args.result_dir}")
-    if jobs:
+    print(f"{plural(len(facts), 'cube')} in {args.result_dir}")
+    if facts:
         print(beside.next_command(args))
     report_skipped(skipped)
 

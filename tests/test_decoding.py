@@ -310,7 +310,8 @@ def test_bright_images_without_tags_are_named(tmp_path):
     assert not read_image(write(tmp_path / "a.png", png(chunk(b"sRGB", b"\0")))).looks_encoded
 
 
-def test_a_broken_image_is_skipped_and_the_rest_goes_on(script, fails, tmp_path):
+@pytest.mark.parametrize("command", ["test/test.py", "test/baseline.py"])
+def test_a_broken_image_is_skipped_and_the_rest_goes_on(script, fails, prepared_once, tmp_path, command):
     (tmp_path / "in").mkdir()
     for name, data in (
         ("a.png", png()),
@@ -319,10 +320,14 @@ def test_a_broken_image_is_skipped_and_the_rest_goes_on(script, fails, tmp_path)
         ("d.png", png()),
     ):
         write(tmp_path / "in" / name, data)
-    options = ("--RGB_dir", "in", "--model_dir", DATA / "model_c16_b2.pth", "--result_dir", "out")
-    fails("test/test.py", *options, "--strict", names="b.jpg")
-    assert not (tmp_path / "out").exists()
-    message = fails("test/test.py", *options, names="2 images skipped")
+    options = ("--RGB_dir", "in", "--result_dir", "out")
+    if command == "test/test.py":
+        options += ("--model_dir", DATA / "model_c16_b2.pth")
+        fails(command, *options, "--strict", names="b.jpg")
+        assert not (tmp_path / "out").exists()
+    else:
+        options += ("--train_data_path", prepared_once[0])
+    message = fails(command, *options, names="2 images skipped")
     assert "b.jpg, c.png" in message
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mat", "d.mat"]
 
