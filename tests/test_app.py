@@ -286,6 +286,29 @@ def test_points_are_dragged_and_regions_averaged(page, tmp_path):
     assert ends[0] == pytest.approx(ends[1], abs=0.2)  # both have the maximum 1
 
 
+def test_a_finger_that_holds_still_draws_a_region_one_that_moves_at_once_does_not(browser, address):
+    context = browser.new_context(viewport={"width": 390, "height": 700}, has_touch=True)
+    page = context.new_page()
+    page.goto(address)
+    load(page, PHOTO)
+    finger = context.new_cdp_session(page)
+
+    def touch(kind, *place):
+        points = [dict(zip("xy", at(page, *place), strict=True))] if place else []
+        finger.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+
+    for still in (False, True):
+        touch("Start", 30, 5)
+        if still:
+            page.locator("#marks rect").wait_for()
+        touch("Move", 32, 9)
+        touch("Move", 35, 16)
+        touch("End")
+        listed(page, int(still))
+    assert listed(page, 1)[0].startswith("rows 30-35, columns 5-16, mean of 72 pixels")
+    context.close()
+
+
 def test_by_keyboard(page):
     load(page, PHOTO)
     width, height = map(int, page.locator("#picture").get_attribute("data-size").split())

@@ -352,7 +352,8 @@ function pixel(event) {
   return [inside(at.y, scene.height), inside(at.x, scene.width)];
 }
 
-let held = null; // what the pointer holds: { start, moved, mark, box, divider }
+let held = null; // what the pointer holds: { start, from, moved, mark, box, divider, drawing, timer }
+const LONG_PRESS = 400; // milliseconds after which a finger draws a rectangle instead of moving the page
 
 function press(event) {
   if (event.button || !scene) return;
@@ -360,7 +361,10 @@ function press(event) {
   const on_divider = is_split() && Math.abs(column + 0.5 - split * scene.width) < mark_size() && !mark;
   held = { start: [event.clientX, event.clientY], from: [row, column], moved: false, divider: on_divider, mark: mark && points[mark.dataset.number] };
   if (held.mark) held.box = [...held.mark.box];
-  if (event.pointerType !== "touch" || mark) $("picture").setPointerCapture(event.pointerId);
+  const press_of = held;
+  held.drawing = event.pointerType !== "touch";
+  if (held.drawing || mark) $("picture").setPointerCapture(event.pointerId);
+  else held.timer = setTimeout(() => { press_of.drawing = true; draw_region(row, column); }, LONG_PRESS);
   cursor = null;
 }
 
@@ -370,6 +374,7 @@ function move(event) {
   if (!held) return hover(row, column);
   held.moved ||= Math.hypot(event.clientX - held.start[0], event.clientY - held.start[1]) > 4;
   if (!held.moved) return;
+  clearTimeout(held.timer);
   if (held.mark) {
     const [top, left, bottom, right] = held.box;
     const down = Math.min(Math.max(row - held.from[0], -top), scene.height - 1 - bottom);
@@ -380,15 +385,18 @@ function move(event) {
     split = (column + 0.5) / scene.width;
     $("split").value = split;
     show_split();
-  } else if (event.pointerType !== "touch") {
-    held.region = [Math.min(row, held.from[0]), Math.min(column, held.from[1]), Math.max(row, held.from[0]), Math.max(column, held.from[1])];
-    const [top, left, bottom, right] = held.region;
-    $("marks").innerHTML = `${marks_as_svg()}<rect x="${left}" y="${top}" width="${right + 1 - left}" height="${bottom + 1 - top}" fill="#ffffff40" stroke="white" stroke-width="${mark_size() / 5}"/>`;
-  }
+  } else if (held.drawing) held.region = draw_region(row, column);
+}
+
+function draw_region(row, column) {
+  const [top, left, bottom, right] = [Math.min(row, held.from[0]), Math.min(column, held.from[1]), Math.max(row, held.from[0]), Math.max(column, held.from[1])];
+  $("marks").innerHTML = `${marks_as_svg()}<rect x="${left}" y="${top}" width="${right + 1 - left}" height="${bottom + 1 - top}" fill="#ffffff40" stroke="white" stroke-width="${mark_size() / 5}"/>`;
+  return [top, left, bottom, right];
 }
 
 function release() {
   if (!held) return;
+  clearTimeout(held.timer);
   const { mark, moved, region, from, divider } = held;
   held = null;
   if (mark && moved) measure(mark);
@@ -625,7 +633,9 @@ $("clear").onclick = () => { say(""); points = []; show_marks(); show_points(); 
 $("normalise").onchange = draw_plot;
 document.querySelectorAll("[data-save]").forEach(button => button.onclick = () => download(button.dataset.save));
 Object.assign($("picture"), { onpointerdown: press, onpointermove: move, onpointerup: release, onkeydown: key });
-$("picture").onpointercancel = () => { held = null; show_marks(); };
+$("picture").onpointercancel = () => { clearTimeout(held?.timer); held = null; show_marks(); };
+$("picture").addEventListener("touchmove", event => { if (held?.drawing) event.preventDefault(); }, { passive: false });
+$("picture").oncontextmenu = event => { if (held?.drawing && held.timer) event.preventDefault(); };
 $("picture").onpointerleave = () => { asked = null; hovered = null; $("readout").textContent = ""; if (scene) draw_plot(); };
 $("plot").onclick = event => { band = plot_band(event); if (view !== "band" && view !== "error") choose_view("band"); else { mean = false; show_view(); draw_plot(); } };
 $("plot").onpointermove = event => {
