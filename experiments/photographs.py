@@ -22,14 +22,12 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
 from drcr.checkpoint import load_model, save_checkpoint
 from drcr.correction import network_of
 from drcr.cube import raise_to_floor
-from drcr.figures.scenes import plot_reconstruction
 from drcr.formats.mat import read_cube
 from drcr.images import IMAGE_SUFFIXES, read_rgb
 from drcr.metrics import best_scale_mrae
@@ -37,7 +35,13 @@ from drcr.networks import widen
 from drcr.scoring.scoring import median_scene, read_scores
 from drcr.utils import cli
 from drcr.utils.cli import step
+from drcr.utils.extras import needs
 from drcr.utils.files import DataError, list_files, write_atomically
+
+with cli.imports(), needs("figures", "photographs.py"):
+    import matplotlib.pyplot as plt
+
+    from drcr.figures.scenes import plot_reconstruction
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOOR = 0.01

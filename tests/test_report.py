@@ -228,15 +228,17 @@ def test_more_scenes_than_a_page_can_hold(fails, tmp_path, monkeypatch):
     assert not (tmp_path / "out.html").exists()
 
 
-def test_names_as_long_as_a_file_can_have(script, browser, tmp_path):
-    names = ["x" * 240 + end for end in "ab"]
+@pytest.mark.parametrize("count", [1, 2])
+def test_names_as_long_as_a_file_can_have_and_a_scene_alone_is_open(script, browser, tmp_path, count):
+    names = ["x" * 240 + end for end in "ab"[:count]]
     script("test/report.py", *write_small(tmp_path, *names), "--out", tmp_path / "out.html")
     page = browser.new_page()
     page.goto((tmp_path / "out.html").as_uri())
     assert sorted(page.locator("#sections h3").all_inner_texts()) == sorted(page.locator("tbody a").all_inner_texts())
     assert sorted(page.locator("tbody a").all_inner_texts()) == names
+    assert page.locator("details.scene[open]").count() == (count == 1)
     page.close()
-    assert (tmp_path / "out.html").read_text().count("<figure") == 2 * 5 + 2
+    assert (tmp_path / "out.html").read_text().count("<figure") == count * 5 + 2
 
 
 def test_without_ground_truth_there_are_scenes_but_no_scores(script, browser, tmp_path):
