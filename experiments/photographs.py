@@ -18,6 +18,7 @@ The scored networks are last.pth: no checkpoint is chosen.
 """
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -245,13 +246,15 @@ def draw(out: Path) -> None:
 
 
 def draw_learning(out: Path) -> None:
-    """Draw the training losses of the scored networks, as means over 100 iterations."""
+    """Draw the training losses of the scored networks: single batches, as logs have them, and means over seven."""
+    seven = np.full(7, 1 / 7)
     figure, axes = plt.subplots(figsize=(5, 2.6), dpi=140)
     for kind in KINDS:
-        losses = torch.load(out / kind / "last-1.pth", weights_only=True)["losses"]
-        means = losses[: len(losses) // 100 * 100].view(-1, 100).mean(1)
-        axes.plot(100 * np.arange(1, len(means) + 1), means, label=kind)
-    axes.set(xlabel="iteration", ylabel="training loss", xlim=(0, None))
+        log = (out / kind / "train.log").read_text()
+        steps, losses = np.array(re.findall(r"iteration (\d+): .* loss ([\d.]+)$", log, re.MULTILINE), float).T
+        (line,) = axes.plot(*(np.convolve(values, seven, "valid") for values in (steps, losses)), label=kind)
+        axes.plot(steps, losses, ".", color=line.get_color(), alpha=0.4)
+    axes.set(xlabel="iteration", ylabel="training loss", xlim=(0, None), ylim=(0, None))
     axes.legend()
     figure.tight_layout()
     figure.savefig(out / "learning.png")
