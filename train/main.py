@@ -119,8 +119,8 @@ def build_parser() -> argparse.ArgumentParser:
         choices=tuple(LOSSES),
         default="mrae",
         help="training loss. mrae: as released. l1: mean absolute error, which weights bright pixels as RMSE does. "
-        "si-mrae+sam: 0.75 MRAE of each patch at its best scale + 0.25 MRAE + spectral angle in radians: does not "
-        "ask for a brightness that an exposed image does not tell. "
+        "si-mrae+sam: 0.75 MRAE of each patch at its best scale + 0.25 MRAE + 2 x spectral angle in radians + 0.5 "
+        "RMSE at that scale, relative: hardly asks for a brightness that an exposed image does not tell. "
         "The validation loss is MRAE in any case",
     )
     add(
