@@ -36,8 +36,10 @@ from drcr.stress.conditions import (
     scene_as_seen,
     take,
 )
+from drcr.stress.figures import plot_overview
 from drcr.stress.study import (
     Row,
+    Summary,
     back_projection_mrae,
     summarise,
 )
@@ -308,6 +310,16 @@ def check_rows(rows):
             place = {"scene": scene, "condition": "metamers", "level": "alpha 1", "method": method}
             both = [value_of(rows, **place, metric=metric) for metric in ("mrae", "mrae_at_alpha_1", "mrae_of_both")]
             assert both[0] == both[1] == pytest.approx(both[2], rel=1e-6)
+
+
+def test_levels_without_a_confidence_map_are_drawn_without_its_bar():
+    """Cubes under a named lamp have none: after all the work, the figure ended in a trace."""
+    found = Summary(1, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    levels = (("reference", "reference"), ("light", "E"), ("light", "F11"), ("light", "F11, radiance"))
+    table = {(*level, "DRCR Net", metric): found for level in levels for metric in ("mrae", "best_scale_mrae", "sam")}
+    table |= {(*level, "DRCR Net", "within_bound"): found for level in levels[:3]}
+    sheet = plot_overview(table)
+    assert len(sheet.figure.axes[-1].patches) == 1  # F11; the two others are what is compared with
 
 
 def test_its_scores_are_those_of_the_commands(script, data, tmp_path):

@@ -64,8 +64,9 @@ def plot_overview(table: Table) -> Sheet:
                 axes.plot([found.ratio_low, found.ratio_high], [at, at], color=style["color"], lw=0.7)
                 axes.plot([found.ratio], [at], **style | {"ls": "none", "ms": 2.8})
                 largest = max(largest, found.ratio_high)
-            if beside is not None:
-                share = 100 * table[condition, level, method, "within_bound"].mean
+            # cubes that are multiplied by a named lamp have no map
+            if beside is not None and (found := table.get((condition, level, method, "within_bound"))):
+                share = 100 * found.mean
                 beside.barh(y, share, 0.6, color="0.6" if share >= 100 * SHARE else "#D55E00")
             ticks.append((y, level.replace("_", " ") if named else f"{condition}: {level}"))
             y += 1

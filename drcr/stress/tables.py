@@ -31,7 +31,7 @@ def write_results(out: Path, rows: Sequence[Row], table: dict[Key, Summary]) -> 
     out.mkdir(parents=True, exist_ok=True)
     lines = {
         "stress.csv": [(*row[:-1], f"{row.value:.8g}") for row in rows],
-        "summary.csv": [(*key, *(f"{value:.8g}" for value in found)) for key, found in table.items()],
+        "summary.csv": [(*key, *(f"{value:.4g}" for value in found)) for key, found in table.items()],
     }
     for name, header in HEADERS.items():
         write_csv(out / name, [header, *lines[name]])
