@@ -1,10 +1,9 @@
 """Run the whole pipeline on simulated scenes: the README's five commands, a table of scores, two figures.
 
-Everything is written to the folder demo/ beside this file, which each run empties first if an
-earlier run made it. A small network (24
-channels, 2 blocks) trains for a few minutes on 2 CPU cores. A linear map RGB -> 31 bands, fitted by least squares to
-the same training pixels, is scored beside it, on validation scenes that neither was fitted to. The network is
-last.pth, because best.pth is selected by these scenes.
+Everything is written to the folder demo/ beside this file, which each run empties first if an earlier run made it. A
+small network (24 channels, 2 blocks) trains for a few minutes on 2 CPU cores. A linear map RGB -> 31 bands, fitted by
+least squares to the same training pixels, is scored beside it, on validation scenes that neither was fitted to. The
+network is last.pth, because best.pth is selected by these scenes.
 """
 
 import os
@@ -25,8 +24,8 @@ from drcr.utils.files import DataError
 
 ROOT = Path(__file__).resolve().parent
 DEMO = ROOT / "demo"
-MARK = DEMO / ".made_by_demo"
-"""By which a later run knows the folder as its own."""
+MARK = ".made_by_demo"
+"""By this file a later run knows the folder as its own."""
 
 
 def run_commands(epochs: int) -> None:
@@ -110,11 +109,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=cli.at_least(1), default=12, help="epochs to train, of 200 iterations each")
     epochs = parser.parse_args(argv).epochs
     start = time.perf_counter()
-    if DEMO.exists() and not MARK.exists():
+    if DEMO.exists() and not (DEMO / MARK).exists():
         raise DataError(f"{DEMO}: exists and is not an earlier demo; move it, or remove it")
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()
-    MARK.touch()
+    (DEMO / MARK).touch()
     run_commands(epochs)
     draw(print_scores())
     print(f"{time.perf_counter() - start:.0f} seconds in total")
