@@ -194,7 +194,8 @@ def read_once(
     """Read all images: one that cannot be decoded shows now, not after hours.
 
     Returns what is known of each, and why others are skipped: a broken one, or one of less than `smallest` rows and
-    columns, raises only if it is alone, or `strict`. Names on stderr what looks encoded and is taken as linear.
+    columns, raises only if `strict`, or if no image is left. Prints how they are decoded, and names on stderr what
+    looks encoded and is taken as linear.
     """
     facts, skipped, doubtful = {}, {}, []
     for path in paths:
@@ -214,6 +215,9 @@ def read_once(
     if doubtful:
         words = "warning: without tags, and so taken as linear, but as bright as encoded photographs"
         print(f"{words}: {and_more(doubtful, 10)}; --encoding srgb decodes them", file=sys.stderr)
+    if not facts:
+        report_skipped(skipped)
+    print(describe_decoding(image.how for image in facts.values()))
     return facts, skipped
 
 

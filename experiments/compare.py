@@ -7,6 +7,7 @@ file: --network FILE.py:Class --also "LABEL=--network FILE.py:Class --network_ar
 """
 
 import drcr.utils.start  # isort: skip # noqa: F401
+import argparse
 import json
 import os
 import shlex
@@ -20,13 +21,13 @@ import numpy as np
 import torch
 
 from drcr.checkpoint import load_model
-from drcr.images import read_rgb
+from drcr.images import read_image
 from drcr.inference import Reconstructor
 from drcr.metrics import best_scale_mrae, mrae, rmse, sam
 from drcr.networks import add_network_option
 from drcr.scoring.scoring import pair_cubes, read_reconstruction, read_truth
 from drcr.utils import cli
-from drcr.utils.files import DataError
+from drcr.utils.files import DataError, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = {
@@ -46,6 +47,14 @@ def run(folder: str, command: str) -> float:
     if status:
         raise DataError(f"{folder}/{command}: failed")
     return usage.ru_maxrss / 1e6
+
+
+def labelled(text: str) -> tuple[str, str]:
+    """Read LABEL=OPTIONS."""
+    label, equals, options = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"must be LABEL=OPTIONS, not {text!r}")
+    return label, options
 
 
 def score(results: Path, truths: Path, floor: float | None) -> dict[str, list[float]]:
@@ -89,7 +98,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--valid_data_path", type=Path, required=True, help="prepared validation data")
     add("--out", type=Path, default="compare", help="folder for the runs and the table")
     add("--train", default="--batchSize 8 --end_epoch 4 --init_lr 2e-3", help="options of train/main.py, for all")
-    add("--also", nargs="*", default=[], metavar="LABEL=OPTIONS", help="more networks, by options of train/main.py")
+    add(
+        "--also",
+        type=labelled,
+        nargs="*",
+        default=[],
+        metavar="LABEL=OPTIONS",
+        help="more networks, by options of train/main.py",
+    )
     cli.add_non_positive(parser)
     add_network_option(parser)
     args = parser.parse_args(argv)
@@ -97,24 +113,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     prepared = f"--train_data_path {shlex.quote(str(args.train_data_path.resolve()))}"
     images = f"--RGB_dir {shlex.quote(str(data / 'Valid_RGB'))}"
     given = f"--network {shlex.quote(args.network)}" if args.network else ""
+    valid = f"--valid_data_path {shlex.quote(str(args.valid_data_path.resolve()))}"
     rows, checkpoints, memory = {}, {}, {}
-    for label, options in (NETWORKS | dict(text.split("=", 1) for text in args.also)).items():
-        folder = out / label.replace(" ", "_").replace(",", "")
-        valid = shlex.quote(str(args.valid_data_path.resolve()))
-        run(
-            "train",
-            f"main.py {options} {args.train} {prepared} --valid_data_path {valid} --outf {folder} --resume auto",
-        )
-        checkpoints[label] = folder / "last.pth"
+    for label, options in (NETWORKS | dict(args.also)).items():
+        results = out / label.replace(" ", "_").replace(",", "")
+        folder = shlex.quote(str(results))
+        run("train", f"main.py {options} {args.train} {prepared} {valid} --outf {folder} --resume auto")
+        checkpoints[label] = results / "last.pth"
         memory[label] = run(
             "test", f"test.py {images} --model_dir {folder}/last.pth --result_dir {folder}/results {given}"
         )
-        rows[label] = score(folder / "results", data / "Valid_spectral", args.floor)
+        rows[label] = score(results / "results", data / "Valid_spectral", args.floor)
     for label, method in MAPS.items():
-        run("test", f"baseline.py --method {method} {prepared} {images} --result_dir {out / method}")
+        run(
+            "test", f"baseline.py --method {method} {prepared} {images} --result_dir {shlex.quote(str(out / method))}"
+        )
         rows[label] = score(out / method, data / "Valid_spectral", args.floor)
-    first = next(iter(sorted((data / "Valid_RGB").iterdir())))
-    relative = times(checkpoints, (read_rgb(first) / np.float32(255)).astype(np.float32))
+    first = min((data / "Valid_RGB").iterdir())
+    relative = times(checkpoints, read_image(first).normalised())
     lines = [
         f"| network | {' | '.join(METRICS)} | parameters | time, relative | memory GB |",
         "|---" * (len(METRICS) + 4) + "|",
@@ -126,9 +142,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             costs = [f"{n:,}", f"{relative[label]:.2f}", f"{memory[label]:.2f}"]
         lines.append(f"| {label} | {' | '.join([*map(interval, found.values()), *costs])} |")
     words = f"{len(next(iter(rows.values()))['MRAE'])} scenes; {args.train}; {torch.get_num_threads()} threads"
-    (out / "compare.md").write_text("\n".join([words, "", *lines, ""]))
-    (out / "compare.json").write_text(json.dumps(rows))
-    print((out / "compare.md").read_text())
+    text = "\n".join([words, "", *lines, ""])
+    write_atomically(out / "compare.md", lambda file: file.write(text.encode()))
+    write_atomically(out / "compare.json", lambda file: file.write(json.dumps(rows).encode()))
+    print(text)
 
 
 if __name__ == "__main__":

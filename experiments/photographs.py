@@ -246,12 +246,18 @@ def draw(out: Path) -> None:
 
 
 def draw_learning(out: Path) -> None:
-    """Draw the training losses of the scored networks: single batches, as logs have them, and means over seven."""
+    """Draw the training losses of the scored networks: single batches, as logs have them, and means over seven.
+
+    A log has one every three minutes, so a run of a few minutes has too few.
+    """
     seven = np.full(7, 1 / 7)
     figure, axes = plt.subplots(figsize=(5, 2.6), dpi=140)
     for kind in KINDS:
         log = (out / kind / "train.log").read_text()
-        steps, losses = np.array(re.findall(r"iteration (\d+): .* loss ([\d.]+)$", log, re.MULTILINE), float).T
+        found = re.findall(r"iteration (\d+): .* loss ([\d.]+)$", log, re.MULTILINE)
+        if len(found) < len(seven):
+            continue
+        steps, losses = np.array(found, float).T
         (line,) = axes.plot(*(np.convolve(values, seven, "valid") for values in (steps, losses)), label=kind)
         axes.plot(steps, losses, ".", color=line.get_color(), alpha=0.4)
     axes.set(xlabel="iteration", ylabel="training loss", xlim=(0, None), ylim=(0, None))

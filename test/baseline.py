@@ -22,7 +22,6 @@ from drcr.formats.mat import write_cube
 from drcr.formats.results import check_target
 from drcr.images import (
     add_encoding_option,
-    describe_decoding,
     encoding_for,
     find_images,
     read_image,
@@ -53,9 +52,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts, skipped = read_once(paths, encoding)
     for path in facts:
         check_target(args.result_dir / f"{path.stem}.mat")
-    if not facts:
-        report_skipped(skipped)
-    print(describe_decoding(image.how for image in facts.values()))
     reconstruct = fit_map(images, args.method, ridge)
     origin = f"{args.method} map, ridge {ridge:g}, {args.train_data_path}"
     args.result_dir.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,6 @@ from drcr.images import (
     Encoding,
     ImageFacts,
     add_encoding_option,
-    describe_decoding,
     encoding_for,
     find_images,
     read_image,
@@ -174,8 +173,6 @@ def check_images(
         for file in (target, maps_path(target)) if args.confidence and args.format != "mat" else (target,):
             check_target(file)
         chosen[path] = fitting_network(args.model_dir, image.photograph)
-    if facts:
-        print(describe_decoding(image.how for image in facts.values()))
     for network, count in Counter(chosen.values()).items():
         print(f"{plural(count, 'image')} with the network {network}")
     return facts, chosen, skipped
@@ -209,8 +206,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         networks[args.model_dir] = load_rgb_model(args.model_dir, device)
         encoding = encoding_for(networks[args.model_dir].input_encoding, encoding, args.model_dir)
     facts, chosen, skipped = check_images(args, encoding)
-    if not facts:
-        report_skipped(skipped)
     args.result_dir.mkdir(parents=True, exist_ok=True)
     for path in set(chosen.values()) - networks.keys():
         networks[path] = load_rgb_model(path, device)
@@ -255,8 +250,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for _ in one_ahead(lambda named: write(*named), cubes):
             pass
     print(f"{plural(len(facts), 'cube')} in {args.result_dir}")
-    if facts:
-        print(beside.next_command(args))
+    print(beside.next_command(args))
     report_skipped(skipped)
 
 

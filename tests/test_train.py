@@ -522,7 +522,7 @@ def test_a_signal_before_the_first_iteration_is_not_lost(run, tmp_path, monkeypa
     assert read_checkpoint(tmp_path / "a/last.pth")["iter"] == 1
 
 
-def test_without_a_terminal_the_rate_and_the_time_left_are_logged(script, prepared_once, monkeypatch, tmp_path):
+def test_the_rate_and_the_time_left_are_logged(script, prepared_once, monkeypatch, tmp_path):
     monkeypatch.setattr("drcr.training.loop.PACE_SECONDS", 0)
     for folder, options, expected in (("a", (), True), ("b", ("--quiet",), False)):
         script("train/main.py", *run_options(prepared_once, tmp_path / folder, "--end_epoch", 1, *options))

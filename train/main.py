@@ -232,7 +232,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="also write losses and learning rate to OUTF/tensorboard, for `tensorboard --logdir OUTF`; needs "
         "`pip install 'drcr[tensorboard]'`",
     )
-    add("--quiet", action="store_true", help="no progress bar, one line per epoch; the default without a terminal")
+    add(
+        "--quiet",
+        action="store_true",
+        help="no progress bar and no line every three minutes, only one after each epoch",
+    )
     add("--seed", type=cli.at_least(0), default=0, help="seed of the initial weights and of the order of the patches")
     workers = 4 if torch.cuda.is_available() else 0
     add("--num_workers", type=cli.at_least(0), default=workers, help="extra processes that cut the patches")

@@ -27,7 +27,7 @@ from drcr.utils.cli import Stop
 from drcr.utils.files import DataError
 
 PACE_SECONDS = 180
-"""How often the rate and the time left are logged without a terminal."""
+"""How often rate, time left and loss are logged."""
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """The loss of output and ground truth."""
 
@@ -236,11 +236,11 @@ class Run:
             progress.set_postfix(loss=f"{loss:.4f}", lr=f"{lr:.2e}")
             self.folder.log_scalars(self.iteration - 1, {"loss/training": loss})
             self.folder.log_scalars(self.iteration, {"learning rate": lr})
-        if progress.disable and not self.options.quiet:
+        if not self.options.quiet:
             self.log_pace(progress.total, loss)
 
     def log_pace(self, per_epoch: int, loss: float) -> None:
-        """Every few minutes, where there is no progress bar, log how fast the run is and how long it takes yet."""
+        """Every few minutes log how fast the run is and how long it takes yet."""
         now = time.perf_counter()
         then, before = self.paced = self.paced or (now, self.iteration)
         if self.iteration == before or now - then < PACE_SECONDS:
