@@ -48,6 +48,10 @@ CLIPPED = 0.98
 """A pixel with a channel above this part of the image's largest value may be clipped."""
 RAMP = 0.02
 """Of the share of clipped pixels: from this much below CLIPPED to as much above, pixels count more and more."""
+PILE, FEW = (0.5, 0.7), 0.0005
+"""Clipped pixels pile up at the largest value. An image is clipped if of its pixels within 4% of that value at least
+the second part is within 2%, and is not up to the first (an even distribution); less than FEW of all pixels are no
+pile. Of 24 held-out images, the 20 that are clipped have 0.74 to 0.92, the others 0.3 or less."""
 DIM = 0.02
 """Pixels below this part of the largest value do not tell the brightness of a scene."""
 JITTER = 0.3
@@ -97,6 +101,16 @@ def image_statistics(rgb: Tensor) -> tuple[Tensor, Tensor]:
         torch.ones_like(mean),
     ]
     return mean, torch.stack(columns, 1)
+
+
+def piled_up(top: Tensor, peak: Tensor) -> Tensor:
+    """Return how surely images are clipped: (N,) in [0, 1].
+
+    `top`: the largest channel of each pixel, (N, H, W); `peak`: the largest value of each image, (N,).
+    """
+    relative = top / peak.clamp_min(1e-12)[:, None, None]
+    near, nearer = ((relative >= part).to(top).mean((1, 2)) for part in (2 * CLIPPED - 1, CLIPPED))
+    return ((nearer / (near + FEW) - PILE[0]) / (PILE[1] - PILE[0])).clamp(0, 1)
 
 
 def solve(matrix: Tensor, right: Tensor) -> Tensor:
@@ -204,12 +218,14 @@ class Correction(nn.Module):
         """Return images (N, H, W, 3) as bright as their scenes, and where they are not clipped: (N, H, W), 0 or 1.
 
         A clipped pixel is brighter than it seems: by how much is trained, for one, two and three clipped channels.
+        Of patches the full scale is known: it is 1. Of images it is the largest value, if pixels pile up there.
         """
-        peak = rgb.new_ones(len(rgb)) if patches else rgb.amax((1, 2, 3))  # a patch may have no clipped pixel
+        peak = rgb.new_ones(len(rgb)) if patches else rgb.amax((1, 2, 3))
+        piled = 1.0 if patches else piled_up(rgb.amax(3), peak)[:, None, None]
         factor = self.brightness(rgb.flatten(1, 2)) if factor is None else factor
         clipped = (rgb >= CLIPPED * peak[:, None, None, None]).sum(3)
-        gain = torch.cat([self.highlights.new_zeros(1), self.highlights])[clipped].exp()
-        return rgb * (factor[:, None, None] * gain)[..., None], (clipped == 0).to(rgb)
+        gain = (piled * torch.cat([self.highlights.new_zeros(1), self.highlights])[clipped]).exp()
+        return rgb * (factor[:, None, None] * gain)[..., None], 1 - piled * (clipped > 0).to(rgb)
 
     # ---- the cube
 

@@ -115,6 +115,20 @@ def test_clipped_pixels_are_brightened():
     assert unclipped.sum() == 4 * 6 - 2
 
 
+def test_bright_pixels_that_are_not_clipped_are_not_brightened():
+    """An even rise to the largest value had a step of 40% where the last 2% began."""
+    model = load_model(ROOT / "test/model/model.pth")
+    rgb = torch.full((64, 160, 3), 0.2)
+    rgb[10:54, 10:150] = torch.linspace(0.88, 1, 140)[None, :, None]
+    steps = []
+    for image in (rgb, (1.05 * rgb).clamp_max(1)):
+        with torch.no_grad():
+            across = model(image.permute(2, 0, 1)[None])[0, :, 30, 12:148].mean(0)
+        steps.append((across[1:] / across[:-1]).max())
+    assert steps[0] < 1.03
+    assert steps[1] > 1.2  # where it is clipped
+
+
 def test_the_number_of_bits_does_not_change_the_brightness():
     """A step at which pixels count as clipped gave a file of 8 bits 6% less light than one of 10."""
     model = load_model(ROOT / "test/model/model.pth")
