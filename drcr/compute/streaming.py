@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from drcr.compute.sections import Piece, Section, divide, run_sections, with_margin
-from drcr.compute.winograd import BIAS_PART, N_PARTS, TILE, as_image, convolve_parts, join, kernels, scratch, split
+from drcr.compute.winograd import N_PARTS, TILE, convolve, join, kernels, scratch, split
 from drcr.model import DRCR, SLOPE, DRCRBlock, TwoKernels
 
 Item = TypeVar("Item")
@@ -35,6 +35,11 @@ ROWS = TILE
 """Strips are stored in whole multiples of this, and auto chooses multiples of it."""
 FIRST_ROWS = 12
 """The same in the first sweep, where NPM's pooling needs multiples of 4."""
+
+
+def as_image(rows: Tensor) -> Tensor:
+    """Return a map (rows, W, C) as (1, C, rows, W): same memory."""
+    return rows.permute(2, 0, 1)[None]
 
 
 def as_strip(image: Tensor) -> Tensor:
@@ -73,14 +78,6 @@ class Strip:
 
 
 Strips = Iterator[Strip]
-
-
-@dataclass
-class Split:
-    """A convolution's input: (8, n, W, C) for F(6,3), else (rows + 2, W, C). The convolution gives `rows` rows."""
-
-    data: Tensor
-    rows: int
 
 
 def tee(items: Iterator[Item]) -> list[Iterator[Item]]:
@@ -131,18 +128,20 @@ def with_halo(strips: Strips, edge: Edge) -> Strips:
 
 
 class Weights:
-    """A kernel (C out, C in, k, k), or its eight for F(6,3), in the memory order that oneDNN wants.
+    """A kernel (C out, C in, k, k), and its eight of 1x3 for F(6,3).
 
-    That order depends on the size of the input; oneDNN converts weights in any other order again at every call.
+    For direct convolution it is in the memory order that oneDNN wants. That order depends on the size of the input;
+    oneDNN converts weights in any other order again at every call.
     """
 
     def __init__(self, weight: Tensor, winograd: bool, dtype: torch.dtype) -> None:
         """Keep `weight`; it is packed when the first input of each size comes."""
         self.weight, self.winograd, self.dtype = weight, winograd, dtype
-        self._packed: dict[tuple[int, int], list[Tensor]] = {}
+        self.kernels = kernels(weight).to(dtype) if winograd else None
+        self._packed: dict[tuple[int, int], Tensor] = {}
 
-    def for_size(self, height: int, width: int, padding: list[int]) -> list[Tensor]:
-        """Return the kernels for inputs (C in, height, width)."""
+    def for_size(self, height: int, width: int, padding: list[int]) -> Tensor:
+        """Return the kernel for inputs (C in, height, width)."""
         if (height, width) not in self._packed:
             self._packed[height, width] = self._pack([1, self.weight.shape[1], height, width], padding)
         return self._packed[height, width]
@@ -151,13 +150,11 @@ class Weights:
         """Free the packed kernels: images of another size follow."""
         self._packed = {}
 
-    def _pack(self, size: list[int], padding: list[int]) -> list[Tensor]:
-        parts = kernels(self.weight) if self.winograd else [self.weight]
-        parts = [part.to(self.dtype).contiguous(memory_format=torch.channels_last) for part in parts]
-        if self.weight.is_cuda or not torch.backends.mkldnn.is_available():
-            return parts
-        reorder = torch.ops.mkldnn._reorder_convolution_weight
-        return [reorder(part, padding, [1, 1], [1, 1], 1, size) for part in parts]
+    def _pack(self, size: list[int], padding: list[int]) -> Tensor:
+        weight = self.weight.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        if weight.is_cuda or not torch.backends.mkldnn.is_available():
+            return weight
+        return torch.ops.mkldnn._reorder_convolution_weight(weight, padding, [1, 1], [1, 1], 1, size)
 
 
 class Convolution:
@@ -173,8 +170,8 @@ class Convolution:
         three = conv.kernel_size == (3, 3)
         self.reflect = conv.padding_mode == "reflect"
         self.winograd = winograd and three
-        # direct convolution computes the halo's rows too, so that the result has room for one; they are overwritten
-        self.padding = [int(three and not self.winograd), int(three and not self.reflect)]
+        # the halo's rows are computed, too, so that the result has room for one; they are overwritten
+        self.padding = [int(three), int(three and not self.reflect)]
         self.dtype, self.slope, self.out_channels = dtype, slope, conv.out_channels
         self.weights = [Weights(part, self.winograd, dtype) for part in conv.weight.detach().chunk(n_inputs, 1)]
         self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
@@ -186,43 +183,31 @@ class Convolution:
         scaled.weights = [*self.weights[:-1], Weights(last.weight * gate[:, None, None], last.winograd, last.dtype)]
         return scaled
 
-    def split(self, strips: Strips) -> Iterator[Split]:
-        """Turn strips into inputs of this convolution."""
+    def halo(self, strips: Strips) -> Strips:
+        """Set the halos of this convolution's inputs."""
+        return with_halo(strips, "reflect" if self.reflect else "zero")
 
-        def one(strip: Strip) -> Split:
-            data = strip.data
-            if self.reflect:
-                data = torch.cat([data[:, 1:2], data, data[:, -2:-1]], 1)
-            if not self.winograd:
-                return Split(data, strip.rows)
-            parts = data.new_empty(N_PARTS, len(data) // TILE, *data.shape[1:])
-            split(data, parts)
-            return Split(parts, strip.rows)
-
-        return map(one, with_halo(strips, "reflect" if self.reflect else "zero"))
-
-    def __call__(self, *inputs: Iterator[Split]) -> Strips:
-        """Convolve, strip by strip."""
+    def __call__(self, *inputs: Strips) -> Strips:
+        """Convolve strips with halos, one by one."""
         return map(self._convolve_winograd if self.winograd else self._convolve, *inputs)
 
-    def _convolve_winograd(self, *splits: Split) -> Strip:
+    def _convolve_winograd(self, *strips: Strip) -> Strip:
         """Convolve by Winograd F(6,3)."""
-        _, n, width, _ = splits[0].data.shape
-        width_out = width - 2 * self.reflect
-        totals = scratch("totals", (N_PARTS, n, width_out, self.out_channels), splits[0].data).zero_()
-        if self.bias is not None:
-            totals[BIAS_PART] = self.bias
-        for given, weights in zip(splits, self.weights, strict=True):
-            convolve_parts(totals, given.data, weights.for_size(n, width, self.padding), self.padding)
-        strip = Strip.empty(splits[0].rows, width_out, self.out_channels, totals)
-        join(totals, strip.data[1:-1], self.slope)
-        return strip
+        n, width = len(strips[0].data) // TILE, strips[0].data.shape[1]
+        totals = scratch("totals", (N_PARTS, n, width + 2, self.out_channels), strips[0].data)
+        for i, (strip, weights) in enumerate(zip(strips, self.weights, strict=True)):
+            parts = scratch("parts", (N_PARTS, n, width + 2, strip.data.shape[2]), totals)
+            split(strip.data, parts, self.reflect)
+            convolve(totals, parts, cast(Tensor, weights.kernels), add=i > 0)
+        result = Strip.empty(strips[0].rows, width, self.out_channels, totals)
+        join(totals, result.data[1:-1], self.bias, self.slope)
+        return result
 
-    def _convolve(self, *splits: Split) -> Strip:
+    def _convolve(self, *strips: Strip) -> Strip:
         """Convolve directly."""
-        images = [as_image(given.data) for given in splits]
+        images = [as_image(self._reflected(strip.data)) for strip in strips]
         height, width = images[0].shape[2:]
-        kernel, *others = (weights.for_size(height, width, self.padding)[0] for weights in self.weights)
+        kernel, *others = (weights.for_size(height, width, self.padding) for weights in self.weights)
         geometry = self.padding, [1, 1], [1, 1], 1
         slope = self.slope
         if kernel.is_mkldnn:
@@ -238,10 +223,13 @@ class Convolution:
             total = F.conv2d(images[0], kernel, self.bias, padding=self.padding)
             for image, other in zip(images[1:], others, strict=True):
                 total.add_(F.conv2d(image, other, padding=self.padding))
-        strip = Strip(as_strip(total), splits[0].rows)
+        result = Strip(as_strip(total), strips[0].rows)
         if slope is not None:
-            F.leaky_relu_(strip.inner, slope)
-        return strip
+            F.leaky_relu_(result.inner, slope)
+        return result
+
+    def _reflected(self, data: Tensor) -> Tensor:
+        return torch.cat([data[:, 1:2], data, data[:, -2:-1]], 1) if self.reflect else data
 
 
 def add(strips: Strips, others: Strips, gate: Tensor | None = None) -> Strips:
@@ -366,7 +354,7 @@ class Streamed:
 
     def _conv(self, conv: nn.Module, strips: Strips) -> Strips:
         """Convolve strips that no other layer reads."""
-        return self.convs[conv](self.convs[conv].split(strips))
+        return self.convs[conv](self.convs[conv].halo(strips))
 
     def stem(self, rgb: Strips) -> Strips:
         """RGB (H, W, 3), float32, -> features (H, W, C)."""
@@ -390,13 +378,13 @@ class Streamed:
             enlarge(self._scale(half, kernels[1], npm.merge[1]), 2, heights, width),
             enlarge(self._scale(halve(quarter), kernels[-1], npm.merge[2]), 4, heights, width),
         ]
-        return add(fuse(*map(fuse.split, scales)), skip)
+        return add(fuse(*map(fuse.halo, scales)), skip)
 
     def _scale(self, x: Strips, kernels: TwoKernels, merge: nn.Module) -> Strips:
         x, x1 = tee(x)
         conv = self.convs[merge]
         pair = self._conv(kernels.conv3x3, x), self._conv(kernels.conv1x1, x1)
-        return conv(*map(conv.split, pair))
+        return conv(*map(conv.halo, pair))
 
     def block(self, x: Strips, block: DRCRBlock, mean: Tensor) -> Strips:
         """Run a block on strips; `mean` (C,) is each channel's average over the whole image.
@@ -409,12 +397,12 @@ class Streamed:
         conv4 = conv4.gated(gate1)
 
         x, skip = tee(x)
-        first, r = tee(conv1.split(x))
-        e1, e1_skip = tee(conv2.split(conv1(first)))
-        e2, e2_skip = tee(conv3.split(conv2(e1)))
-        e3 = conv4.split(conv3(e2))
-        d4 = conv5.split(conv4(e3, r))
-        d5 = conv6.split(conv5(e2_skip, d4))
+        first, r = tee(conv1.halo(x))
+        e1, e1_skip = tee(conv2.halo(conv1(first)))
+        e2, e2_skip = tee(conv3.halo(conv2(e1)))
+        e3 = conv4.halo(conv3(e2))
+        d4 = conv5.halo(conv4(e3, r))
+        d5 = conv6.halo(conv5(e2_skip, d4))
         d6 = conv6(e1_skip, d5)
         return add(d6, skip, gate2.to(self.dtype))
 

@@ -41,7 +41,7 @@ def _matrices(points: tuple[float, ...]) -> list[Tensor]:
 
 _INPUT, _KERNEL, _OUTPUT = _matrices(_POINTS)
 BIAS_PART = _POINTS.index(1)
-"""`join` adds this part to every row with weight 1, so the bias belongs there."""
+"""`join` adds this part to every row with weight 1, so it adds the bias there."""
 
 _scratch = threading.local()
 
@@ -60,48 +60,56 @@ def scratch(name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 
 def kernels(weight: Tensor) -> Tensor:
-    """Return the 8 kernels of 1x3, (8, C out, C in, 1, 3), of a 3x3 kernel (C out, C in, 3, 3)."""
-    return torch.einsum("kr,oirs->kois", _KERNEL.to(weight), weight)[:, :, :, None]
+    """Return the 8 kernels of 1x3, (8, 3 C in, C out), of a 3x3 kernel (C out, C in, 3, 3)."""
+    return torch.einsum("kr,oirs->ksio", _KERNEL.to(weight), weight).flatten(1, 2)
 
 
-def split(x: Tensor, parts: Tensor) -> None:
-    """Write the inputs of the 8 convolutions into `parts` (8, n, W, C), of a map (6 n + 2, W, C) with its halo.
+def split(x: Tensor, parts: Tensor, reflect: bool) -> None:
+    """Write the inputs of the 8 convolutions into `parts` (8, n, W + 2, C), of a map (6 n + 2, W, C) with its halo.
 
-    Row i of each part is made of rows 6 i to 6 i + 7.
+    Row i of each part is made of rows 6 i to 6 i + 7. The columns added at left and right are reflected, or 0.
     """
     matrix = _matrix(_INPUT, x.dtype, x.device)
-    for rows, part in zip(x.flatten(1).unfold(0, N_PARTS, TILE).mT, parts.flatten(2).unbind(1), strict=True):
-        torch.mm(matrix, rows, out=part)
+    rows = x.flatten(1).unfold(0, N_PARTS, TILE).mT
+    torch.bmm(matrix.expand(len(rows), -1, -1), rows, out=parts[:, :, 1:-1].flatten(2).transpose(0, 1))
+    if reflect:
+        parts[:, :, 0], parts[:, :, -1] = parts[:, :, 2], parts[:, :, -3]
+    else:
+        parts[:, :, :: parts.shape[2] - 1] = 0
 
 
-def join(parts: Tensor, out: Tensor, slope: float | None = None) -> None:
-    """Write the rows of the result into `out` (6 n, W, C), of the outputs (8, n, W, C) of the 8 convolutions.
+def convolve(totals: Tensor, parts: Tensor, weights: Tensor, add: bool) -> None:
+    """Write the 8 convolutions of `parts` (8, n, W + 2, C in) into `totals` (8, n, W + 2, C out), or add them to it.
 
-    With `slope`, apply LeakyReLU to them.
+    Rows follow each other in memory with a column more at each end. So three pixels that follow each other are a row
+    of a matrix, and every third pixel of the result is a row of its product with the kernel: a convolution is three
+    products, which begin at one pixel each. What the columns at the ends of `totals` become is not used.
     """
+    total, values, taken = totals.flatten(1, 2), parts.flatten(1), 3 * parts.shape[3]
+    for first in range(3):
+        out = total[:, first + 1 : -1 : 3]
+        begin, n_rows = first * parts.shape[3], out.shape[1]
+        rows = values[:, begin : begin + n_rows * taken].unflatten(1, (n_rows, taken))
+        if add:
+            out.baddbmm_(rows, weights)
+        else:
+            torch.bmm(rows, weights, out=out)
+
+
+def join(totals: Tensor, out: Tensor, bias: Tensor | None, slope: float | None) -> None:
+    """Write the rows of the result into `out` (6 n, W, C), of what `convolve` made: (8, n, W + 2, C).
+
+    Add the bias (C,), and with `slope` apply LeakyReLU.
+    """
+    if bias is not None:
+        totals[BIAS_PART] += bias
     matrix = _matrix(_OUTPUT, out.dtype, out.device)
-    for part, rows in zip(parts.flatten(2).unbind(1), out.flatten(1).split(TILE), strict=True):
-        torch.mm(matrix, part, out=rows)
-        if slope is not None:
-            F.leaky_relu_(rows, slope)
+    parts = totals[:, :, 1:-1].flatten(2).transpose(0, 1)
+    torch.bmm(matrix.expand(len(parts), -1, -1), parts, out=out.view(len(parts), TILE, -1))
+    if slope is not None:
+        F.leaky_relu_(out, slope)
 
 
 @cache
 def _matrix(matrix: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
     return matrix.to(device, dtype)
-
-
-def as_image(rows: Tensor) -> Tensor:
-    """Return a map (rows, W, C) as (1, C, rows, W), or several (n, rows, W, C) as (n, 1, C, rows, W): same memory."""
-    return rows.unsqueeze(-4).movedim(-1, -3)
-
-
-def convolve_parts(totals: Tensor, parts: Tensor, kernels: list[Tensor], padding: list[int]) -> None:
-    """Convolve the 8 parts (8, n, W, C) with the 8 kernels and add the results to `totals`."""
-    fused = totals.device.type == "cpu" and totals.dtype != torch.float64 and torch.backends.mkldnn.is_available()
-    for total, part, kernel in zip(as_image(totals), as_image(parts), kernels, strict=True):
-        if fused:
-            add = torch.ops.mkldnn._convolution_pointwise_.binary
-            add(total, part, kernel, None, padding, [1, 1], [1, 1], 1, "add", 1.0, None, [], None)
-        else:
-            total.add_(F.conv2d(part, kernel, padding=padding))
