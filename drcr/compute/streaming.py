@@ -135,8 +135,8 @@ class Weights:
     """
 
     def __init__(self, weight: Tensor, winograd: bool, dtype: torch.dtype) -> None:
-        """Keep `weight`; it is packed when the first input of each size comes."""
-        self.weight, self.winograd, self.dtype = weight, winograd, dtype
+        """Keep `weight`; for direct convolution it is packed when the first input of each size comes."""
+        self.weight, self.dtype = weight, dtype
         self.kernels = kernels(weight).to(dtype) if winograd else None
         self._packed: dict[tuple[int, int], Tensor] = {}
 
@@ -180,7 +180,7 @@ class Convolution:
         """Return this convolution with its last input scaled, channel by channel, by `gate` (C,)."""
         scaled = copy.copy(self)
         last = self.weights[-1]
-        scaled.weights = [*self.weights[:-1], Weights(last.weight * gate[:, None, None], last.winograd, last.dtype)]
+        scaled.weights = [*self.weights[:-1], Weights(last.weight * gate[:, None, None], self.winograd, self.dtype)]
         return scaled
 
     def halo(self, strips: Strips) -> Strips:
