@@ -102,6 +102,31 @@ def test_no_scene_reflects_more_than_all_light():
     assert torch.allclose((model.brightness(rgb)[:, None, None] * rgb).mean((1, 2)), torch.ones(2))
 
 
+def test_what_the_brightness_rule_knows_of_colour():
+    grey = torch.tensor([[0.2, 0.2, 0.2], [0.6, 0.6, 0.6]])
+    coloured = torch.tensor([[0.3, 0.2, 0.1], [0.6, 0.9, 0.3]])
+    _, statistics = image_statistics(torch.stack([grey, coloured, torch.zeros(2, 3)]))
+    assert torch.allclose(statistics[0, 4:6], torch.tensor([0.0, np.log(0.2)]).float(), atol=1e-6)
+    ratios = np.log([(0.3 / 0.4 + 0.02) / (0.1 / 0.4 + 0.02), (0.9 / 0.4 + 0.02) / (0.3 / 0.4 + 0.02)])
+    spread = np.sqrt((0.2**2 + 0.6**2) / 2) / 0.4
+    assert torch.allclose(statistics[1, 4:6], torch.tensor([ratios.mean(), np.log(spread + 0.2)]).float(), atol=1e-6)
+    assert statistics.isfinite().all()
+
+
+def test_a_rule_that_knows_no_colour_is_read_as_it_was_fitted(trained, tmp_path):
+    checkpoint = torch.load(trained, weights_only=True)
+    rule = checkpoint["correction"]["rule"]
+    rule[4:6] = 0
+    cubes = []
+    for values in (rule, torch.cat([rule[:4], rule[6:]])):
+        checkpoint["correction"]["rule"] = values
+        torch.save(checkpoint, tmp_path / "model.pth")
+        torch.manual_seed(0)
+        with torch.no_grad():
+            cubes.append(load_model(tmp_path / "model.pth")(torch.rand(1, 3, 20, 24)))
+    assert torch.equal(*cubes)
+
+
 def test_clipped_pixels_are_brightened():
     model = a_correction()
     rgb = torch.full((1, 4, 6, 3), 0.5)
