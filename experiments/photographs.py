@@ -13,8 +13,12 @@ Scored are, by the plain commands without any option: 2 photographs of each held
 its linear image as NTIRE 2022 describes it. "Best scale" is the MRAE after each reconstruction is multiplied by the
 one number that makes its MRAE lowest: an exposed image does not tell how bright its scene was.
 
-OUT holds the data, the runs, the cubes, RESULTS.md and photograph.png. What an interrupted run has finished is kept.
-The scored networks are last.pth: no checkpoint is chosen.
+`--stages cross-validate` trains on three quarters of all 24 scenes and scores the others, four times, by the same
+commands, but shorter: 1,000 iterations of 32 channels on 1,000 pairs. It says how much the scores depend on which
+scenes are held out.
+
+OUT holds the data, the runs, the cubes, RESULTS.md, folds/RESULTS.md and photograph.png. What an interrupted run has
+finished is kept. The scored networks are last.pth: no checkpoint is chosen.
 """
 
 import os
@@ -69,10 +73,15 @@ RUNS = {
     "first": ("photographs", 32, None, "--max_iter 7000 --init_lr 1e-3"),
     "narrow_photographs": ("photographs", 32, "first", "--max_iter 2000 --init_lr 5e-4"),
     "narrow_linear": ("linear", 32, "first", "--max_iter 3600 --init_lr 8e-4"),
-    "photographs": ("photographs", 48, "narrow_photographs", "--max_iter 8500 --init_lr 8e-4"),
-    "linear": ("linear", 48, "narrow_linear", "--max_iter 8500 --init_lr 8e-4"),
+    "wide_photographs": ("photographs", 48, "narrow_photographs", "--max_iter 8500 --init_lr 8e-4"),
+    "wide_linear": ("linear", 48, "narrow_linear", "--max_iter 8500 --init_lr 8e-4"),
+    "photographs": ("photographs", 48, "wide_photographs", "--max_iter 6200 --init_lr 4.5e-4"),
+    "linear": ("linear", 48, "wide_linear", "--max_iter 6200 --init_lr 6e-4"),
 }
 """The trainings, in their order: the kind of their images, channels, the run they go on from, and options."""
+FOLDS = 4
+FOLD_PAIRS = 1000
+FOLD_RUN = "--channels 32 --max_iter 1000 --init_lr 1e-3"
 SCORES = ("mrae", "rmse", "sam")
 NEW_TO_BOTH = HELD_OUT[:6]  # the network for linear images before was trained on the others
 NAMES = {"photographs": "model.pth", "linear": "linear.pth"}
@@ -127,63 +136,157 @@ def render(cubes: Path, images: Path, options: str) -> None:
     step(ROOT / "Dataset", f"render_rgb.py --spectral_dir {cubes} --rgb_dir {images} {options} --keep")
 
 
+def photograph_options(cameras: Path, seed: int) -> str:
+    """Return the options of render_rgb.py for photographs by the cameras of a folder."""
+    return f"--preset photograph --light E --camera {cameras} --seed {seed}"
+
+
+def linear_options(out: Path, challenge: Path) -> dict[str, str]:
+    """Return the options of render_rgb.py for linear images to train the brightness rule on."""
+    return {"l1": f"--camera {challenge} {GAINS}", "l2": f"--camera {out}/cameras/train"}
+
+
+def make_pairs(
+    out: Path, kind: str, scenes: Path, images: Sequence[Path], challenge: Path, where: Path, count: int
+) -> None:
+    """Make the pairs of a kind to train on."""
+    folders = " ".join(shlex.quote(str(folder)) for folder in images)
+    step(
+        ROOT / "experiments",
+        f"training_pairs.py --kind {kind} --scenes {scenes} --images {folders} --cameras {out}/cameras/train "
+        f"--challenge_camera {challenge} --count {count} --out {where}",
+    )
+
+
 def make_images(out: Path, challenge: Path, images: Sequence[Path], count: int) -> None:
     """Render whole images of all scenes, and make the pairs to train on."""
     scenes, cameras = out / "scenes", out / "cameras"
-    photograph = f"--preset photograph --light E --camera {cameras}/train"
     for part, count_of_part in (("Train", PHOTOGRAPHS), ("Valid", 1)):
         cubes, rendered = scenes / f"{part}_spectral", out / "images" / part
-        kinds = {f"p{seed}": f"{photograph} --seed {seed}" for seed in range(1, count_of_part + 1)}
-        kinds["l1"] = f"--camera {challenge} {GAINS}"
-        kinds["l2"] = f"--camera {cameras}/train"
-        for kind, options in kinds.items():
-            render(cubes, rendered / kind, options)
-            gather(cubes, rendered / kind, out / "whole" / KIND_OF[kind[0]], part, kind)
+        options = {f"p{seed}": photograph_options(cameras / "train", seed) for seed in range(1, count_of_part + 1)}
+        for name, how in (options | linear_options(out, challenge)).items():
+            render(cubes, rendered / name, how)
+            gather(cubes, rendered / name, out / "whole" / KIND_OF[name[0]], part, name)
         gather(cubes, scenes / f"{part}_RGB", out / "whole/linear", part, "l0")
-    folders = " ".join(shlex.quote(str(folder)) for folder in images)
     for kind in KINDS:
-        step(
-            ROOT / "experiments",
-            f"training_pairs.py --kind {kind} --scenes {scenes}/Train_spectral --images {folders} --cameras "
-            f"{cameras}/train --challenge_camera {challenge} --count {count} --out {out}/pairs/{kind}",
-        )
+        make_pairs(out, kind, scenes / "Train_spectral", images, challenge, out / "pairs" / kind, count)
     cubes = out / "held_out/Valid_spectral"
     for seed in (101, 102):
         folder = out / "images/held_out" / f"p{seed}"
-        render(cubes, folder, f"--preset photograph --light E --camera {cameras}/held_out --seed {seed}")
+        render(cubes, folder, photograph_options(cameras / "held_out", seed))
         gather(cubes, folder, out / "test/photographs", "Valid", f"p{seed}")
     gather(cubes, out / "held_out/Valid_RGB", out / "test/linear", "Valid", "l0")
 
 
-def train(out: Path, challenge: Path) -> None:
-    """Prepare the data and train both networks."""
+def prepare(pairs: Path, whole: Path, prepared: Path) -> None:
+    """Prepare pairs, whole images and those that are watched."""
     dark = f"--non_positive floor {FLOOR}"
-    for kind in KINDS:
-        prepared = out / "prepared" / kind
-        for data, size in (("pairs", "--patch_size 64 --stride 32"), ("whole", "--patch_size 128 --stride 64")):
-            step(
-                ROOT / "train",
-                f"train_data_preprocess.py --data_path {out}/{data}/{kind} {size} {dark} --train_data_path "
-                f"{prepared}/{data}",
-            )
+    for data, name, size in (
+        (pairs, "pairs", "--patch_size 64 --stride 32"),
+        (whole, "whole", "--patch_size 128 --stride 64"),
+    ):
         step(
             ROOT / "train",
-            f"valid_data_preprocess.py --data_path {out}/whole/{kind} {dark} --valid_data_path {prepared}/Valid",
+            f"train_data_preprocess.py --data_path {data} {size} {dark} --train_data_path {prepared / name}",
         )
+    step(ROOT / "train", f"valid_data_preprocess.py --data_path {whole} {dark} --valid_data_path {prepared}/Valid")
+
+
+def train_network(kind: str, options: str, prepared: Path, run: Path, challenge: Path) -> None:
+    """Train a network on prepared data."""
+    if kind == "linear":
+        options += f" --camera {challenge} {GAINS}"
+    step(
+        ROOT / "train",
+        f"main.py {TRAINING} {options} --train_data_path {prepared}/pairs --brightness_data {prepared}/whole "
+        f"--valid_data_path {prepared}/Valid --outf {run}",
+    )
+
+
+def train(out: Path, challenge: Path) -> None:
+    """Prepare the data and train both networks."""
+    for kind in KINDS:
+        prepare(out / "pairs" / kind, out / "whole" / kind, out / "prepared" / kind)
     for run, (kind, channels, start, options) in RUNS.items():
-        prepared = out / "prepared" / kind
         if start is not None:
             torch.manual_seed(0)
             start_from = widen(network_of(load_model(out / start / "last.pth")), channels, to_train=True)
             save_checkpoint(out / f"{run}_start.pth", start_from)
             options += f" --init {out}/{run}_start.pth"
-        if kind == "linear":
-            options += f" --camera {challenge} {GAINS}"
-        step(
-            ROOT / "train",
-            f"main.py {TRAINING} --channels {channels} {options} --train_data_path {prepared}/pairs "
-            f"--brightness_data {prepared}/whole --valid_data_path {prepared}/Valid --outf {out / run}",
+        train_network(kind, f"--channels {channels} {options}", out / "prepared" / kind, out / run, challenge)
+
+
+def cross_validate(out: Path, challenge: Path, images: Sequence[Path]) -> str:
+    """Train on three quarters of the scenes and score the others, four times; return the tables."""
+    folder = out / "folds"
+    for part in ("scenes/Train", "scenes/Valid", "held_out/Valid"):
+        for name in ("spectral", "RGB"):
+            for path in sorted((out / f"{part}_{name}").iterdir()):
+                link(path, folder / name / path.name)
+    cubes, cameras = folder / "spectral", out / "cameras"
+    ways = {f"p{seed}": photograph_options(cameras / "train", seed) for seed in range(1, PHOTOGRAPHS + 1)}
+    ways |= {f"p{seed}": photograph_options(cameras / "held_out", seed) for seed in (101, 102)}
+    for way, how in (ways | linear_options(out, challenge)).items():
+        render(cubes, folder / way, how)
+    scenes = sorted(path.stem for path in cubes.iterdir())
+    lines = []
+    for kind in KINDS:
+        found = [score_fold(folder / f"{kind}_{i}", kind, scenes[i::FOLDS], images, challenge) for i in range(FOLDS)]
+        table, scaled = (
+            {name: row for one in part for name, row in one.items()} for part in zip(*found, strict=True)
         )
+        lines += [f"{kind}: cross-validation by scene, {len(table)} images of {len(scenes)} scenes", ""]
+        lines += [HEAD.replace("| |", "| held out |", 1)]
+        ends = {"all 24": tuple(scenes), "the 8 that are held out elsewhere": HELD_OUT}
+        ends |= {f"fold {i + 1}": tuple(scenes[i::FOLDS]) for i in range(FOLDS)}
+        for title, held in ends.items():
+            lines.append(row_of(title, table, scaled, [name for name in table if name.rpartition("_")[0] in held]))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def score_fold(
+    data: Path, kind: str, held: Sequence[str], images: Sequence[Path], challenge: Path
+) -> tuple[dict, dict[str, float]]:
+    """Train without the scenes `held`, and return their scores and the MRAE at best scale, by image."""
+    folder, out = data.parent, data.parents[1]
+    for path in (folder / "spectral").iterdir():
+        if path.stem not in held:
+            link(path, data / "scenes" / path.name)
+    watched = min(path.stem for path in (data / "scenes").iterdir())
+    for way in sorted(path.name for path in folder.iterdir() if re.fullmatch(r"p\d+|l\d|RGB", path.name)):
+        name = "l0" if way == "RGB" else way
+        if KIND_OF[name[0]] != kind:
+            continue
+        for path in sorted((folder / way).iterdir()):
+            is_test = f"_{name}" in KINDS[kind]
+            if is_test and path.stem in held:
+                parts = ["test/Valid"]
+            elif path.stem in held or len(name) > 2:
+                continue
+            else:
+                parts = ["whole/Train", "whole/Valid"] if path.stem == watched else ["whole/Train"]
+            for part in parts:
+                link(folder / f"spectral/{path.stem}.mat", data / f"{part}_spectral" / f"{path.stem}_{name}.mat")
+                link(path, data / f"{part}_RGB" / f"{path.stem}_{name}{path.suffix}")
+    for part in ("Train_RGB", "Train_spectral"):  # pseudo-scenes are the same whatever the scenes are
+        for path in sorted((out / "pairs" / kind / part).glob("pseudo_*")):
+            if int(path.stem[-5:]) < FOLD_PAIRS:
+                link(path, data / "pairs" / part / path.name)
+    make_pairs(out, kind, data / "scenes", images, challenge, data / "pairs", FOLD_PAIRS)
+    prepare(data / "pairs", data / "whole", data / "prepared")
+    train_network(kind, FOLD_RUN, data / "prepared", data / "run", challenge)
+    return score_method(data / "test", "network", data / "run/last.pth", data / "prepared")
+
+
+HEAD = "| | MRAE | at best scale | RMSE | SAM deg |\n|---|---|---|---|---|"
+
+
+def row_of(title: str, table: dict, scaled: dict[str, float], names: Sequence[str]) -> str:
+    """Return a row of means over images."""
+    mrae, rmse, sam = (np.mean([table[name][score] for name in names]) for score in SCORES)
+    best = np.mean([scaled[name] for name in names])
+    return f"| {title} | {mrae:.4f} | {best:.4f} | {rmse:.4f} | {sam:.2f} |"
 
 
 def score(out: Path, before: Path | None) -> str:
@@ -202,12 +305,7 @@ def score(out: Path, before: Path | None) -> str:
         for scenes in (HELD_OUT, NEW_TO_BOTH) if before else (HELD_OUT,):
             names = [scene + ending for scene in scenes for ending in endings]
             lines += [f"{kind}: mean over {len(names)} images of {len(scenes)} scenes", ""]
-            lines += ["| | MRAE | at best scale | RMSE | SAM deg |", "|---|---|---|---|---|"]
-            for method, table in tables.items():
-                mrae, rmse, sam = (np.mean([table[scene][score] for scene in names]) for score in SCORES)
-                best = np.mean([scaled[method][scene] for scene in names])
-                lines.append(f"| {METHODS[method]} | {mrae:.4f} | {best:.4f} | {rmse:.4f} | {sam:.2f} |")
-            lines.append("")
+            lines += [HEAD, *(row_of(METHODS[way], tables[way], scaled[way], names) for way in tables), ""]
     return "\n".join(lines)
 
 
@@ -288,7 +386,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add(
         "--stages",
         nargs="+",
-        choices=("images", "train", "score"),
+        choices=("images", "train", "score", "cross-validate"),
         default=("images", "train", "score"),
         help="what to run",
     )
@@ -298,10 +396,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if shlex.quote(str(out)) != str(out):
         raise DataError(f"{out}: choose an --out without spaces and special characters")
     out.mkdir(parents=True, exist_ok=True)
+    images = [folder.resolve() for folder in args.images]
     if "images" in args.stages:
         split_cameras(args.cameras, out)
         import_scenes(args.source.resolve(), out)
-        make_images(out, challenge, [folder.resolve() for folder in args.images], args.pairs)
+        make_images(out, challenge, images, args.pairs)
     if "train" in args.stages:
         train(out, challenge)
     if "score" in args.stages:
@@ -309,6 +408,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_atomically(out / "RESULTS.md", lambda file: file.write(table.encode()))
         draw(out)
         print(f"\n{table}\n{os.path.relpath(out / 'RESULTS.md')}")
+    if "cross-validate" in args.stages:
+        table = cross_validate(out, challenge, images)
+        write_atomically(out / "folds/RESULTS.md", lambda file: file.write(table.encode()))
+        print(f"\n{table}\n{os.path.relpath(out / 'folds/RESULTS.md')}")
 
 
 if __name__ == "__main__":
