@@ -85,6 +85,7 @@ FOLD_RUN = "--channels 32 --max_iter 1000 --init_lr 1e-3"
 SCORES = ("mrae", "rmse", "sam")
 NEW_TO_BOTH = HELD_OUT[:6]  # the network for linear images before was trained on the others
 NAMES = {"photographs": "model.pth", "linear": "linear.pth"}
+LOGGED = r"iteration (\d+): .* loss ([\d.]+)$"
 KIND_OF = {"p": "photographs", "l": "linear"}
 METHODS = {
     "network": "DRCR Net, this network",
@@ -344,20 +345,25 @@ def draw(out: Path) -> None:
 
 
 def draw_learning(out: Path) -> None:
-    """Draw the training losses of the scored networks: single batches, as logs have them, and means over seven.
+    """Draw the training losses of the last size: single batches, as logs have them, and means over seven.
 
-    A log has one every three minutes, so a run of a few minutes has too few.
+    A log has one every three minutes, so a run of a few minutes has too few. Dotted: where the last run began.
     """
     seven = np.full(7, 1 / 7)
     figure, axes = plt.subplots(figsize=(5, 2.6), dpi=140)
     for kind in KINDS:
-        log = (out / kind / "train.log").read_text()
-        found = re.findall(r"iteration (\d+): .* loss ([\d.]+)$", log, re.MULTILINE)
+        channels = RUNS[kind][1]
+        before, found = 0, []
+        for run in (name for name, (of, size, *_) in RUNS.items() if (of, size) == (kind, channels)):
+            log = (out / run / "train.log").read_text()
+            found += [(before + int(i), float(loss)) for i, loss in re.findall(LOGGED, log, re.MULTILINE)]
+            started, before = before, before + int(re.findall(r"--max_iter (\d+)", RUNS[run][3])[0])
         if len(found) < len(seven):
             continue
         steps, losses = np.array(found, float).T
         (line,) = axes.plot(*(np.convolve(values, seven, "valid") for values in (steps, losses)), label=kind)
         axes.plot(steps, losses, ".", color=line.get_color(), alpha=0.4)
+        axes.axvline(started, color="0.5", linestyle=":", linewidth=1)
     axes.set(xlabel="iteration", ylabel="training loss", xlim=(0, None), ylim=(0, None))
     axes.legend()
     figure.tight_layout()
