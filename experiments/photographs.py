@@ -236,7 +236,8 @@ def cross_validate(out: Path, challenge: Path, images: Sequence[Path]) -> str:
         table, scaled = (
             {name: row for one in part for name, row in one.items()} for part in zip(*found, strict=True)
         )
-        lines += [f"{kind}: cross-validation by scene, {len(table)} images of {len(scenes)} scenes", ""]
+        count = sum(name.rpartition("_")[0] in scenes for name in table)
+        lines += [f"{kind}: cross-validation by scene, {count} images of {len(scenes)} scenes", ""]
         lines += [HEAD.replace("| |", "| held out |", 1)]
         ends = {"all 24": tuple(scenes), "the 8 that are held out elsewhere": HELD_OUT}
         ends |= {f"fold {i + 1}": tuple(scenes[i::FOLDS]) for i in range(FOLDS)}
