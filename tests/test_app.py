@@ -156,6 +156,15 @@ def load(page, *paths):
     page.set_input_files("#file", paths)
     page.locator("#lines", has_text=f"{paths[0].stem}.").wait_for()
     page.locator("#picture image[href]").first.wait_for()
+    arrived(page)
+
+
+def arrived(page):
+    """Wait until both pictures are there, photograph and reconstruction; on a busy machine one comes later."""
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#picture image')].every("
+        "image => (image.getAttribute('href') ?? '') === image.dataset.wanted)"
+    )
 
 
 def choose(page, view):
@@ -166,10 +175,7 @@ def choose(page, view):
 
 def picture(page):
     """Return the picture that is shown, on the right of the dividing line."""
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('#picture image')].every("
-        "image => (image.getAttribute('href') ?? '') === image.dataset.wanted)"
-    )
+    arrived(page)
     return fetch(page, page.locator("#picture image[href]").last.get_attribute("href"))
 
 
