@@ -70,19 +70,22 @@ TRAINING = (
     "--resume auto"
 )
 RUNS = {
-    "first": ("photographs", 32, None, "--max_iter 7000 --init_lr 1e-3"),
-    "narrow_photographs": ("photographs", 32, "first", "--max_iter 2000 --init_lr 5e-4"),
-    "narrow_linear": ("linear", 32, "first", "--max_iter 3600 --init_lr 8e-4"),
-    "wide_photographs": ("photographs", 48, "narrow_photographs", "--max_iter 8500 --init_lr 8e-4"),
-    "wide_linear": ("linear", 48, "narrow_linear", "--max_iter 8500 --init_lr 8e-4"),
-    "photographs": ("photographs", 48, "wide_photographs", "--max_iter 6200 --init_lr 4.5e-4"),
-    "linear": ("linear", 48, "wide_linear", "--max_iter 6200 --init_lr 6e-4"),
+    "first": ("photographs", 32, None, 7000, 1e-3),
+    "narrow_photographs": ("photographs", 32, "first", 2000, 5e-4),
+    "narrow_linear": ("linear", 32, "first", 3600, 8e-4),
+    "wide_photographs": ("photographs", 48, "narrow_photographs", 8500, 8e-4),
+    "wide_linear": ("linear", 48, "narrow_linear", 8500, 8e-4),
+    "photographs": ("photographs", 48, "wide_photographs", 6200, 4.5e-4),
+    "linear": ("linear", 48, "wide_linear", 6200, 6e-4),
 }
-"""The trainings, in their order: the kind of their images, channels, the run they go on from, and options."""
+"""The trainings, in their order: the kind of their images, channels, the run they go on from, iterations, learning
+rate at the first."""
 FOLDS = 4
 FOLD_PAIRS = 1000
-FOLD_RUN = "--channels 32 --max_iter 1000 --init_lr 1e-3"
+FOLD_RUN = (32, 1000, 1e-3)
+"""Channels, iterations, learning rate."""
 SCORES = ("mrae", "rmse", "sam")
+HEAD = "| | MRAE | at best scale | RMSE | SAM deg |\n|---|---|---|---|---|"
 NEW_TO_BOTH = HELD_OUT[:6]  # the network for linear images before was trained on the others
 NAMES = {"photographs": "model.pth", "linear": "linear.pth"}
 LOGGED = r"iteration (\d+): .* loss ([\d.]+)$"
@@ -108,11 +111,12 @@ def link(source: Path, target: Path) -> None:
         target.symlink_to(source.resolve())
 
 
-def gather(cubes: Path, images: Path, out: Path, part: str, suffix: str) -> None:
-    """Link pairs of a cube and an image as OUT/PART_spectral/NAME_SUFFIX and OUT/PART_RGB/NAME_SUFFIX."""
+def gather(cubes: Path, images: Path, out: Path, part: str, suffix: str, scenes: Sequence[str] | None = None) -> None:
+    """Link pairs of a cube and an image, of `scenes` or all, as OUT/PART_{spectral,RGB}/NAME_SUFFIX."""
     for path in sorted(images.iterdir()):
-        link(cubes / f"{path.stem}.mat", out / f"{part}_spectral" / f"{path.stem}_{suffix}.mat")
-        link(path, out / f"{part}_RGB" / f"{path.stem}_{suffix}{path.suffix}")
+        if scenes is None or path.stem in scenes:
+            link(cubes / f"{path.stem}.mat", out / f"{part}_spectral" / f"{path.stem}_{suffix}.mat")
+            link(path, out / f"{part}_RGB" / f"{path.stem}_{suffix}{path.suffix}")
 
 
 def import_scenes(source: Path, out: Path) -> None:
@@ -142,9 +146,10 @@ def photograph_options(cameras: Path, seed: int) -> str:
     return f"--preset photograph --light E --camera {cameras} --seed {seed}"
 
 
-def linear_options(out: Path, challenge: Path) -> dict[str, str]:
-    """Return the options of render_rgb.py for linear images to train the brightness rule on."""
-    return {"l1": f"--camera {challenge} {GAINS}", "l2": f"--camera {out}/cameras/train"}
+def training_images(out: Path, challenge: Path, photographs: int) -> dict[str, str]:
+    """Return the options of render_rgb.py for images to fit the brightness rule to, by their names' endings."""
+    options = {f"p{seed}": photograph_options(out / "cameras/train", seed) for seed in range(1, photographs + 1)}
+    return options | {"l1": f"--camera {challenge} {GAINS}", "l2": f"--camera {out}/cameras/train"}
 
 
 def make_pairs(
@@ -161,12 +166,11 @@ def make_pairs(
 
 def make_images(out: Path, challenge: Path, images: Sequence[Path], count: int) -> None:
     """Render whole images of all scenes, and make the pairs to train on."""
-    scenes, cameras = out / "scenes", out / "cameras"
+    scenes = out / "scenes"
     for part, count_of_part in (("Train", PHOTOGRAPHS), ("Valid", 1)):
         cubes, rendered = scenes / f"{part}_spectral", out / "images" / part
-        options = {f"p{seed}": photograph_options(cameras / "train", seed) for seed in range(1, count_of_part + 1)}
-        for name, how in (options | linear_options(out, challenge)).items():
-            render(cubes, rendered / name, how)
+        for name, options in training_images(out, challenge, count_of_part).items():
+            render(cubes, rendered / name, options)
             gather(cubes, rendered / name, out / "whole" / KIND_OF[name[0]], part, name)
         gather(cubes, scenes / f"{part}_RGB", out / "whole/linear", part, "l0")
     for kind in KINDS:
@@ -174,7 +178,7 @@ def make_images(out: Path, challenge: Path, images: Sequence[Path], count: int) 
     cubes = out / "held_out/Valid_spectral"
     for seed in (101, 102):
         folder = out / "images/held_out" / f"p{seed}"
-        render(cubes, folder, photograph_options(cameras / "held_out", seed))
+        render(cubes, folder, photograph_options(out / "cameras/held_out", seed))
         gather(cubes, folder, out / "test/photographs", "Valid", f"p{seed}")
     gather(cubes, out / "held_out/Valid_RGB", out / "test/linear", "Valid", "l0")
 
@@ -193,14 +197,17 @@ def prepare(pairs: Path, whole: Path, prepared: Path) -> None:
     step(ROOT / "train", f"valid_data_preprocess.py --data_path {whole} {dark} --valid_data_path {prepared}/Valid")
 
 
-def train_network(kind: str, options: str, prepared: Path, run: Path, challenge: Path) -> None:
+def train_network(
+    kind: str, channels: int, iterations: int, rate: float, prepared: Path, run: Path, challenge: Path, more: str = ""
+) -> None:
     """Train a network on prepared data."""
     if kind == "linear":
-        options += f" --camera {challenge} {GAINS}"
+        more += f" --camera {challenge} {GAINS}"
     step(
         ROOT / "train",
-        f"main.py {TRAINING} {options} --train_data_path {prepared}/pairs --brightness_data {prepared}/whole "
-        f"--valid_data_path {prepared}/Valid --outf {run}",
+        f"main.py {TRAINING} --channels {channels} --max_iter {iterations} --init_lr {rate} {more} "
+        f"--train_data_path {prepared}/pairs --brightness_data {prepared}/whole --valid_data_path {prepared}/Valid "
+        f"--outf {run}",
     )
 
 
@@ -208,80 +215,71 @@ def train(out: Path, challenge: Path) -> None:
     """Prepare the data and train both networks."""
     for kind in KINDS:
         prepare(out / "pairs" / kind, out / "whole" / kind, out / "prepared" / kind)
-    for run, (kind, channels, start, options) in RUNS.items():
+    for run, (kind, channels, start, iterations, rate) in RUNS.items():
+        more = ""
         if start is not None:
             torch.manual_seed(0)
             start_from = widen(network_of(load_model(out / start / "last.pth")), channels, to_train=True)
             save_checkpoint(out / f"{run}_start.pth", start_from)
-            options += f" --init {out}/{run}_start.pth"
-        train_network(kind, f"--channels {channels} {options}", out / "prepared" / kind, out / run, challenge)
+            more = f"--init {out}/{run}_start.pth"
+        train_network(kind, channels, iterations, rate, out / "prepared" / kind, out / run, challenge, more)
 
 
 def cross_validate(out: Path, challenge: Path, images: Sequence[Path]) -> str:
     """Train on three quarters of the scenes and score the others, four times; return the tables."""
     folder = out / "folds"
     for part in ("scenes/Train", "scenes/Valid", "held_out/Valid"):
-        for name in ("spectral", "RGB"):
-            for path in sorted((out / f"{part}_{name}").iterdir()):
+        for source, name in (("spectral", "spectral"), ("RGB", "l0")):
+            for path in sorted((out / f"{part}_{source}").iterdir()):
                 link(path, folder / name / path.name)
-    cubes, cameras = folder / "spectral", out / "cameras"
-    ways = {f"p{seed}": photograph_options(cameras / "train", seed) for seed in range(1, PHOTOGRAPHS + 1)}
-    ways |= {f"p{seed}": photograph_options(cameras / "held_out", seed) for seed in (101, 102)}
-    for way, how in (ways | linear_options(out, challenge)).items():
-        render(cubes, folder / way, how)
-    scenes = sorted(path.stem for path in cubes.iterdir())
+    held_out = {f"p{seed}": photograph_options(out / "cameras/held_out", seed) for seed in (101, 102)}
+    for name, options in (training_images(out, challenge, PHOTOGRAPHS) | held_out).items():
+        render(folder / "spectral", folder / name, options)
+    scenes = sorted(path.stem for path in (folder / "spectral").iterdir())
+    folds = [scenes[i::FOLDS] for i in range(FOLDS)]
+    rows = {f"all {len(scenes)}": scenes, f"the {len(HELD_OUT)} that are held out elsewhere": HELD_OUT}
+    rows |= {f"fold {i}": held for i, held in enumerate(folds, 1)}
     lines = []
-    for kind in KINDS:
-        found = [score_fold(folder / f"{kind}_{i}", kind, scenes[i::FOLDS], images, challenge) for i in range(FOLDS)]
-        table, scaled = (
-            {name: row for one in part for name, row in one.items()} for part in zip(*found, strict=True)
-        )
-        count = sum(name.rpartition("_")[0] in scenes for name in table)
-        lines += [f"{kind}: cross-validation by scene, {count} images of {len(scenes)} scenes", ""]
-        lines += [HEAD.replace("| |", "| held out |", 1)]
-        ends = {"all 24": tuple(scenes), "the 8 that are held out elsewhere": HELD_OUT}
-        ends |= {f"fold {i + 1}": tuple(scenes[i::FOLDS]) for i in range(FOLDS)}
-        for title, held in ends.items():
-            lines.append(row_of(title, table, scaled, [name for name in table if name.rpartition("_")[0] in held]))
+    for kind, endings in KINDS.items():
+        table, scaled = {}, {}
+        for i, held in enumerate(folds):
+            fold = folder / f"{kind}_{i}"
+            split_fold(folder, kind, held, fold)
+            found = score_fold(fold, kind, out, images, challenge)
+            table, scaled = table | found[0], scaled | found[1]
+        lines += [f"{kind}: cross-validation by scene, {len(scenes) * len(endings)} images", "", HEAD]
+        for title, held in rows.items():
+            lines.append(row_of(title, table, scaled, [scene + ending for scene in held for ending in endings]))
         lines.append("")
     return "\n".join(lines)
 
 
+def split_fold(folder: Path, kind: str, held: Sequence[str], fold: Path) -> None:
+    """Link into FOLD the images of FOLDER to train on, none of the scenes `held`, and those of `held` to score."""
+    cubes = folder / "spectral"
+    kept = sorted(path.stem for path in cubes.iterdir() if path.stem not in held)
+    for scene in kept:
+        link(cubes / f"{scene}.mat", fold / "scenes" / f"{scene}.mat")
+    names = {"photographs": [f"p{seed}" for seed in range(1, PHOTOGRAPHS + 1)], "linear": ["l0", "l1", "l2"]}
+    for name in names[kind]:
+        gather(cubes, folder / name, fold / "whole", "Train", name, kept)
+        gather(cubes, folder / name, fold / "whole", "Valid", name, kept[:1])  # watched, and not used
+    for ending in KINDS[kind]:
+        gather(cubes, folder / ending[1:], fold / "test", "Valid", ending[1:], held)
+
+
 def score_fold(
-    data: Path, kind: str, held: Sequence[str], images: Sequence[Path], challenge: Path
+    fold: Path, kind: str, out: Path, images: Sequence[Path], challenge: Path
 ) -> tuple[dict, dict[str, float]]:
-    """Train without the scenes `held`, and return their scores and the MRAE at best scale, by image."""
-    folder, out = data.parent, data.parents[1]
-    for path in (folder / "spectral").iterdir():
-        if path.stem not in held:
-            link(path, data / "scenes" / path.name)
-    watched = min(path.stem for path in (data / "scenes").iterdir())
-    for way in sorted(path.name for path in folder.iterdir() if re.fullmatch(r"p\d+|l\d|RGB", path.name)):
-        name = "l0" if way == "RGB" else way
-        if KIND_OF[name[0]] != kind:
-            continue
-        for path in sorted((folder / way).iterdir()):
-            is_test = f"_{name}" in KINDS[kind]
-            if is_test and path.stem in held:
-                parts = ["test/Valid"]
-            elif path.stem in held or len(name) > 2:
-                continue
-            else:
-                parts = ["whole/Train", "whole/Valid"] if path.stem == watched else ["whole/Train"]
-            for part in parts:
-                link(folder / f"spectral/{path.stem}.mat", data / f"{part}_spectral" / f"{path.stem}_{name}.mat")
-                link(path, data / f"{part}_RGB" / f"{path.stem}_{name}{path.suffix}")
+    """Train on a fold, and return its scores and the MRAE at best scale, by image."""
     for part in ("Train_RGB", "Train_spectral"):  # pseudo-scenes are the same whatever the scenes are
         for path in sorted((out / "pairs" / kind / part).glob("pseudo_*")):
             if int(path.stem[-5:]) < FOLD_PAIRS:
-                link(path, data / "pairs" / part / path.name)
-    make_pairs(out, kind, data / "scenes", images, challenge, data / "pairs", FOLD_PAIRS)
-    prepare(data / "pairs", data / "whole", data / "prepared")
-    train_network(kind, FOLD_RUN, data / "prepared", data / "run", challenge)
-    return score_method(data / "test", "network", data / "run/last.pth", data / "prepared")
-
-
-HEAD = "| | MRAE | at best scale | RMSE | SAM deg |\n|---|---|---|---|---|"
+                link(path, fold / "pairs" / part / path.name)
+    make_pairs(out, kind, fold / "scenes", images, challenge, fold / "pairs", FOLD_PAIRS)
+    prepare(fold / "pairs", fold / "whole", fold / "prepared")
+    train_network(kind, *FOLD_RUN, fold / "prepared", fold / "run", challenge)
+    return score_method(fold / "test", "network", fold / "run/last.pth", fold / "prepared")
 
 
 def row_of(title: str, table: dict, scaled: dict[str, float], names: Sequence[str]) -> str:
@@ -353,12 +351,13 @@ def draw_learning(out: Path) -> None:
     seven = np.full(7, 1 / 7)
     figure, axes = plt.subplots(figsize=(5, 2.6), dpi=140)
     for kind in KINDS:
-        channels = RUNS[kind][1]
-        before, found = 0, []
-        for run in (name for name, (of, size, *_) in RUNS.items() if (of, size) == (kind, channels)):
+        started, finished, found = 0, 0, []
+        for run, (of, channels, _, iterations, _) in RUNS.items():
+            if (of, channels) != (kind, RUNS[kind][1]):
+                continue
             log = (out / run / "train.log").read_text()
-            found += [(before + int(i), float(loss)) for i, loss in re.findall(LOGGED, log, re.MULTILINE)]
-            started, before = before, before + int(re.findall(r"--max_iter (\d+)", RUNS[run][3])[0])
+            started, finished = finished, finished + iterations
+            found += [(started + int(i), float(loss)) for i, loss in re.findall(LOGGED, log, re.MULTILINE)]
         if len(found) < len(seven):
             continue
         steps, losses = np.array(found, float).T
