@@ -621,7 +621,7 @@ def test_whatever_stdout_is_a_command_ends_without_a_trace(where, tmp_path):
     assert "Exception" not in done.stderr
     assert done.returncode == (where == "full")
     assert where == "full" or (tmp_path / "data").read_bytes() == b""
-    assert where != "ascii" or (tmp_path / "out").read_text().startswith("\\xe9")
+    assert where != "ascii" or "\\xe9" in (tmp_path / "out").read_text()
 
 
 def test_what_files_say_reaches_the_terminal_as_text(capsys):
