@@ -5,8 +5,8 @@ test/model/NAME.confidence.npz, docs/results/confidence_NAME.csv, the evaluation
 and to --out the held-out images prepared. Draws docs/confidence.png: of the photographs by held-out cameras the one
 with the median rank correlation between expected and true angle. Takes a few minutes on one core.
 
-Both are calibrated with the ten scenes that photographs.py does not train on, model.pth with photographs, linear.pth
-with linear images.
+Both are calibrated with the ten scenes that photographs.py cross-validates with, each reconstructed by the network
+that left it out: model.pth with photographs, linear.pth with linear images.
 """
 
 import csv
@@ -50,15 +50,48 @@ def median_photograph(path: Path) -> str:
     return rows[len(rows) // 2]["name"]
 
 
+def folds_of(data: Path, kind: str) -> list[Path]:
+    """Return the folders of the last trainings of photographs.py that left scenes out."""
+    found = [path.parent for path in sorted((data / "last").glob(f"{kind}_*/test"))]
+    if not found:
+        raise DataError(f"{data}/last: no cross-validation is there; run photographs.py --stages train")
+    return found
+
+
+def prepared_of(out: Path, fold: Path, kind: str) -> Path:
+    """Return where the images of a kind, of the scenes that a training left out, lie prepared."""
+    return out / fold.name.rpartition("_")[2] / kind
+
+
+def calibrate(data: Path, out: Path, network: Path, kind: str, more: str) -> None:
+    """Make the table of a network, with scenes that are reconstructed by the networks that left them out."""
+    (other,) = set(KINDS.values()) - {kind}
+    folds = folds_of(data, kind)
+    prepared = data / "prepared" / kind
+    own, others = ([str(prepared_of(out, fold, which)) for fold in folds] for which in (kind, other))
+    unseen = 2 * [f"{fold}/run/last.pth" for fold in folds]
+    step(
+        ROOT / "train",
+        f"calibrate_confidence.py --model_dir {network} --train_data_path {prepared}/pairs "
+        f"--fit_data_path {prepared}/whole --valid_data_path {' '.join(own)} --other_data_path {' '.join(others)} "
+        f"--unseen_model {' '.join(unseen)} {more}",
+    )
+
+
 def draw(data: Path, out: Path) -> None:
     """Draw the levels, the expected and the true angle of a photograph for the page."""
     name = median_photograph(evaluation("model"))
-    (image,) = (data / "test/photographs/Valid_RGB").glob(f"{name}.*")
+    ((image, fold),) = (
+        (path, fold) for fold in folds_of(data, "photographs") for path in (fold / "test/Valid_RGB").glob(f"{name}.*")
+    )
+    network = out / "network.pth"
+    shutil.copyfile(fold / "run/last.pth", network)
+    calibrate(data, out, network, "photographs", "")
     for folder in ("truth", "cubes", "figures"):
         shutil.rmtree(out / folder, ignore_errors=True)
     (out / "truth").mkdir()
-    (out / "truth" / f"{name}.mat").symlink_to((data / "test/photographs/Valid_spectral" / f"{name}.mat").resolve())
-    step(ROOT / "test", f"test.py --confidence --RGB_dir {image} --result_dir {out}/cubes")
+    (out / "truth" / f"{name}.mat").symlink_to((fold / "test/Valid_spectral" / f"{name}.mat").resolve())
+    step(ROOT / "test", f"test.py --confidence --model_dir {network} --RGB_dir {image} --result_dir {out}/cubes")
     step(
         ROOT / "test",
         f"figures.py --path_rec 'DRCR Net={out}/cubes' --path_gt {out}/truth --non_positive floor 0.01 --out "
@@ -89,22 +122,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise DataError(f"{path}: choose a folder without spaces and special characters")
     cli.hold(out)
     for kind in KINDS.values():
-        step(
-            ROOT / "train",
-            f"valid_data_preprocess.py --data_path {data}/test/{kind} --valid_data_path {out}/{kind} "
-            "--non_positive floor 0.01",
-        )
+        for fold in folds_of(data, kind):
+            step(
+                ROOT / "train",
+                f"valid_data_preprocess.py --data_path {fold}/test --valid_data_path {prepared_of(out, fold, kind)} "
+                "--non_positive floor 0.01",
+            )
     for name in args.models:
         if name not in KINDS:
             raise DataError(f"--models: must be model or linear, not {name}")
-        kind = KINDS[name]
-        prepared = data / "prepared" / kind
-        step(
-            ROOT / "train",
-            f"calibrate_confidence.py --model_dir ../test/model/{name}.pth --train_data_path {prepared}/pairs "
-            f"--fit_data_path {prepared}/whole --valid_data_path {prepared}/Valid {out}/{kind} --other_data_path "
-            f"{out}/photographs {out}/linear --evaluate {evaluation(name)}",
-        )
+        calibrate(data, out, ROOT / f"test/model/{name}.pth", KINDS[name], f"--evaluate {evaluation(name)}")
     draw(data, out)
 
 

@@ -1,21 +1,23 @@
 """Train and score the shipped networks: one for photographs, one for linear images, beside two maps per pixel.
 
-Of the 24 scenes of Dataset/cave_split_24.txt, 14 train, 2 are watched in training, and 8 are held out: they choose
-nothing. Of the cameras in --cameras, 20 train and 6 are held out.
+Of the 24 scenes of Dataset/cave_split_24.txt, 14 train at first, 2 are watched in training, and 8 are held out: they
+choose nothing. Of the cameras in --cameras, 20 train and 6 are held out.
 
 Training data: pairs of 128 x 128 pixels that training_pairs.py makes of the 14 scenes and of the structure of other
 images. The base map is fitted to them, the brightness rule to whole images of the 14 scenes: 6 photographs (--preset
 photograph) by training cameras, or 3 linear images (--preset real-world). Both networks are DRCR Nets that correct
 the base (drcr/correction.py). Small ones of 32 channels are trained first, that for linear images from the other's
-weights; then they are widened to 48 and trained on.
+weights; then they are widened to 48 and trained on. At last they are trained on with all 24 scenes, for the networks
+in test/model, and four times with all but two or three of the ten that were not trained on: a cross-validation.
 
 Scored are, by the plain commands without any option: 2 photographs of each held-out scene by held-out cameras, and
-its linear image as NTIRE 2022 describes it. "Best scale" is the MRAE after each reconstruction is multiplied by the
-one number that makes its MRAE lowest: an exposed image does not tell how bright its scene was.
+its linear image as NTIRE 2022 describes it, each by the network that was not trained on its scene. "Best scale" is
+the MRAE after each reconstruction is multiplied by the one number that makes its MRAE lowest: an exposed image does
+not tell how bright its scene was.
 
-`--stages cross-validate` trains on three quarters of all 24 scenes and scores the others, four times, by the same
-commands, but shorter: 1,000 iterations of 32 channels on 1,000 pairs. It says how much the scores depend on which
-scenes are held out.
+`--stages cross-validate` trains on three quarters of all 24 scenes from the start and scores the others, four times,
+by the same commands, but shorter: 1,000 iterations of 32 channels on 1,000 pairs. It says how much the scores depend
+on which scenes are held out.
 
 OUT holds the data, the runs, the cubes, RESULTS.md, folds/RESULTS.md and photograph.png. What an interrupted run has
 finished is kept. The scored networks are last.pth: no checkpoint is chosen.
@@ -84,6 +86,9 @@ FOLDS = 4
 FOLD_PAIRS = 1000
 FOLD_RUN = (32, 1000, 1e-3)
 """Channels, iterations, learning rate."""
+LAST_RUN = (48, 1500, 3e-4)
+LAST = {str(i): (*HELD_OUT, *WATCHED)[i::FOLDS] for i in range(FOLDS)} | {"all": ()}
+"""The scenes that each of the last trainings leaves out: they are new to all trainings before it."""
 SCORES = ("mrae", "rmse", "sam")
 HEAD = "| | MRAE | at best scale | RMSE | SAM deg |\n|---|---|---|---|---|"
 NEW_TO_BOTH = HELD_OUT[:6]  # the network for linear images before was trained on the others
@@ -91,7 +96,8 @@ NAMES = {"photographs": "model.pth", "linear": "linear.pth"}
 LOGGED = r"iteration (\d+): .* loss ([\d.]+)$"
 KIND_OF = {"p": "photographs", "l": "linear"}
 METHODS = {
-    "network": "DRCR Net, this network",
+    "network": "DRCR Net, this network, cross-validated",
+    "fourteen": "DRCR Net, trained on 14 scenes",
     "before": "DRCR Net, the one before",
     "polynomial": "root-polynomial, degree 4",
     "linear": "linear, least squares",
@@ -211,8 +217,8 @@ def train_network(
     )
 
 
-def train(out: Path, challenge: Path) -> None:
-    """Prepare the data and train both networks."""
+def train(out: Path, challenge: Path, images: Sequence[Path]) -> None:
+    """Prepare the data and train both networks: on 14 scenes, then on all, and on all but two."""
     for kind in KINDS:
         prepare(out / "pairs" / kind, out / "whole" / kind, out / "prepared" / kind)
     for run, (kind, channels, start, iterations, rate) in RUNS.items():
@@ -223,10 +229,47 @@ def train(out: Path, challenge: Path) -> None:
             save_checkpoint(out / f"{run}_start.pth", start_from)
             more = f"--init {out}/{run}_start.pth"
         train_network(kind, channels, iterations, rate, out / "prepared" / kind, out / run, challenge, more)
+    render_all(out, challenge)
+    for kind in KINDS:
+        train_last(out, kind, challenge, images)
+
+
+def train_last(out: Path, kind: str, challenge: Path, images: Sequence[Path]) -> None:
+    """Train the network of 14 scenes on with all scenes, and four times with all but two of those held out."""
+    for name, held in LAST.items():
+        fold = last_of(out, kind, name)
+        train_fold(fold, kind, held, out, challenge, images, LAST_RUN, f"--init {out / kind}/last.pth")
+
+
+def last_of(out: Path, kind: str, name: str) -> Path:
+    """Return the folder of one of the last trainings."""
+    return out / "last" / f"{kind}_{name}"
 
 
 def cross_validate(out: Path, challenge: Path, images: Sequence[Path]) -> str:
     """Train on three quarters of the scenes and score the others, four times; return the tables."""
+    render_all(out, challenge)
+    scenes = sorted(path.stem for path in (out / "folds/spectral").iterdir())
+    folds = [scenes[i::FOLDS] for i in range(FOLDS)]
+    rows = {f"all {len(scenes)}": scenes, f"the {len(HELD_OUT)} that are held out elsewhere": HELD_OUT}
+    rows |= {f"fold {i}": held for i, held in enumerate(folds, 1)}
+    lines = []
+    for kind, endings in KINDS.items():
+        table, scaled = {}, {}
+        for i, held in enumerate(folds):
+            fold = out / "folds" / f"{kind}_{i}"
+            train_fold(fold, kind, held, out, challenge, images, FOLD_RUN)
+            found = score_method(fold / "test", "network", [network_on(fold / "run", f"{fold}/test/Valid_RGB")])
+            table, scaled = table | found[0], scaled | found[1]
+        lines += [f"{kind}: cross-validation by scene, {len(scenes) * len(endings)} images", "", HEAD]
+        for title, held in rows.items():
+            lines.append(row_of(title, table, scaled, [scene + ending for scene in held for ending in endings]))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def render_all(out: Path, challenge: Path) -> None:
+    """Gather all scenes in OUT/folds, with all their images."""
     folder = out / "folds"
     for part in ("scenes/Train", "scenes/Valid", "held_out/Valid"):
         for source, name in (("spectral", "spectral"), ("RGB", "l0")):
@@ -235,23 +278,6 @@ def cross_validate(out: Path, challenge: Path, images: Sequence[Path]) -> str:
     held_out = {f"p{seed}": photograph_options(out / "cameras/held_out", seed) for seed in (101, 102)}
     for name, options in (training_images(out, challenge, PHOTOGRAPHS) | held_out).items():
         render(folder / "spectral", folder / name, options)
-    scenes = sorted(path.stem for path in (folder / "spectral").iterdir())
-    folds = [scenes[i::FOLDS] for i in range(FOLDS)]
-    rows = {f"all {len(scenes)}": scenes, f"the {len(HELD_OUT)} that are held out elsewhere": HELD_OUT}
-    rows |= {f"fold {i}": held for i, held in enumerate(folds, 1)}
-    lines = []
-    for kind, endings in KINDS.items():
-        table, scaled = {}, {}
-        for i, held in enumerate(folds):
-            fold = folder / f"{kind}_{i}"
-            split_fold(folder, kind, held, fold)
-            found = score_fold(fold, kind, out, images, challenge)
-            table, scaled = table | found[0], scaled | found[1]
-        lines += [f"{kind}: cross-validation by scene, {len(scenes) * len(endings)} images", "", HEAD]
-        for title, held in rows.items():
-            lines.append(row_of(title, table, scaled, [scene + ending for scene in held for ending in endings]))
-        lines.append("")
-    return "\n".join(lines)
 
 
 def split_fold(folder: Path, kind: str, held: Sequence[str], fold: Path) -> None:
@@ -268,18 +294,25 @@ def split_fold(folder: Path, kind: str, held: Sequence[str], fold: Path) -> None
         gather(cubes, folder / ending[1:], fold / "test", "Valid", ending[1:], held)
 
 
-def score_fold(
-    fold: Path, kind: str, out: Path, images: Sequence[Path], challenge: Path
-) -> tuple[dict, dict[str, float]]:
-    """Train on a fold, and return its scores and the MRAE at best scale, by image."""
+def train_fold(
+    fold: Path,
+    kind: str,
+    held: Sequence[str],
+    out: Path,
+    challenge: Path,
+    images: Sequence[Path],
+    run: tuple[int, int, float],
+    more: str = "",
+) -> None:
+    """Train on all scenes but those `held`."""
+    split_fold(out / "folds", kind, held, fold)
     for part in ("Train_RGB", "Train_spectral"):  # pseudo-scenes are the same whatever the scenes are
         for path in sorted((out / "pairs" / kind / part).glob("pseudo_*")):
             if int(path.stem[-5:]) < FOLD_PAIRS:
                 link(path, fold / "pairs" / part / path.name)
     make_pairs(out, kind, fold / "scenes", images, challenge, fold / "pairs", FOLD_PAIRS)
     prepare(fold / "pairs", fold / "whole", fold / "prepared")
-    train_network(kind, *FOLD_RUN, fold / "prepared", fold / "run", challenge)
-    return score_method(fold / "test", "network", fold / "run/last.pth", fold / "prepared")
+    train_network(kind, *run, fold / "prepared", fold / "run", challenge, more)
 
 
 def row_of(title: str, table: dict, scaled: dict[str, float], names: Sequence[str]) -> str:
@@ -294,14 +327,19 @@ def score(out: Path, before: Path | None) -> str:
     lines = []
     for kind, endings in KINDS.items():
         folder = out / "test" / kind
+        maps = f"--RGB_dir {folder}/Valid_RGB --train_data_path {out / 'prepared' / kind}/whole"
+        ways = {
+            "network": cross_validated(out, kind),
+            "fourteen": [network_on(out / kind, f"{folder}/Valid_RGB")],
+            "polynomial": [f"baseline.py --method polynomial {maps}"],
+            "linear": [f"baseline.py --method linear {maps}"],
+        }
+        if before is not None:
+            ways["before"] = [f"test.py --model_dir {before / NAMES[kind]} {folder}/Valid_RGB"]
         tables, scaled = {}, {}
         for method in METHODS:
-            if method == "before" and before is None:
-                continue
-            networks = {"network": out / kind / "last.pth", "before": before and before / NAMES[kind]}
-            tables[method], scaled[method] = score_method(
-                folder, method, networks.get(method), out / "prepared" / kind
-            )
+            if method in ways:
+                tables[method], scaled[method] = score_method(folder, method, ways[method])
         for scenes in (HELD_OUT, NEW_TO_BOTH) if before else (HELD_OUT,):
             names = [scene + ending for scene in scenes for ending in endings]
             lines += [f"{kind}: mean over {len(names)} images of {len(scenes)} scenes", ""]
@@ -309,14 +347,28 @@ def score(out: Path, before: Path | None) -> str:
     return "\n".join(lines)
 
 
-def score_method(folder: Path, method: str, network: Path | None, prepared: Path) -> tuple[dict, dict[str, float]]:
-    """Return the scores of a method on the images of a folder, and the MRAE at best scale, by scene."""
+def cross_validated(out: Path, kind: str) -> list[str]:
+    """Return the commands that reconstruct the held-out images, each by a network that left its scene out."""
+    commands = []
+    for name, held in LAST.items():
+        scenes = [scene for scene in held if scene in HELD_OUT]
+        images = [f"{out}/test/{kind}/Valid_RGB/{scene}{ending}.jpg" for scene in scenes for ending in KINDS[kind]]
+        if images:
+            commands.append(network_on(last_of(out, kind, name) / "run", *images))
+    return commands
+
+
+def network_on(run: Path, *images: str) -> str:
+    """Return the command that reconstructs images, or a folder of them, with the network of a run."""
+    return f"test.py --model_dir {run}/last.pth {' '.join(images)}"
+
+
+def score_method(folder: Path, method: str, commands: Sequence[str]) -> tuple[dict, dict[str, float]]:
+    """Reconstruct by commands; return the scores on the images of a folder, and the MRAE at best scale, by image."""
     truth = folder / "Valid_spectral"
-    command = f"baseline.py --method {method} --train_data_path {prepared}/whole"
-    if network is not None:
-        command = f"test.py --model_dir {network}"
     if not (folder / f"{method}.csv").exists():
-        step(ROOT / "test", f"{command} --RGB_dir {folder}/Valid_RGB --result_dir {folder / method}")
+        for command in commands:
+            step(ROOT / "test", f"{command} --result_dir {folder / method}")
         step(
             ROOT / "test",
             f"compute_mrae.py --path_rec {folder / method} --path_gt {truth} --non_positive floor {FLOOR} "
@@ -337,7 +389,7 @@ def draw(out: Path) -> None:
     name = median_scene(read_scores(folder / "network.csv"))
     truth, _ = raise_to_floor(read_cube(folder / f"Valid_spectral/{name}.mat"), FLOOR)
     photograph = read_rgb(list_files(folder / "Valid_RGB", IMAGE_SUFFIXES, "RGB images")[name])
-    methods = [method for method in METHODS if method != "before"]
+    methods = [method for method in METHODS if method not in ("before", "fourteen")]
     recs = {METHODS[method]: read_cube(folder / method / f"{name}.mat") for method in methods}
     plot_reconstruction(out / "photograph.png", np.float32(photograph) / 255, truth, recs)
     draw_learning(out)
@@ -346,15 +398,19 @@ def draw(out: Path) -> None:
 def draw_learning(out: Path) -> None:
     """Draw the training losses of the last size: single batches, as logs have them, and means over seven.
 
-    A log has one every three minutes, so a run of a few minutes has too few. Dotted: where the last run began.
+    A log has one every three minutes, so a run of a few minutes has too few. Dotted: where the last run began, that
+    on all scenes.
     """
     seven = np.full(7, 1 / 7)
     figure, axes = plt.subplots(figsize=(5, 2.6), dpi=140)
     for kind in KINDS:
         started, finished, found = 0, 0, []
-        for run, (of, channels, _, iterations, _) in RUNS.items():
-            if (of, channels) != (kind, RUNS[kind][1]):
-                continue
+        runs = [
+            (run, iterations)
+            for run, (of, size, _, iterations, _) in RUNS.items()
+            if (of, size) == (kind, LAST_RUN[0])
+        ]
+        for run, iterations in [*runs, (f"last/{kind}_all/run", LAST_RUN[1])]:
             log = (out / run / "train.log").read_text()
             started, finished = finished, finished + iterations
             found += [(started + int(i), float(loss)) for i, loss in re.findall(LOGGED, log, re.MULTILINE)]
@@ -408,7 +464,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         import_scenes(args.source.resolve(), out)
         make_images(out, challenge, images, args.pairs)
     if "train" in args.stages:
-        train(out, challenge)
+        train(out, challenge, images)
     if "score" in args.stages:
         table = score(out, args.before and args.before.resolve())
         write_atomically(out / "RESULTS.md", lambda file: file.write(table.encode()))

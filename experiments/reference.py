@@ -39,9 +39,18 @@ def neutral_point(truth: np.ndarray, rgb: np.ndarray) -> tuple[int, int, float]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Reconstruct and score each photograph."""
     parser: argparse.ArgumentParser = cli.parser(__doc__)
-    parser.add_argument("--RGB_dir", type=Path, default="../photographs/test/Valid_RGB", help="photographs")
-    parser.add_argument("--path_gt", type=Path, default="../photographs/test/Valid_spectral", help="their cubes")
-    parser.add_argument("--model_dir", type=Path, default="../test/model/model.pth", help="checkpoint")
+    parser.add_argument(
+        "--RGB_dir", type=Path, default="../photographs/test/photographs/Valid_RGB", help="photographs"
+    )
+    parser.add_argument(
+        "--path_gt", type=Path, default="../photographs/test/photographs/Valid_spectral", help="their cubes"
+    )
+    parser.add_argument(
+        "--model_dir",
+        type=Path,
+        default="../photographs/photographs/last.pth",
+        help="checkpoint that was not trained on their scenes, such as that of photographs.py for 14 scenes",
+    )
     args = parser.parse_args(argv)
     reconstruct, found = Reconstructor(load_model(args.model_dir)), []
     for path in find_images(args.RGB_dir):

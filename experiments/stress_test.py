@@ -1,8 +1,9 @@
-"""Make the tables and figures of docs/stress_test.md: test/stress_test.py on the networks in test/model.
+"""Make the tables and figures of docs/stress_test.md: test/stress_test.py on the networks of 14 scenes.
 
-Needs the folder that experiments/photographs.py wrote: its held-out scenes of CAVE, its held-out cameras and its
-prepared training data. linear.pth is judged on linear images, model.pth on photographs. The condition "light" uses 20
-simulated scenes with reflectances of luxpy that no training scene has.
+Needs the folder that photographs.py wrote, and the images that confidence.py prepared there. The networks are those
+that photographs.py trains on 14 scenes, because those in test/model know the held-out scenes, too. The one for linear
+images is judged on linear images, the other on photographs. The condition "light" uses 20 simulated scenes with
+reflectances of luxpy that no training scene has.
 
 Writes OUT/linear and OUT/model, docs/results/stress_NAME.csv and docs/stress_NAME.png.
 """
@@ -38,11 +39,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--illuminants E --reflectances luxpy --seed 2026 --preset clean --keep",
     )
     for name, (kind, preset) in KINDS.items():
+        prepared = data / "prepared" / kind
+        unseen = " ".join(str(path) for path in sorted(data.glob(f"confidence/*/{kind}")))
+        step(
+            ROOT / "train",
+            f"calibrate_confidence.py --model_dir {data / kind}/last.pth --train_data_path {prepared}/pairs "
+            f"--fit_data_path {prepared}/whole --valid_data_path {unseen}",
+        )
         step(
             ROOT / "test",
-            f"stress_test.py --preset {preset} --model_dir model/{name}.pth "
+            f"stress_test.py --preset {preset} --model_dir {data / kind}/last.pth "
             f"--path_gt {data}/held_out/Valid_spectral "
-            f"--reflectances_dir {out}/simulated/Valid_spectral --train_data_path {data}/prepared/{kind}/whole "
+            f"--reflectances_dir {out}/simulated/Valid_spectral --train_data_path {prepared}/whole "
             f"--other_cameras {data}/cameras/held_out --non_positive floor 0.01 --result_dir {out / name}",
         )
         shutil.copyfile(out / name / "summary.csv", ROOT / f"docs/results/stress_{name}.csv")

@@ -270,6 +270,30 @@ def test_the_command_makes_a_table_and_says_what_it_promises(prepared_once, scri
     assert path.read_bytes() != first
 
 
+def test_scenes_that_the_network_knows_are_reconstructed_by_one_that_does_not(prepared_once, script, tmp_path):
+    train, valid = prepared_once
+    unseen = DRCR(**load_model(DATA / "model_c16_b2.pth").architecture)
+    unseen.wavelengths = load_model(DATA / "model_c16_b2.pth").wavelengths
+    save_checkpoint(tmp_path / "unseen.pth", unseen)
+    shutil.copyfile(DATA / "model_c16_b2.pth", tmp_path / "net.pth")
+
+    def true_angles(name, *options):
+        judged = tmp_path / f"{name}.csv"
+        data = ("--train_data_path", train, "--valid_data_path", valid, "--evaluate", judged)
+        script("train/calibrate_confidence.py", "--model_dir", tmp_path / f"{name}.pth", *data, *options)
+        with open(judged, newline="") as file:
+            return [row["true_sam"] for row in csv.DictReader(file)]
+
+    alone = true_angles("net")
+    assert true_angles("net", "--unseen_model", tmp_path / "unseen.pth") == true_angles("unseen") != alone
+    assert Confidence.load(tmp_path / "net.pth").statement
+    two = ("--unseen_model", tmp_path / "net.pth", tmp_path / "net.pth")
+    options = ("--train_data_path", train, "--valid_data_path", valid, *two)
+    failed = script("train/calibrate_confidence.py", "--model_dir", tmp_path / "net.pth", *options, ok=False)
+    assert failed.returncode == 2
+    assert "must name 1 checkpoint" in failed.stderr
+
+
 def test_the_maps_stand_beside_the_cube(calibrated, script, tmp_path):
     import mat73
 

@@ -1,5 +1,7 @@
 """experiments/photographs.py: no held-out scene is trained on."""
 
+from pathlib import Path
+
 import pytest
 from helpers import load_script
 
@@ -26,3 +28,19 @@ def test_a_fold_trains_on_no_scene_that_it_scores(kind, scored, tmp_path):
         assert found(f"whole/Train_{part}") == {f"{scene}_{name}" for scene in kept for name in trained[kind]}
         assert found(f"whole/Valid_{part}") == {f"cloth_{name}" for name in trained[kind]}
         assert found(f"test/Valid_{part}") == {f"{scene}_{name}" for scene in ("face", "beads") for name in scored}
+
+
+@pytest.mark.parametrize("kind", ["photographs", "linear"])
+def test_each_held_out_image_is_scored_once_by_a_network_that_left_its_scene_out(kind, tmp_path):
+    pytest.importorskip("matplotlib")
+    photographs = load_script("experiments/photographs.py")
+    scored = []
+    for command in photographs.cross_validated(tmp_path, kind):
+        _, option, network, *images = command.split()
+        assert option == "--model_dir"
+        left_out = photographs.LAST[Path(network).parents[1].name.removeprefix(f"{kind}_")]
+        names = [Path(image).stem for image in images]
+        assert {name.rpartition("_")[0] for name in names} <= set(left_out)
+        scored += names
+    endings = photographs.KINDS[kind]
+    assert sorted(scored) == sorted(scene + ending for scene in photographs.HELD_OUT for ending in endings)

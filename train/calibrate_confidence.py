@@ -83,6 +83,15 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="prepared data of scenes that the network was not trained on, to calibrate with",
     )
     add(
+        "--unseen_model",
+        type=Path,
+        nargs="+",
+        metavar="FILE ...",
+        help="where the checkpoint was trained on the scenes of --valid_data_path, too: checkpoints of a "
+        "cross-validation that were not, to reconstruct them with; one for each folder of --valid_data_path and then "
+        "of --other_data_path",
+    )
+    add(
         "--miss",
         type=cli.positive,
         default=0.1,
@@ -111,12 +120,16 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.miss >= 1:
         parser.error("--miss must be below 1")
     args.other_data_path = args.other_data_path or ()
+    count = len(args.valid_data_path) + len(args.other_data_path)
+    args.unseen_model = args.unseen_model or [args.model_dir] * count
+    if len(args.unseen_model) != count:
+        parser.error(f"--unseen_model must name {plural(count, 'checkpoint')}, one for each folder of images")
     return args
 
 
-def open_folder(path: Path, model: Network, model_path: Path) -> ValidImages:
+def open_folder(path: Path, model_path: Path, networks: dict[Path, Network]) -> ValidImages:
     """Open prepared data. Raises DataError if it is not for this network."""
-    folder = ValidImages(path, drop_rows=0)
+    model, folder = networks[model_path], ValidImages(path, drop_rows=0)
     if model.wavelengths is None or not same_bands(folder.wavelengths, model.wavelengths):
         raise DataError(f"{path}: has other wavelengths than the network {model_path}")
     if folder.input_encoding != model.input_encoding:
@@ -199,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the options, make the table, judge it."""
     args = read_options(argv)
     out = args.out or table_path(args.model_dir)
-    model = load_rgb_model(args.model_dir, choose_device())
+    networks = {path: load_rgb_model(path, choose_device()) for path in {args.model_dir, *args.unseen_model}}
     check_table_target(out)
     check_folder_of(out)
     if args.evaluate:
@@ -208,23 +221,27 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise DataError(f"{out}: is both --out and --evaluate; give two different files")
         what = "an evaluation of calibrate_confidence.py"
         refuse_foreign(args.evaluate, lambda path: begins(path, ",".join(CSV_START)), what, "choose another FILE")
-    train = open_folder(args.train_data_path, model, args.model_dir)
-    to_fit = train if args.fit_data_path is None else open_folder(args.fit_data_path, model, args.model_dir)
-    valid = [open_folder(path, model, args.model_dir) for path in args.valid_data_path]
-    others = [open_folder(path, model, args.model_dir) for path in args.other_data_path]
+    train = open_folder(args.train_data_path, args.model_dir, networks)
+    to_fit = train
+    if args.fit_data_path is not None:
+        to_fit = open_folder(args.fit_data_path, args.model_dir, networks)
+    paths = [*args.valid_data_path, *args.other_data_path]
+    unseen = {open_folder(path, name, networks): name for path, name in zip(paths, args.unseen_model, strict=True)}
+    valid, others = list(unseen)[: len(args.valid_data_path)], list(unseen)[len(args.valid_data_path) :]
     print(f"learning the colours of {plural(len(train.names), 'image')}", flush=True)
     check_unseen([scene for folder in valid for scene in folder.scenes], train)
-    rng, reconstructor = np.random.default_rng(args.seed), Reconstructor(model)
+    rng = np.random.default_rng(args.seed)
     colours = learn_colours(train, rng)
 
     def read(folder: ValidImages, numbers: Sequence[int]) -> list[Example]:
+        path = unseen.get(folder, args.model_dir)
         progress = tqdm(numbers, f"reconstructing {folder.path.name}", unit="image", dynamic_ncols=True, leave=False)
-        return read_examples(folder, progress, reconstructor, args.model_dir, colours, rng)
+        return read_examples(folder, progress, Reconstructor(networks[path]), path, colours, rng)
 
     calibration = [example for folder in valid for example in read(folder, range(len(folder)))]
     fitted_to = read(to_fit, choose_alike(to_fit, {x.kind for x in calibration}, FIT_IMAGES, rng))
     tables = {
-        name: make_table(n_terms, fitted_to, calibration, colours, model, args)
+        name: make_table(n_terms, fitted_to, calibration, colours, networks[args.model_dir], args)
         for name, n_terms in (("all terms", len(TERMS)), ("brightness alone", BRIGHTNESS_ONLY))
     }
     table = tables["all terms"]
