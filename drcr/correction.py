@@ -155,7 +155,6 @@ class Correction(nn.Module):
         super().__init__()
         self.network = network
         self.wavelengths: list[float] | None = wavelengths
-        self.architecture: dict[str, Any] = getattr(network, "architecture", {})
         self.input_encoding: InputEncoding = getattr(network, "input_encoding", "linear")
         self.consistency: Consistency = consistency
         self.camera = ""
@@ -170,6 +169,11 @@ class Correction(nn.Module):
         self.strength = nn.Parameter(torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, 2.0]))
         self.clipped_strength = nn.Parameter(torch.tensor(0.0))
         self.highlights = nn.Parameter(torch.zeros(3))
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The network's."""
+        return getattr(self.network, "architecture", {})
 
     def own_state(self) -> dict[str, Any]:
         """Return what a checkpoint holds beside the wrapped network: tensors, and the camera in words."""
@@ -194,6 +198,14 @@ class Correction(nn.Module):
         self.camera, self.consistency = state["camera"], state["consistency"]
         if self.consistency not in get_args(Consistency):
             raise ValueError("its correction (consistency) is damaged")
+
+    @torch.no_grad()
+    def learn_from(self, other: "Correction") -> None:
+        """Take from another correction what training finds beside the network."""
+        for name in ("shapes", "strength", "clipped_strength", "highlights"):
+            own, learnt = getattr(self, name), getattr(other, name)
+            if own.shape == learnt.shape:  # the shapes are those of the bands
+                own.copy_(learnt)
 
     def set_camera(self, source: str | Path, gains: tuple[float, float, float] | None = None) -> None:
         """Hold cubes to another camera; `source` and `gains` as `drcr.camera.responses` takes them."""

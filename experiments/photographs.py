@@ -1,7 +1,7 @@
 """Train and score the shipped networks: one for photographs, one for linear images, beside two maps per pixel.
 
-Of the 24 scenes of Dataset/cave_split_24.txt, 14 train at first, 2 are watched in training, and 8 are held out: they
-choose nothing. Of the cameras in --cameras, 20 train and 6 are held out.
+Of the 24 scenes of Dataset/cave_split_24.txt, 14 train at first, 2 are watched in training, and 8 are held out. Of
+the cameras in --cameras, 20 train and 6 are held out.
 
 Training data: pairs of 128 x 128 pixels that training_pairs.py makes of the 14 scenes and of the structure of other
 images. The base map is fitted to them, the brightness rule to whole images of the 14 scenes: 6 photographs (--preset
@@ -10,17 +10,17 @@ the base (drcr/correction.py). Small ones of 32 channels are trained first, that
 weights; then they are widened to 48 and trained on. At last they are trained on with all 24 scenes, for the networks
 in test/model, and four times with all but two or three of the ten that were not trained on: a cross-validation.
 
-Scored are, by the plain commands without any option: 2 photographs of each held-out scene by held-out cameras, and
-its linear image as NTIRE 2022 describes it, each by the network that was not trained on its scene. "Best scale" is
-the MRAE after each reconstruction is multiplied by the one number that makes its MRAE lowest: an exposed image does
-not tell how bright its scene was.
+Scored are 2 photographs of each held-out scene by held-out cameras, and its linear image as NTIRE 2022 describes it,
+each by the network that was not trained on its scene. "Best scale" is the MRAE after each reconstruction is
+multiplied by the one number that makes its MRAE lowest: an exposed image does not tell how bright its scene was.
 
 `--stages cross-validate` trains on three quarters of all 24 scenes from the start and scores the others, four times,
 by the same commands, but shorter: 1,000 iterations of 32 channels on 1,000 pairs. It says how much the scores depend
 on which scenes are held out.
 
-OUT holds the data, the runs, the cubes, RESULTS.md, folds/RESULTS.md and photograph.png. What an interrupted run has
-finished is kept. The scored networks are last.pth: no checkpoint is chosen.
+OUT holds the data, the runs, the cubes, RESULTS.md, folds/RESULTS.md, photograph.png and learning.png. What an
+interrupted run has finished is kept. All networks are last.pth: no checkpoint is chosen. Those in test/model are
+OUT/last/KIND_all/run/last.pth, exported by train/export.py.
 """
 
 import os
@@ -33,7 +33,6 @@ import numpy as np
 import torch
 
 from drcr.checkpoint import load_model, save_checkpoint
-from drcr.correction import network_of
 from drcr.cube import raise_to_floor
 from drcr.formats.mat import read_cube
 from drcr.images import IMAGE_SUFFIXES, read_rgb
@@ -86,7 +85,7 @@ FOLDS = 4
 FOLD_PAIRS = 1000
 FOLD_RUN = (32, 1000, 1e-3)
 """Channels, iterations, learning rate."""
-LAST_RUN = (48, 1500, 3e-4)
+LAST_RUN = (48, 750, 2e-4)
 LAST = {str(i): (*HELD_OUT, *WATCHED)[i::FOLDS] for i in range(FOLDS)} | {"all": ()}
 """The scenes that each of the last trainings leaves out: they are new to all trainings before it."""
 SCORES = ("mrae", "rmse", "sam")
@@ -96,7 +95,7 @@ NAMES = {"photographs": "model.pth", "linear": "linear.pth"}
 LOGGED = r"iteration (\d+): .* loss ([\d.]+)$"
 KIND_OF = {"p": "photographs", "l": "linear"}
 METHODS = {
-    "network": "DRCR Net, this network, cross-validated",
+    "network": "DRCR Net, cross-validated",
     "fourteen": "DRCR Net, trained on 14 scenes",
     "before": "DRCR Net, the one before",
     "polynomial": "root-polynomial, degree 4",
@@ -218,14 +217,15 @@ def train_network(
 
 
 def train(out: Path, challenge: Path, images: Sequence[Path]) -> None:
-    """Prepare the data and train both networks: on 14 scenes, then on all, and on all but two."""
+    """Prepare the data and train both networks: on 14 scenes, then on all, and on all but some."""
     for kind in KINDS:
         prepare(out / "pairs" / kind, out / "whole" / kind, out / "prepared" / kind)
     for run, (kind, channels, start, iterations, rate) in RUNS.items():
         more = ""
         if start is not None:
             torch.manual_seed(0)
-            start_from = widen(network_of(load_model(out / start / "last.pth")), channels, to_train=True)
+            start_from = load_model(out / start / "last.pth")
+            start_from.network = widen(start_from.network, channels, to_train=True)
             save_checkpoint(out / f"{run}_start.pth", start_from)
             more = f"--init {out}/{run}_start.pth"
         train_network(kind, channels, iterations, rate, out / "prepared" / kind, out / run, challenge, more)
@@ -235,7 +235,7 @@ def train(out: Path, challenge: Path, images: Sequence[Path]) -> None:
 
 
 def train_last(out: Path, kind: str, challenge: Path, images: Sequence[Path]) -> None:
-    """Train the network of 14 scenes on with all scenes, and four times with all but two of those held out."""
+    """Train the network of 14 scenes on, four times with some of the other scenes left out, then with all."""
     for name, held in LAST.items():
         fold = last_of(out, kind, name)
         train_fold(fold, kind, held, out, challenge, images, LAST_RUN, f"--init {out / kind}/last.pth")
@@ -349,13 +349,13 @@ def score(out: Path, before: Path | None) -> str:
 
 def cross_validated(out: Path, kind: str) -> list[str]:
     """Return the commands that reconstruct the held-out images, each by a network that left its scene out."""
-    commands = []
-    for name, held in LAST.items():
-        scenes = [scene for scene in held if scene in HELD_OUT]
-        images = [f"{out}/test/{kind}/Valid_RGB/{scene}{ending}.jpg" for scene in scenes for ending in KINDS[kind]]
-        if images:
-            commands.append(network_on(last_of(out, kind, name) / "run", *images))
-    return commands
+    folder = out / "test" / kind / "Valid_RGB"
+    images = {
+        name: [f"{folder}/{scene}{ending}.jpg" for scene in held if scene in HELD_OUT for ending in KINDS[kind]]
+        for name, held in LAST.items()
+        if held
+    }
+    return [network_on(last_of(out, kind, name) / "run", *own) for name, own in images.items()]
 
 
 def network_on(run: Path, *images: str) -> str:
@@ -405,12 +405,8 @@ def draw_learning(out: Path) -> None:
     figure, axes = plt.subplots(figsize=(5, 2.6), dpi=140)
     for kind in KINDS:
         started, finished, found = 0, 0, []
-        runs = [
-            (run, iterations)
-            for run, (of, size, _, iterations, _) in RUNS.items()
-            if (of, size) == (kind, LAST_RUN[0])
-        ]
-        for run, iterations in [*runs, (f"last/{kind}_all/run", LAST_RUN[1])]:
+        runs = {run: row[3] for run, row in RUNS.items() if row[:2] == (kind, LAST_RUN[0])}
+        for run, iterations in (runs | {f"last/{kind}_all/run": LAST_RUN[1]}).items():
             log = (out / run / "train.log").read_text()
             started, finished = finished, finished + iterations
             found += [(started + int(i), float(loss)) for i, loss in re.findall(LOGGED, log, re.MULTILINE)]
@@ -437,7 +433,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--challenge_camera", type=Path, required=True, help="RGB_Camera_QE.csv, the camera that NTIRE 2022 published"
     )
     add("--images", type=Path, nargs="+", required=True, help="folders of images, for the structure of pseudo-scenes")
-    add("--pairs", type=cli.at_least(1), default=2400, help="number of training pairs of each kind")
+    add(
+        "--pairs",
+        type=cli.at_least(1),
+        default=2400,
+        help="number of training pairs of each kind; the last round has 1,000",
+    )
     add("--out", type=Path, default="../photographs", help="folder for data, runs and results")
     add(
         "--before",

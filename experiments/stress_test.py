@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, (kind, preset) in KINDS.items():
         prepared = data / "prepared" / kind
         unseen = " ".join(str(path) for path in sorted(data.glob(f"confidence/*/{kind}")))
+        if not unseen:
+            raise DataError(f"{data}/confidence: no prepared images are there; run confidence.py first")
         step(
             ROOT / "train",
             f"calibrate_confidence.py --model_dir {data / kind}/last.pth --train_data_path {prepared}/pairs "

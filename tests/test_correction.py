@@ -13,6 +13,7 @@ from drcr.formats.mat import load_cube, read_cube
 from drcr.images import normalise_rgb, read_image
 from drcr.inference import Reconstructor
 from drcr.model import DRCR
+from drcr.networks import widen
 from drcr.tags import decode_srgb, encode_srgb
 from drcr.utils.files import DataError
 
@@ -48,6 +49,21 @@ def trained(prepared_once, tmp_path_factory):
     outf = tmp_path_factory.mktemp("run")
     load_script("train/main.py").main(run_options(prepared_once, outf, *BASE, *SMALL_RUN))
     return outf / "last.pth"
+
+
+def test_a_training_from_a_correction_keeps_what_it_has_learnt(trained, prepared_once, tmp_path):
+    start = load_model(trained)
+    with torch.no_grad():
+        start.highlights.copy_(torch.tensor([0.1, 0.2, 0.3]))
+        start.strength[0] = -0.5
+        start.network = widen(start.network, 12, to_train=True)
+    save_checkpoint(tmp_path / "start.pth", start)
+    run = ("--init", tmp_path / "start.pth", "--init_lr", 1e-9, *BASE, *SMALL_RUN)
+    load_script("train/main.py").main(run_options(prepared_once, tmp_path / "run", *run))
+    model = load_model(tmp_path / "run/last.pth")
+    assert model.architecture["channels"] == 12
+    for name in ("shapes", "strength", "clipped_strength", "highlights"):
+        assert torch.allclose(getattr(model, name), getattr(start, name), atol=1e-6), name
 
 
 def test_terms_are_those_published():

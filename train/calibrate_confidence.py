@@ -8,8 +8,9 @@ spectra of the same colour differ from each other (metamers) and from the recons
 
 1. What the training data tell of spectra by colour is summed up in groups of similar pixels (--train_data_path).
 2. The expected angle is fitted to images of the training (--fit_data_path).
-3. It is calibrated on scenes that the network was NOT trained on (--valid_data_path): split conformal prediction with
-   the scene as the unit. Images with equal cubes are one scene, and its worst image counts.
+3. It is calibrated on scenes that the network was NOT trained on (--valid_data_path), or on scenes that were
+   reconstructed by networks of a cross-validation (--unseen_model): split conformal prediction with the scene as the
+   unit. Images with equal cubes are one scene, and its worst image counts.
 
 What the bound means: with a probability of at least 1 - a, at least 90% of the pixels of a new image of this kind lie
 within the bound. "Of this kind" means that scene, camera, light and noise are as those of the calibration. With n
@@ -87,9 +88,9 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         nargs="+",
         metavar="FILE ...",
-        help="where the checkpoint was trained on the scenes of --valid_data_path, too: checkpoints of a "
-        "cross-validation that were not, to reconstruct them with; one for each folder of --valid_data_path and then "
-        "of --other_data_path",
+        help="checkpoints of a cross-validation, one for each folder of --valid_data_path and then of "
+        "--other_data_path, that reconstruct it instead, because --model_dir was trained on its scenes. "
+        "--train_data_path is then data that all of them know",
     )
     add(
         "--miss",

@@ -317,10 +317,12 @@ def new_model(args: argparse.Namespace, train_set: TrainPatches) -> Network:
     """Return a network for the bands of the training data, with random weights or those of --init."""
     torch.manual_seed(args.seed)
     n_bands = len(train_set.wavelengths)
+    start = None
     if args.init is None:
         model = create(args.network, network_arguments(args), n_bands)
     else:
-        model = network_of(build_model(read_checkpoint(args.init), args.init))
+        start = build_model(read_checkpoint(args.init), args.init)
+        model = network_of(start)
         if model.input_encoding != train_set.input_encoding:
             raise DataError(
                 f"{args.init}: was trained on {model.input_encoding} images, but those of {args.train_data_path} "
@@ -336,13 +338,17 @@ def new_model(args: argparse.Namespace, train_set: TrainPatches) -> Network:
             model = DRCR(**sizes)
             model.load_state_dict(weights, strict=False)
     model.wavelengths, model.input_encoding = train_set.wavelengths, train_set.input_encoding
-    return model if args.base == "none" else new_correction(args, model, train_set)
+    return model if args.base == "none" else new_correction(args, model, train_set, start)
 
 
-def new_correction(args: argparse.Namespace, network: Bare, train_set: TrainPatches) -> Correction:
-    """Return the network as a correction of a base map, which is fitted here."""
+def new_correction(
+    args: argparse.Namespace, network: Bare, train_set: TrainPatches, start: Network | None
+) -> Correction:
+    """Return the network as a correction of a base map, which is fitted here; what `start` has learnt is kept."""
     model = Correction(network, train_set.wavelengths, args.consistency)
     model.set_camera(args.camera, args.gains)
+    if isinstance(start, Correction):
+        model.learn_from(start)
     scenes = args.brightness_data or args.train_data_path
     print(f"fitting the base map to {args.train_data_path}, the brightness to {scenes}")
     model.fit(images_of(args.train_data_path), images_of(scenes), train_set.provenance["floor"] or 0.0)
