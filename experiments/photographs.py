@@ -33,6 +33,7 @@ import numpy as np
 import torch
 
 from drcr.checkpoint import load_model, save_checkpoint
+from drcr.correction import network_of
 from drcr.cube import raise_to_floor
 from drcr.formats.mat import read_cube
 from drcr.images import IMAGE_SUFFIXES, read_rgb
@@ -225,7 +226,7 @@ def train(out: Path, challenge: Path, images: Sequence[Path]) -> None:
         if start is not None:
             torch.manual_seed(0)
             start_from = load_model(out / start / "last.pth")
-            start_from.network = widen(start_from.network, channels, to_train=True)
+            start_from.network = widen(network_of(start_from), channels, to_train=True)
             save_checkpoint(out / f"{run}_start.pth", start_from)
             more = f"--init {out}/{run}_start.pth"
         train_network(kind, channels, iterations, rate, out / "prepared" / kind, out / run, challenge, more)
