@@ -202,9 +202,9 @@ class Correction(nn.Module):
     @torch.no_grad()
     def learn_from(self, other: "Correction") -> None:
         """Take from another correction what training finds beside the network."""
-        for name in ("shapes", "strength", "clipped_strength", "highlights"):
-            own, learnt = getattr(self, name), getattr(other, name)
-            if own.shape == learnt.shape:  # the shapes are those of the bands
+        for name, own in self.named_parameters(recurse=False):
+            learnt = getattr(other, name)
+            if own.shape == learnt.shape:  # `shapes` depends on the number of bands
                 own.copy_(learnt)
 
     def set_camera(self, source: str | Path, gains: tuple[float, float, float] | None = None) -> None:

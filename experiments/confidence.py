@@ -62,19 +62,18 @@ def prepared_of(out: Path, fold: Path, kind: str) -> Path:
     return out / fold.name.rpartition("_")[2] / kind
 
 
-def calibrate(data: Path, out: Path, network: Path, kind: str, more: str) -> None:
+def calibrate(data: Path, out: Path, network: Path, kind: str, judged: Path | None = None) -> None:
     """Make the table of a network, with scenes that are reconstructed by the networks that left them out."""
     (other,) = set(KINDS.values()) - {kind}
     folds = folds_of(data, kind)
     prepared = data / "prepared" / kind
-    own, others = ([str(prepared_of(out, fold, which)) for fold in folds] for which in (kind, other))
-    unseen = 2 * [f"{fold}/run/last.pth" for fold in folds]
-    step(
-        ROOT / "train",
+    own, others = (" ".join(str(prepared_of(out, fold, which)) for fold in folds) for which in (kind, other))
+    unseen = " ".join(f"{fold}/run/last.pth" for fold in folds)
+    command = (
         f"calibrate_confidence.py --model_dir {network} --train_data_path {prepared}/pairs "
-        f"--fit_data_path {prepared}/whole --valid_data_path {' '.join(own)} --other_data_path {' '.join(others)} "
-        f"--unseen_model {' '.join(unseen)} {more}",
+        f"--fit_data_path {prepared}/whole --valid_data_path {own} --unseen_model {unseen}"
     )
+    step(ROOT / "train", command + (f" {unseen} --other_data_path {others} --evaluate {judged}" if judged else ""))
 
 
 def draw(data: Path, out: Path) -> None:
@@ -85,7 +84,7 @@ def draw(data: Path, out: Path) -> None:
     )
     network = out / "network.pth"
     shutil.copyfile(fold / "run/last.pth", network)
-    calibrate(data, out, network, "photographs", "")
+    calibrate(data, out, network, "photographs")
     for folder in ("truth", "cubes", "figures"):
         shutil.rmtree(out / folder, ignore_errors=True)
     (out / "truth").mkdir()
@@ -129,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in args.models:
         if name not in KINDS:
             raise DataError(f"--models: must be model or linear, not {name}")
-        calibrate(data, out, ROOT / f"test/model/{name}.pth", KINDS[name], f"--evaluate {evaluation(name)}")
+        calibrate(data, out, ROOT / f"test/model/{name}.pth", KINDS[name], evaluation(name))
     draw(data, out)
 
 

@@ -478,6 +478,28 @@ def test_options_that_leave_nothing_and_files_that_are_not_ours(prepared_once, f
     assert script("train/calibrate_confidence.py", *options, "--miss", 1, ok=False).returncode == 2
 
 
+@pytest.mark.parametrize("kind", ["photographs", "linear"])
+def test_each_scene_is_calibrated_by_the_network_that_left_it_out(kind, tmp_path, monkeypatch):
+    script = load_script("experiments/confidence.py")
+    for name in ("0", "1", "2"):
+        (tmp_path / f"last/{kind}_{name}/test").mkdir(parents=True)
+    last = tmp_path / f"last/{kind}_all/run/last.pth"
+    with pytest.raises(DataError, match="not complete"):
+        script.folds_of(tmp_path, kind)
+    last.parent.mkdir(parents=True)
+    last.touch()
+    commands = []
+    monkeypatch.setattr(script, "step", lambda folder, command: commands.append(command))
+    script.calibrate(tmp_path, tmp_path / "out", tmp_path / "network.pth", kind, tmp_path / "judged.csv")
+    (command,) = commands
+    options = {words.split()[0]: words.split()[1:] for words in command.split("--")[1:]}
+    images = [Path(path).parts[-2:] for path in options["valid_data_path"] + options["other_data_path"]]
+    networks = [Path(path).parts[-3] for path in options["unseen_model"]]
+    assert [f"{kind}_{fold}" for fold, _ in images] == networks == 2 * [f"{kind}_0", f"{kind}_1", f"{kind}_2"]
+    assert {which for _, which in images[:3]} == {kind}
+    assert str(last) not in command
+
+
 def test_the_picture_is_that_of_the_median_photograph(tmp_path):
     script = load_script("experiments/confidence.py")
     ours = {"a_p101": 0.1, "b_p102": 0.9, "c_p1": 0.3, "e_p101": 0.5, "face_p101": 0.45, "face_p102": 0.6}

@@ -226,9 +226,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     to_fit = train
     if args.fit_data_path is not None:
         to_fit = open_folder(args.fit_data_path, args.model_dir, networks)
-    paths = [*args.valid_data_path, *args.other_data_path]
-    unseen = {open_folder(path, name, networks): name for path, name in zip(paths, args.unseen_model, strict=True)}
-    valid, others = list(unseen)[: len(args.valid_data_path)], list(unseen)[len(args.valid_data_path) :]
+    paths, count = [*args.valid_data_path, *args.other_data_path], len(args.valid_data_path)
+    folders = [open_folder(path, name, networks) for path, name in zip(paths, args.unseen_model, strict=True)]
+    valid, others, unseen = folders[:count], folders[count:], dict(zip(folders, args.unseen_model, strict=True))
     print(f"learning the colours of {plural(len(train.names), 'image')}", flush=True)
     check_unseen([scene for folder in valid for scene in folder.scenes], train)
     rng = np.random.default_rng(args.seed)
