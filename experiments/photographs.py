@@ -11,12 +11,12 @@ weights; then they are widened to 48 and trained on. At last they are trained on
 in test/model, and four times with all but two or three of the ten that were not trained on: a cross-validation.
 
 Scored are 2 photographs of each held-out scene by held-out cameras, and its linear image as NTIRE 2022 describes it,
-each by the network that was not trained on its scene. "Best scale" is the MRAE after each reconstruction is
+each by a network and maps that do not know its scene. "Best scale" is the MRAE after each reconstruction is
 multiplied by the one number that makes its MRAE lowest: an exposed image does not tell how bright its scene was.
 
 `--stages cross-validate` trains on three quarters of all 24 scenes from the start and scores the others, four times,
-by the same commands, but shorter: 1,000 iterations of 32 channels on 1,000 pairs. It says how much the scores depend
-on which scenes are held out.
+by the same commands, but shorter: 2,000 iterations from random weights, on 1,000 pairs. It says how much the scores
+depend on which scenes are held out.
 
 OUT holds the data, the runs, the cubes, RESULTS.md, folds/RESULTS.md, photograph.png and learning.png. What an
 interrupted run has finished is kept. All networks are last.pth: no checkpoint is chosen. Those in test/model are
@@ -28,15 +28,16 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 
 from drcr.checkpoint import load_model, save_checkpoint
-from drcr.correction import network_of
+from drcr.correction import Correction, network_of
 from drcr.cube import raise_to_floor
 from drcr.formats.mat import read_cube
-from drcr.images import IMAGE_SUFFIXES, read_rgb
+from drcr.images import IMAGE_SUFFIXES, read_image, read_rgb
 from drcr.metrics import best_scale_mrae
 from drcr.networks import widen
 from drcr.scoring.scoring import median_scene, read_scores
@@ -84,7 +85,7 @@ RUNS = {
 rate at the first."""
 FOLDS = 4
 FOLD_PAIRS = 1000
-FOLD_RUN = (32, 1000, 1e-3)
+FOLD_RUN = (48, 2000, 1e-3)
 """Channels, iterations, learning rate."""
 LAST_RUN = (48, 750, 2e-4)
 LAST = {str(i): (*HELD_OUT, *WATCHED)[i::FOLDS] for i in range(FOLDS)} | {"all": ()}
@@ -102,6 +103,7 @@ METHODS = {
     "polynomial": "root-polynomial, degree 4",
     "linear": "linear, least squares",
 }
+MAPS = ("polynomial", "linear")
 
 
 def split_cameras(source: Path, out: Path) -> None:
@@ -256,17 +258,34 @@ def cross_validate(out: Path, challenge: Path, images: Sequence[Path]) -> str:
     rows |= {f"fold {i}": held for i, held in enumerate(folds, 1)}
     lines = []
     for kind, endings in KINDS.items():
-        table, scaled = {}, {}
+        table, scaled, errors = {}, {}, []
         for i, held in enumerate(folds):
             fold = out / "folds" / f"{kind}_{i}"
             train_fold(fold, kind, held, out, challenge, images, FOLD_RUN)
             found = score_method(fold / "test", "network", [network_on(fold / "run", f"{fold}/test/Valid_RGB")])
             table, scaled = table | found[0], scaled | found[1]
+            errors += rule_errors(fold / "run/last.pth", fold / "test")
         lines += [f"{kind}: cross-validation by scene, {len(scenes) * len(endings)} images", "", HEAD]
         for title, held in rows.items():
             lines.append(row_of(title, table, scaled, [scene + ending for scene in held for ending in endings]))
-        lines.append("")
+        error, constant = np.sqrt(np.mean(np.square(errors), 0))[0], np.std(errors, 0)[1]
+        lines += [
+            "",
+            f"Error of the brightness rule in log e, root mean square: {error:.2f}; of a constant: {constant:.2f}",
+            "",
+        ]
     return "\n".join(lines)
+
+
+def rule_errors(network: Path, test: Path) -> list[tuple[float, float]]:
+    """Return of each image the error of the rule for the logarithm of its brightness, and that logarithm."""
+    model, found = cast(Correction, load_model(network)), []
+    for name, path in list_files(test / "Valid_RGB", IMAGE_SUFFIXES, "RGB images").items():
+        cube, _ = raise_to_floor(read_cube(test / f"Valid_spectral/{name}.mat"), FLOOR)
+        x = torch.tensor(read_image(path, "auto").normalised()).flatten(0, 1)[None]
+        truth = model.true_brightness(x, torch.tensor(cube).flatten(0, 1)[None])
+        found.append((float((model.brightness(x) / truth).log()), float((truth * x.mean()).log())))
+    return found
 
 
 def render_all(out: Path, challenge: Path) -> None:
@@ -328,13 +347,8 @@ def score(out: Path, before: Path | None) -> str:
     lines = []
     for kind, endings in KINDS.items():
         folder = out / "test" / kind
-        maps = f"--RGB_dir {folder}/Valid_RGB --train_data_path {out / 'prepared' / kind}/whole"
-        ways = {
-            "network": cross_validated(out, kind),
-            "fourteen": [network_on(out / kind, f"{folder}/Valid_RGB")],
-            "polynomial": [f"baseline.py --method polynomial {maps}"],
-            "linear": [f"baseline.py --method linear {maps}"],
-        }
+        ways = {method: cross_validated(out, kind, method) for method in ("network", *MAPS)}
+        ways["fourteen"] = [network_on(out / kind, f"{folder}/Valid_RGB")]
         if before is not None:
             ways["before"] = [f"test.py --model_dir {before / NAMES[kind]} {folder}/Valid_RGB"]
         tables, scaled = {}, {}
@@ -348,15 +362,18 @@ def score(out: Path, before: Path | None) -> str:
     return "\n".join(lines)
 
 
-def cross_validated(out: Path, kind: str) -> list[str]:
-    """Return the commands that reconstruct the held-out images, each by a network that left its scene out."""
-    folder = out / "test" / kind / "Valid_RGB"
-    images = {
-        name: [f"{folder}/{scene}{ending}.jpg" for scene in held if scene in HELD_OUT for ending in KINDS[kind]]
-        for name, held in LAST.items()
-        if held
-    }
-    return [network_on(last_of(out, kind, name) / "run", *own) for name, own in images.items()]
+def cross_validated(out: Path, kind: str, method: str) -> list[str]:
+    """Return the commands that reconstruct the held-out images, each by what does not know its scene."""
+    folder, commands = out / "test" / kind / "Valid_RGB", []
+    for name, held in LAST.items():
+        images = [f"{folder}/{scene}{ending}.jpg" for scene in held if scene in HELD_OUT for ending in KINDS[kind]]
+        fold = last_of(out, kind, name)
+        if method in MAPS:
+            fitted = f"baseline.py --method {method} --train_data_path {fold}/prepared/whole"
+            commands += [f"{fitted} --RGB_dir {image}" for image in images]
+        elif images:
+            commands.append(network_on(fold / "run", *images))
+    return commands
 
 
 def network_on(run: Path, *images: str) -> str:

@@ -30,16 +30,17 @@ def test_a_fold_trains_on_no_scene_that_it_scores(kind, scored, tmp_path):
         assert found(f"test/Valid_{part}") == {f"{scene}_{name}" for scene in ("face", "beads") for name in scored}
 
 
+@pytest.mark.parametrize("method", ["network", "polynomial", "linear"])
 @pytest.mark.parametrize("kind", ["photographs", "linear"])
-def test_each_held_out_image_is_scored_once_by_a_network_that_left_its_scene_out(kind, tmp_path):
+def test_each_held_out_image_is_scored_once_by_what_knows_nothing_of_its_scene(kind, method, tmp_path):
     pytest.importorskip("matplotlib")
     photographs = load_script("experiments/photographs.py")
     scored = []
-    for command in photographs.cross_validated(tmp_path, kind):
-        _, option, network, *images = command.split()
-        assert option == "--model_dir"
-        left_out = photographs.LAST[Path(network).parents[1].name.removeprefix(f"{kind}_")]
-        names = [Path(image).stem for image in images]
+    for command in photographs.cross_validated(tmp_path, kind, method):
+        paths = [Path(word) for word in command.split() if word.startswith(str(tmp_path))]
+        (learnt,) = (path for path in paths if "last" in path.parts)
+        left_out = photographs.LAST[learnt.parts[-3].removeprefix(f"{kind}_")]
+        names = [path.stem for path in paths if path != learnt]
         assert {name.rpartition("_")[0] for name in names} <= set(left_out)
         scored += names
     endings = photographs.KINDS[kind]
