@@ -160,9 +160,7 @@ def gather(kind: str, scenes: Path, images: Sequence[Path], cameras: Path, chall
     camera = OBSERVER if kind == "photographs" else str(challenge)
     holding = Correction(nn.Identity(), WAVELENGTHS.tolist(), "full")
     holding.set_camera(camera, None if kind == "photographs" else GAINS)
-    if (
-        kind == "linear"
-    ):  # the challenge's camera, and the default of Dataset/render_rgb.py, each as often as all others
+    if kind == "linear":  # half by the challenge's camera, a third by the default of Dataset/render_rgb.py
         measured = [Camera(camera.source) for camera in measured]
         measured += [Camera(challenge, GAINS)] * (3 * len(measured)) + [Camera()] * (2 * len(measured))
     return Sources(

@@ -5,8 +5,9 @@ the spectra of its borders, each wavelength in its own colour. The error is |rec
 truth, averaged over the bands; its mean is the MRAE that compute_mrae.py prints. The figure is 1660 pixels wide; the
 same input gives the same file. A figure of an earlier run is replaced; no other file is overwritten.
 
-  python abstract.py --path_rec ../cave/real-world/network --path_gt ../cave/real-world/Valid_spectral \\
-      --RGB_dir ../cave/real-world/Valid_RGB --illuminant E --non_positive floor 0.01
+  python abstract.py --path_rec ../photographs/test/photographs/network \\
+      --path_gt ../photographs/test/photographs/Valid_spectral \\
+      --RGB_dir ../photographs/test/photographs/Valid_RGB --illuminant E --non_positive floor 0.01
 """
 
 import argparse
