@@ -255,7 +255,7 @@ def cross_validate(out: Path, challenge: Path, images: Sequence[Path]) -> str:
     scenes = sorted(path.stem for path in (out / "folds/spectral").iterdir())
     folds = [scenes[i::FOLDS] for i in range(FOLDS)]
     rows = {f"all {len(scenes)}": scenes, f"the {len(HELD_OUT)} that are held out elsewhere": HELD_OUT}
-    rows |= {f"fold {i}": held for i, held in enumerate(folds, 1)}
+    rows |= {f"part {i}": held for i, held in enumerate(folds, 1)}
     lines = []
     for kind, endings in KINDS.items():
         table, scaled, errors = {}, {}, []
