@@ -43,6 +43,14 @@ def add_encoding_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoding", type=str.lower, choices=ENCODINGS, default="auto", help=ENCODING_HELP)
 
 
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add the images to reconstruct, for `all_images`."""
+    parser.add_argument(
+        "images", nargs="*", type=Path, metavar="IMAGE", help="images or folders, instead of --RGB_dir"
+    )
+    parser.add_argument("--RGB_dir", type=Path, default="../Dataset/Valid_RGB", help="folder of images, or one image")
+
+
 def encoding_for(trained_on: InputEncoding, asked: Encoding, model_path: str | Path) -> Encoding:
     """Return how to read the images for a network, or a map, that was trained on linear or on stored values.
 
@@ -72,6 +80,16 @@ def find_images(path: Path) -> list[Path]:
     )
     if others:
         print(f"skipped, not images, in {path}: {and_more(others, 10)}", file=sys.stderr)
+    return images
+
+
+def all_images(args: argparse.Namespace) -> list[Path]:
+    """Return the images that `add_inputs` names, or that are in them. Raises DataError if two have the same name."""
+    images = [image for source in args.images or [args.RGB_dir] for image in find_images(source)]
+    names = Counter(image.stem for image in images)
+    for image in images:
+        if names[image.stem] > 1:
+            raise DataError(f"{image}: another image has the same name; reconstruct it into another --result_dir")
     return images
 
 

@@ -258,33 +258,29 @@ def cross_validate(out: Path, challenge: Path, images: Sequence[Path]) -> str:
     rows |= {f"part {i}": held for i, held in enumerate(folds, 1)}
     lines = []
     for kind, endings in KINDS.items():
-        table, scaled, errors = {}, {}, []
+        table, scaled, logs = {}, {}, []
         for i, held in enumerate(folds):
             fold = out / "folds" / f"{kind}_{i}"
             train_fold(fold, kind, held, out, challenge, images, FOLD_RUN)
             found = score_method(fold / "test", "network", [network_on(fold / "run", f"{fold}/test/Valid_RGB")])
             table, scaled = table | found[0], scaled | found[1]
-            errors += rule_errors(fold / "run/last.pth", fold / "test")
+            logs += brightness_of(fold / "run/last.pth", fold / "test")
         lines += [f"{kind}: cross-validation by scene, {len(scenes) * len(endings)} images", "", HEAD]
         for title, held in rows.items():
             lines.append(row_of(title, table, scaled, [scene + ending for scene in held for ending in endings]))
-        error, constant = np.sqrt(np.mean(np.square(errors), 0))[0], np.std(errors, 0)[1]
-        lines += [
-            "",
-            f"Error of the brightness rule in log e, root mean square: {error:.2f}; of a constant: {constant:.2f}",
-            "",
-        ]
+        guessed, true = np.transpose(logs)
+        error = np.sqrt(np.mean((guessed - true) ** 2))
+        lines += ["", f"Brightness rule: {error:.2f} in log e, root mean square; a constant: {true.std():.2f}", ""]
     return "\n".join(lines)
 
 
-def rule_errors(network: Path, test: Path) -> list[tuple[float, float]]:
-    """Return of each image the error of the rule for the logarithm of its brightness, and that logarithm."""
+def brightness_of(network: Path, test: Path) -> list[tuple[float, float]]:
+    """Return the logarithm of the brightness of each image's scene, as the rule has it and as it is."""
     model, found = cast(Correction, load_model(network)), []
     for name, path in list_files(test / "Valid_RGB", IMAGE_SUFFIXES, "RGB images").items():
         cube, _ = raise_to_floor(read_cube(test / f"Valid_spectral/{name}.mat"), FLOOR)
-        x = torch.tensor(read_image(path, "auto").normalised()).flatten(0, 1)[None]
-        truth = model.true_brightness(x, torch.tensor(cube).flatten(0, 1)[None])
-        found.append((float((model.brightness(x) / truth).log()), float((truth * x.mean()).log())))
+        x, y = (torch.tensor(v).flatten(0, 1)[None] for v in (read_image(path, "auto").normalised(), cube))
+        found.append(tuple(float((f * x.mean()).log()) for f in (model.brightness(x), model.true_brightness(x, y))))
     return found
 
 
@@ -368,11 +364,9 @@ def cross_validated(out: Path, kind: str, method: str) -> list[str]:
     for name, held in LAST.items():
         images = [f"{folder}/{scene}{ending}.jpg" for scene in held if scene in HELD_OUT for ending in KINDS[kind]]
         fold = last_of(out, kind, name)
-        if method in MAPS:
-            fitted = f"baseline.py --method {method} --train_data_path {fold}/prepared/whole"
-            commands += [f"{fitted} --RGB_dir {image}" for image in images]
-        elif images:
-            commands.append(network_on(fold / "run", *images))
+        if images:
+            fitted = f"baseline.py --method {method} --train_data_path {fold}/prepared/whole {' '.join(images)}"
+            commands.append(fitted if method in MAPS else network_on(fold / "run", *images))
     return commands
 
 

@@ -22,8 +22,9 @@ from drcr.formats.mat import write_cube
 from drcr.formats.results import check_target
 from drcr.images import (
     add_encoding_option,
+    add_inputs,
+    all_images,
     encoding_for,
-    find_images,
     read_image,
     read_once,
     report_skipped,
@@ -39,17 +40,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("--method", choices=tuple(TERMS), default="linear", help="terms of the map")
     add("--train_data_path", type=Path, default="../train/dataset/Train", help="prepared training data")
-    add("--RGB_dir", type=Path, default="../Dataset/Valid_RGB", help="folder of images, or one image")
+    add_inputs(parser)
     add("--result_dir", type=Path, default="./test_results_baseline", help="folder for the .mat files")
     add("--ridge", type=cli.non_negative, help="ridge penalty (default: 0 for linear, 1e-6 for polynomial)")
     add_encoding_option(parser)
     args = parser.parse_args(argv)
     cli.hold(args.result_dir)
     ridge = RIDGE[args.method] if args.ridge is None else args.ridge
-    paths = find_images(args.RGB_dir)
     images = ValidImages(args.train_data_path, drop_rows=0)
     encoding = encoding_for(images.input_encoding, args.encoding, args.train_data_path)
-    facts, skipped = read_once(paths, encoding)
+    facts, skipped = read_once(all_images(args), encoding)
     for path in facts:
         check_target(args.result_dir / f"{path.stem}.mat")
     reconstruct = fit_map(images, args.method, ridge)

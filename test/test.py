@@ -31,8 +31,9 @@ from drcr.images import (
     Encoding,
     ImageFacts,
     add_encoding_option,
+    add_inputs,
+    all_images,
     encoding_for,
-    find_images,
     read_image,
     read_once,
     report_skipped,
@@ -69,10 +70,7 @@ def rows_of_a_strip(text: str) -> int | str:
 def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = cli.parser(__doc__)
-    parser.add_argument(
-        "images", nargs="*", type=Path, metavar="IMAGE", help="images or folders, instead of --RGB_dir"
-    )
-    parser.add_argument("--RGB_dir", type=Path, default="../Dataset/Valid_RGB", help="folder of images, or one image")
+    add_inputs(parser)
     parser.add_argument("--model_dir", type=Path, metavar="FILE", help=MODEL_HELP)
     parser.add_argument("--result_dir", type=Path, default="./test_results", help="folder for the cubes")
     parser.add_argument(
@@ -146,18 +144,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.images:
         args.RGB_dir = args.images[0] if len(args.images) == 1 else args.images[0].parent
-    args.images = args.images or [args.RGB_dir]
     return args
-
-
-def all_images(sources: Sequence[Path]) -> list[Path]:
-    """Return the images that are, or are in, the sources. Raises DataError if two have the same name."""
-    images = [image for source in sources for image in find_images(source)]
-    names = Counter(image.stem for image in images)
-    for image in images:
-        if names[image.stem] > 1:
-            raise DataError(f"{image}: another image has the same name; reconstruct it into another --result_dir")
-    return images
 
 
 def check_images(
@@ -165,7 +152,7 @@ def check_images(
 ) -> tuple[dict[Path, ImageFacts], dict[Path, Path], dict[Path, Exception]]:
     """Read all images once; return what is known of each, the checkpoint for each, and why others are skipped."""
     lowest = 6 if args.protocol == "released" else 4
-    facts, skipped = read_once(all_images(args.images), encoding, args.strict, (lowest, 4))
+    facts, skipped = read_once(all_images(args), encoding, args.strict, (lowest, 4))
     chosen = {}
     for path, image in facts.items():
         beside.check(args, path, (image.height, image.width))

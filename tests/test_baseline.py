@@ -42,6 +42,11 @@ def test_linear_map_is_found(scenes, tmp_path):
     assert read_origin(path).startswith("linear map")
 
 
+def test_single_images_can_be_given(scenes, tmp_path):
+    scenes(lambda rgb: rgb @ np.ones((3, 31)) / 3)("Valid_RGB/a.png", "Valid_RGB/c.png")
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.mat")) == ["a.mat", "c.mat"]
+
+
 def test_least_squares(scenes, tmp_path):
     """Of a cube that is none, what NumPy's least squares over all pixels gives; rows and columns at the edge too."""
     scenes(lambda rgb: np.sqrt(rgb @ rng.uniform(0.1, 1, (3, 31))) / 2)()
